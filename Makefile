@@ -1,0 +1,53 @@
+# make run and make test set up everything that they need in .venv; a second call installs nothing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# uv reads no pip configuration for local wheels: a CPU build of torch that lies there is found this way.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+# Two heavy libraries that both spin on all cores would starve each other.
+export OMP_NUM_THREADS ?= $(shell nproc)
+export HF_HUB_DISABLE_TELEMETRY := 1
+RUN_ARGS ?=
+
+.PHONY: run test test-fast lint bench clean environment lock
+
+run: environment
+	$(BIN)/conf-profile run $(RUN_ARGS)
+
+test: environment lint
+	$(BIN)/pytest
+
+# The pure part: no servers, no training.
+test-fast: environment lint
+	$(BIN)/pytest -m "not slow" tests/unit
+
+lint: environment
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: environment
+	$(BIN)/python -m benchmarks.labelling
+	$(BIN)/python -m benchmarks.command_line
+	$(BIN)/python -m benchmarks.rewards
+	$(BIN)/python -m benchmarks.teacher_vllm
+
+environment: $(VENV)/.installed
+
+# torch first, with its own dependencies: PyPI's build needs CUDA libraries that the lock, made where a CPU
+# build was at hand, does not name. Then everything else exactly as locked.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(BIN)/uv pip install --quiet --python $(BIN)/python "torch==2.13.0"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	touch $@
+
+# Made from the environment that the tests passed in; torch's local build tag and its own index stay out.
+lock:
+	$(BIN)/uv pip freeze --exclude-editable --python $(BIN)/python | sed 's/+cpu$$//' \
+		| grep -v -E '^(uv|pip|py-spy|nvidia-.*|cuda-.*)==' > requirements.lock
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache
