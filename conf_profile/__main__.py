@@ -1,0 +1,6 @@
+"""`python -m conf_profile`: the same as `conf-profile`."""
+
+from conf_profile.cli import main
+
+if __name__ == "__main__":
+    main()

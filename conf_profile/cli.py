@@ -1,0 +1,57 @@
+"""`conf-profile`: the command line. Commands import what they need when they run, so that --help is quick."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from conf_profile import __version__
+from conf_profile.errors import ConfProfileError
+
+COMMANDS = {
+    "run": ("conf_profile.commands.run", "run", "Run the whole pipeline on this machine."),
+    "config": ("conf_profile.commands.config", "config", "Print the configuration as it is resolved."),
+    "data": ("conf_profile.commands.data", "data", "Generate, fetch or check a data set."),
+    "compile": (
+        "conf_profile.commands.compile",
+        "compile_pipeline",
+        "Compile the pipeline to YAML for a cluster.",
+    ),
+    "models": ("conf_profile.commands.models", "models", "List, show and roll back models in the registry."),
+    "report": ("conf_profile.commands.report", "report", "Show a finished run's summary again."),
+}
+
+
+class LazyGroup(click.Group):
+    """Knows the commands' names and one-line helps, and imports a command when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, name, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="conf-profile")
+def cli() -> None:
+    """Label-free user profiling with confidence that can be trusted."""
+
+
+def main() -> None:
+    """Entry point: a ConfProfileError is printed without a traceback, and the exit status is 2."""
+    try:
+        cli(standalone_mode=True)
+    except ConfProfileError as error:
+        click.echo(f"conf-profile: {error}", err=True)
+        sys.exit(2)

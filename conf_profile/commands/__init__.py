@@ -1,0 +1,1 @@
+"""The groups of commands that `conf_profile.cli` puts together."""

@@ -1,0 +1,133 @@
+"""`conf-profile run`: data, S3 and pipeline on one machine, with progress, a summary and a report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from conf_profile.commands.options import config_options, default_folder
+from conf_profile.config import RunConfig
+
+if TYPE_CHECKING:
+    from conf_profile.data.dataset import Dataset
+    from conf_profile.pipeline_process import Finished
+
+
+@click.command()
+@config_options
+@click.option("--out", type=click.Path(path_type=Path), help="The run's folder; default: runs/DATASET-PRESET.")
+def run(config: RunConfig, out: Path | None) -> None:
+    """Run every step from raw events to the gated model in S3, and write summary.json and report.html.
+
+    A second call with the same arguments continues where the first one stopped; what is done is not done again.
+    """
+    from rich.console import Console
+
+    from conf_profile import summary
+
+    console = Console(stderr=True)
+    folder = (out or default_folder(config)).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with console.status("preparing the data set"):
+        data = _data(config, folder)
+    console.print(f"data: {data.name}, {data.users} users as of {data.as_of} ({data.source})")
+    with _storage(config, folder), _exclusive(folder):
+        finished = _run_pipeline(config, data, folder, console)
+    result = _collect(config, finished, folder)
+    Console().print(summary.render(result))
+    click.echo(f"summary: {_shown(folder / 'summary.json')}\nreport:  {_shown(folder / 'report.html')}")
+    if result["model"]:
+        click.echo(f"models:  conf-profile models list --run {_shown(folder)}")
+
+
+def _data(config: RunConfig, folder: Path) -> Dataset:
+    from conf_profile.data.build import build
+
+    users = config.data.users or "all"
+    return build(config, folder / "data" / f"{config.data.name}-{users}-{config.seed}")
+
+
+@contextmanager
+def _storage(config: RunConfig, folder: Path) -> Iterator[None]:
+    """The configured S3, else a SeaweedFS on the run's folder; steps find it through the environment."""
+    given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if config.storage.endpoint or given:
+        if config.storage.endpoint:
+            os.environ["AWS_ENDPOINT_URL"] = config.storage.endpoint
+        yield
+        return
+    from conf_profile.local_s3 import local_s3
+
+    before = dict(os.environ)
+    with local_s3(folder / "s3") as access:
+        os.environ.update(access.environment())
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+@contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Two runs in one folder would overwrite each other's work; the second is told to wait."""
+    import fcntl
+
+    from conf_profile.errors import PipelineError
+
+    with (folder / "run.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise PipelineError(f"{folder}: another run is under way in this folder; give another --out") from error
+        yield
+
+
+def _run_pipeline(config: RunConfig, data: Dataset, folder: Path, console: Any) -> Finished:
+    from conf_profile import pipeline_process
+    from pipelines import arguments
+
+    champion = _champion_at_start(config, data, folder)
+    values = arguments.build(config, data, champion, folder / "workspace")
+    return pipeline_process.run(values, folder, console)
+
+
+def _champion_at_start(config: RunConfig, data: Dataset, folder: Path) -> str:
+    """The version that this run competes with, fixed when it first starts: continuing must not move the goal."""
+    from conf_profile import registry, tables
+    from conf_profile.source import source_hash
+
+    identity = json.dumps([config.for_step(), data.digest(), data.labels_digest(), source_hash()])
+    pinned = folder / "workspace" / f"champion-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
+    if pinned.is_file():
+        return str(json.loads(pinned.read_text(encoding="utf-8"))["version"])
+    champion = registry.connect(config.storage).champion()
+    version = champion.version if champion else ""
+    tables.write_text(pinned, json.dumps({"version": version}))
+    return version
+
+
+def _collect(config: RunConfig, finished: Finished, folder: Path) -> dict[str, Any]:
+    from conf_profile import summary, tables
+
+    read = {
+        name: json.loads(Path(finished.artefacts[name]).read_text(encoding="utf-8"))
+        for name in ("evaluation", "gate", "outcome", "features_report")
+    }
+    result = summary.build(config, **read, seconds=finished.seconds, peak_rss_mib=finished.peak_rss_mib)
+    tables.write_text(folder / "summary.json", json.dumps(result, indent=2))
+    for name, target in (("report", "report.html"), ("evaluation", "evaluation.json"), ("gate", "gate.json")):
+        shutil.copyfile(finished.artefacts[name], folder / target)
+    return result
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

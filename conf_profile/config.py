@@ -1,0 +1,319 @@
+"""One YAML file configures a run; pydantic checks it here and nowhere else.
+
+`resolve` layers, later over earlier: defaults, the preset (`configs/NAME.yaml`), the user's file, `--set
+section.key=value`. Each step receives only its own sections as JSON, so that a change invalidates the cache
+of the steps that it concerns and of no other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from conf_profile.errors import ConfigError
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values do not change after the check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def for_step(self) -> str:
+        """The JSON that travels to a pipeline step as a parameter."""
+        return self.model_dump_json()
+
+
+class DataConfig(Section):
+    """Which data set, and how much of it."""
+
+    name: Literal["world", "movielens-100k", "parquet"] = "world"
+    path: Path | None = Field(None, description="folder of your tables, or of GroupLens's ml-100k")
+    users: int | None = Field(3000, ge=1, description="how many users; null: all that there are")
+
+
+class FeaturesConfig(Section):
+    """The point-in-time read from Feast and the split of the users."""
+
+    as_of: str | None = Field(None, description="ISO time with zone; null: the end of the data's own window")
+    online_store: Literal["sqlite", "redis"] = "sqlite"
+    redis_url: str = "127.0.0.1:6379"
+    validation_share: float = Field(0.1, ge=0.0, lt=1.0)
+    test_share: float = Field(0.25, gt=0.0, lt=1.0)
+    second_stage_share: float = Field(
+        0.4, ge=0.0, lt=1.0, description="share of the training users whom the teacher is never asked about"
+    )
+
+    @model_validator(mode="after")
+    def _some_users_train(self) -> FeaturesConfig:
+        if self.validation_share + self.test_share >= 1.0:
+            raise ValueError("validation_share + test_share must stay below 1, or nobody is left to train on")
+        return self
+
+
+class PromptConfig(Section):
+    """How a user becomes a prompt, for the teacher and for the student."""
+
+    max_keyphrases: int = Field(40, ge=1, le=500, description="the most recent ones kept of each list")
+    student_style: Literal["full", "brief"] = "full"
+
+
+class TeacherConfig(Section):
+    """Who answers, how often, and at what cost at most."""
+
+    kind: Literal["lexicon", "openai", "vllm"] = "lexicon"
+    samples: int = Field(10, ge=1, le=100, description="M: answers sampled for each user")
+    shards: int = Field(2, ge=1, le=1000, description="parallel shards of the synthesis step")
+    temperature: float = Field(1.0, ge=0.0, le=2.0)
+    max_tokens: int = Field(512, ge=16)
+    model: str | None = Field(None, description="model name (openai) or folder (vllm)")
+    base_url: str | None = Field(None, description="OpenAI-compatible endpoint, e.g. https://host/v1")
+    api_key_env: str = Field("OPENAI_API_KEY", description="name of the environment variable with the key")
+    concurrency: int = Field(32, ge=1)
+    timeout_seconds: float = Field(120.0, gt=0)
+    max_attempts: int = Field(6, ge=1, description="tries of one request, backoff between them")
+    max_requests: int | None = Field(None, ge=1, description="budget: stop before asking more than this")
+    structured_output: bool = Field(True, description="vllm: constrain the answer to the grammar")
+    engine_arguments: dict[str, str | int | float | bool] = Field(
+        {}, description="vllm: further arguments of vllm.LLM, e.g. tensor_parallel_size, max_model_len"
+    )
+    keyphrases_read: int = Field(6, ge=1, description="lexicon: keyphrases attended to in one sample")
+
+    @model_validator(mode="after")
+    def _needs(self) -> TeacherConfig:
+        if self.kind == "openai" and not (self.base_url and self.model):
+            raise ValueError("teacher.kind 'openai' needs teacher.base_url and teacher.model")
+        if self.kind == "vllm" and not self.model:
+            raise ValueError("teacher.kind 'vllm' needs teacher.model (a folder or a hub name)")
+        return self
+
+
+class LabellingConfig(Section):
+    """From the teacher's candidates to pseudo-labels."""
+
+    vote: Literal["weighted", "majority"] = "weighted"
+
+
+class StudentConfig(Section):
+    """The model that is trained and served."""
+
+    source: Literal["scratch", "smollm2-wheel", "pretrained"] = "scratch"
+    model: str | None = Field(None, description="pretrained: hub name or folder")
+    hidden_size: int = 128
+    layers: int = 4
+    heads: int = 4
+    key_value_heads: int = 2
+    vocabulary_size: int = Field(2048, ge=64)
+    lora_rank: int | None = Field(None, ge=1, description="null: full fine-tuning")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_prompt_tokens: int = Field(512, ge=16)
+    max_completion_tokens: int = Field(160, ge=16)
+
+    @model_validator(mode="after")
+    def _needs(self) -> StudentConfig:
+        if self.source == "pretrained" and not self.model:
+            raise ValueError("student.source 'pretrained' needs student.model")
+        return self
+
+
+class TrainingConfig(Section):
+    """What the two training steps share; TRL's and transformers' names."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    gradient_accumulation: int = Field(1, ge=1)
+    gradient_checkpointing: bool = False
+    save_steps: int = Field(50, ge=1, description="a checkpoint every so many steps, so that a killed step goes on")
+    report_to: tuple[Literal["tensorboard", "mlflow"], ...] = ("tensorboard",)
+
+
+class SFTConfig(TrainingConfig):
+    """Supervised fine-tuning on the teacher's voted and calibrated answers."""
+
+    batch_size: int = Field(64, ge=1)
+    epochs: float = Field(3.0, gt=0)
+    rationales_per_user: int = Field(4, ge=1, description="winning samples of each user that become sequences")
+
+
+class ReferenceConfig(Section):
+    """The one offline pass of the SFT student whose confidence is frozen."""
+
+    samples: int = Field(10, ge=1)
+    temperature: float = Field(1.0, gt=0)
+    max_users: int | None = Field(
+        None, ge=1, description="second-stage users come first, training users fill up; null: all of both"
+    )
+    batch_size: int = Field(256, ge=1, description="completions generated at once")
+    use_vllm: bool = False
+
+
+class FilteringConfig(Section):
+    """The difficulty filter in front of GRPO."""
+
+    shape: Literal["original", "m", "lambda"] = "m"
+    keep: float = Field(0.8, gt=0.0, le=1.0, description="share of the users that is kept by a shaped filter")
+
+
+class GRPOConfig(TrainingConfig):
+    """Confidence-guided reinforcement learning."""
+
+    learning_rate: float = Field(1e-4, gt=0)
+    steps: int = Field(40, ge=0, description="optimiser steps; 0 leaves the SFT student as it is")
+    prompts_per_step: int = Field(32, ge=1)
+    rollouts: int = Field(8, ge=2, description="completions sampled for each prompt (the group)")
+    temperature: float = Field(1.0, gt=0)
+    kl: float = Field(0.03, ge=0, description="beta: weight of the KL term against the SFT student")
+    quasi_ground_truth: Literal["reference", "rollouts"] = "reference"
+    weight: Literal["frozen", "self", "none"] = "frozen"
+    level_reward: float = Field(0.3, ge=0, description="pays for levels near the frozen reference's; 0: the paper's")
+    format_reward: float = Field(0.1, ge=0)
+    use_vllm: bool = False
+
+
+class EvaluationConfig(Section):
+    """What the true labels of the test users are used for."""
+
+    bootstrap: int = Field(1000, ge=100, description="resamples of users for the 95% intervals")
+    target_precision: float = Field(0.6, ge=0, le=1, description="default thresholds reach it where any level does")
+    batch_size: int = Field(256, ge=1)
+
+
+class GateConfig(Section):
+    """The policy of promotion."""
+
+    min_precision: float = Field(0.4, ge=0, le=1, description="floor of micro precision at the default thresholds")
+    max_slice_loss: float = Field(0.05, ge=0, description="F1 that one slice may lose against the champion")
+    min_slice_users: int = Field(50, ge=1, description="smaller slices are reported, not judged")
+    tolerance: float = Field(0.0, ge=0, description="F1 by which the paired difference may fall short of zero")
+    require_hierarchy: bool = True
+
+
+class StorageConfig(Section):
+    """The model registry. Keys come from AWS's usual environment variables, never from this file."""
+
+    endpoint: str | None = Field(None, description="S3 endpoint; null: AWS_ENDPOINT_URL, else a local SeaweedFS")
+    region: str = "us-east-1"
+    bucket: str = Field("conf-profile", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    model: str = Field("conf-profile", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    preset: str = "tiny"
+    seed: int = Field(0, ge=0, lt=2**31)
+    data: DataConfig = DataConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    prompt: PromptConfig = PromptConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    labelling: LabellingConfig = LabellingConfig()
+    student: StudentConfig = StudentConfig()
+    sft: SFTConfig = SFTConfig()
+    reference: ReferenceConfig = ReferenceConfig()
+    filtering: FilteringConfig = FilteringConfig()
+    grpo: GRPOConfig = GRPOConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    gate: GateConfig = GateConfig()
+    storage: StorageConfig = StorageConfig()
+
+    def to_yaml(self) -> str:
+        """What `conf-profile config` prints; reading it again gives the same run."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def preset_names() -> list[str]:
+    """The presets that come with the project."""
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in resources.files("configs").iterdir()
+        if entry.name.endswith(".yaml")
+    )
+
+
+def resolve(
+    preset: str = "tiny",
+    file: Path | None = None,
+    overrides: Iterable[str] = (),
+    values: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Layers preset, file, `values` (nested) and `section.key=value` overrides; ConfigError names the key."""
+    layers: dict[str, Any] = {"preset": preset}
+    _merge(layers, _preset(preset))
+    if file is not None:
+        _merge(layers, _mapping(_read(file), str(file)))
+    _merge(layers, dict(values or {}))
+    for override in overrides:
+        _merge(layers, _parse_override(override))
+    return _validate(layers)
+
+
+def parse_section(kind: type[SectionT], text: str) -> SectionT:
+    """Reads a section back from the JSON that a step received."""
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(f"{kind.__name__}: {_explain(error)}") from error
+
+
+def _validate(layers: Mapping[str, Any]) -> RunConfig:
+    try:
+        return RunConfig.model_validate(layers)
+    except ValidationError as error:
+        raise ConfigError(f"configuration: {_explain(error)}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, item['loc'])) or 'run'}: {item['msg']} (given: {item['input']!r})"
+        if not isinstance(item["input"], dict)
+        else f"{'.'.join(map(str, item['loc'])) or 'run'}: {item['msg']}"
+        for item in error.errors()
+    )
+
+
+def _preset(name: str) -> dict[str, Any]:
+    if name not in preset_names():
+        raise ConfigError(f"preset {name!r} does not exist; choose one of {', '.join(preset_names())}")
+    return _mapping((resources.files("configs") / f"{name}.yaml").read_text(encoding="utf-8"), f"preset {name}")
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot read the configuration: {error.strerror}") from error
+
+
+def _mapping(text: str, source: str) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: not a valid YAML file: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source}: expected a mapping of sections, found {type(data).__name__}")
+    return data
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override!r}: expected section.key=value")
+    nested: Any = yaml.safe_load(value)
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def _merge(base: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = json.loads(json.dumps(value, default=str)) if isinstance(value, Mapping) else value

@@ -1,0 +1,30 @@
+"""From the configuration to a data set's folder: generate, fetch, or check the user's own tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conf_profile.config import RunConfig
+from conf_profile.data.dataset import Dataset
+from conf_profile.errors import ConfigError
+
+
+def build(config: RunConfig, folder: Path) -> Dataset:
+    """The data set that the configuration names; generated files go to `folder`, your own stay where they are."""
+    data = config.data
+    if data.name == "world":
+        from conf_profile.data import world_files
+
+        return world_files.build(folder, data.users or 3000, config.seed)
+    if data.name == "movielens-100k":
+        from conf_profile.data import movielens
+        from conf_profile.data.movielens_sources import default_cache
+
+        return movielens.build(folder, data.path, data.users, default_cache(), config.seed)
+    from conf_profile.data import own
+
+    if data.path is None:
+        raise ConfigError("data.name 'parquet' needs data.path: the folder of your tables")
+    if data.users is not None:
+        raise ConfigError("data.users does not apply to your own tables: all users in them are read; set it to null")
+    return own.check_folder(data.path)

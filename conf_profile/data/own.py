@@ -1,0 +1,160 @@
+"""Your own Parquet: every check that a folder of yours must pass before a run begins.
+
+Nothing is written into the folder. Texts may be empty, long or hold control characters: the prompt quotes and
+limits them. What is refused is what would silently make the result wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from conf_profile import tables
+from conf_profile.data import dataset
+from conf_profile.data.dataset import Dataset
+from conf_profile.errors import DataError
+from conf_profile.taxonomy import Taxonomy
+from conf_profile.taxonomy import load as load_taxonomy
+
+logger = logging.getLogger(__name__)
+
+_HOW_TO_WRITE_A_TAXONOMY = (
+    'write one such as \'attributes: {age: ["18-24", "25+"], gender: [female, male]}\', or name a file '
+    "(conf_profile/taxonomies/profile.yaml has six attributes)"
+)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Who is in which table. Everybody here is allowed; the counts tell whether that was meant."""
+
+    users: int
+    without_behaviour: int
+    without_demographics: int
+    labelled: int
+
+
+def check_folder(folder: Path, taxonomy: Path | None = None) -> Dataset:
+    """Checks the tables of a folder and returns it as a data set; DataError says what to put right and where.
+
+    The taxonomy is the given file, else the folder's taxonomy.yaml; there is no default, since a taxonomy
+    that does not fit asks people the wrong questions. `as_of` comes from the folder's dataset.json where
+    there is one, else it is the time of the last row.
+    """
+    paths = _paths(folder, taxonomy)
+    behaviour, demographics = _features(paths)
+    labels = tables.read(paths[dataset.LABELS], tables.LABELS) if dataset.LABELS in paths else None
+    known_tags = load_taxonomy(paths[dataset.TAXONOMY])
+    if labels is not None:
+        _check_labels(labels, known_tags, paths[dataset.LABELS])
+    if dataset.LEXICON in paths:
+        _check_lexicon(paths[dataset.LEXICON], known_tags)
+    given = dataset.read_manifest(folder) if (folder / dataset.MANIFEST).is_file() else {}
+    coverage = measure(behaviour, demographics, labels)
+    logger.info("%s: %s", folder, coverage)
+    return Dataset(
+        folder=folder,
+        name=given.get("name", folder.resolve().name),
+        users=coverage.users,
+        as_of=_as_of(given, folder, behaviour, demographics),
+        source=given.get("source", str(folder)),
+        licence=given.get("licence", "your own data"),
+        paths=paths,
+        hashes={name: dataset.sha256(path) for name, path in paths.items()},
+    )
+
+
+def measure(behaviour: pa.Table, demographics: pa.Table, labels: pa.Table | None = None) -> Coverage:
+    """Counts users by the tables that know them."""
+    acting, signed_up, labelled = (_users(table) for table in (behaviour, demographics, labels))
+    return Coverage(
+        users=len(acting | signed_up),
+        without_behaviour=len(signed_up - acting),
+        without_demographics=len(acting - signed_up),
+        labelled=len(labelled & (acting | signed_up)),
+    )
+
+
+def _paths(folder: Path, taxonomy: Path | None) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is no folder; expected one with {' and '.join(dataset.FEATURE_FILES)}")
+    names = (*dataset.FEATURE_FILES, *dataset.TEACHING_FILES, dataset.LABELS)
+    paths = {name: folder / name for name in names if (folder / name).is_file()}
+    if taxonomy is not None:
+        paths[dataset.TAXONOMY] = taxonomy
+    missing = [name for name in dataset.FEATURE_FILES if name not in paths]
+    if missing:
+        raise DataError(f"{folder}: lacks {' and '.join(missing)}; see docs/data.md for the columns")
+    if dataset.TAXONOMY not in paths:
+        raise DataError(f"{folder}: lacks {dataset.TAXONOMY}; {_HOW_TO_WRITE_A_TAXONOMY}")
+    return paths
+
+
+def _features(paths: Mapping[str, Path]) -> tuple[pa.Table, pa.Table]:
+    behaviour = tables.read(paths[dataset.BEHAVIOUR], tables.BEHAVIOUR)
+    demographics = tables.read(paths[dataset.DEMOGRAPHICS], tables.DEMOGRAPHICS)
+    for data, name in ((behaviour, dataset.BEHAVIOUR), (demographics, dataset.DEMOGRAPHICS)):
+        _check_user_ids(data, paths[name])
+    if not len(demographics):
+        raise DataError(
+            f"{paths[dataset.DEMOGRAPHICS]}: is empty; it holds the consent without which nobody is profiled"
+        )
+    if not len(behaviour):
+        raise DataError(f"{paths[dataset.BEHAVIOUR]}: is empty; there is nothing to infer a profile from")
+    return behaviour, demographics
+
+
+def _check_user_ids(data: pa.Table, path: Path) -> None:
+    row = pc.index(pc.utf8_trim_whitespace(data.column("user_id")), "").as_py()
+    if row >= 0:
+        raise DataError(f"{path}: row {row} has a blank user_id; give every row the id of its user")
+
+
+def _check_labels(labels: pa.Table, taxonomy: Taxonomy, path: Path) -> None:
+    pairs = labels.select(["attribute", "tag"]).group_by(["attribute", "tag"]).aggregate([]).to_pylist()
+    for pair in sorted(pairs, key=lambda pair: (pair["attribute"], pair["tag"])):
+        _check_tag(pair["attribute"], pair["tag"], taxonomy, path)
+
+
+def _check_lexicon(path: Path, taxonomy: Taxonomy) -> None:
+    try:
+        lexicon = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(lexicon, dict) or not isinstance(lexicon.get("entries"), dict):
+        raise DataError(f"{path}: needs the key 'entries': keyphrase -> attribute -> tag -> weight")
+    fields = [evidence for values in lexicon.get("fields", {}).values() for evidence in values.values()]
+    leaning = [lexicon.get("prior", {}), lexicon.get("overconfidence", {})]
+    for evidence in (*lexicon["entries"].values(), *fields, *leaning):
+        for attribute, weights in evidence.items():
+            for tag in weights:
+                _check_tag(attribute, tag, taxonomy, path)
+
+
+def _check_tag(attribute: str, tag: str, taxonomy: Taxonomy, path: Path) -> None:
+    if attribute not in taxonomy.names:
+        raise DataError(f"{path}: attribute {attribute!r} is not in the taxonomy; it has {', '.join(taxonomy.names)}")
+    if tag not in taxonomy[attribute].index:
+        raise DataError(
+            f"{path}: {attribute} has the tag {tag!r}, which is not in the taxonomy; it has "
+            f"{', '.join(taxonomy[attribute].tags)}"
+        )
+
+
+def _as_of(given: Mapping[str, Any], folder: Path, behaviour: pa.Table, demographics: pa.Table) -> str:
+    if given:
+        return dataset.parse_time(given["as_of"], f"{folder / dataset.MANIFEST}: as_of").isoformat()
+    last: datetime = max(pc.max(table.column("event_timestamp")).as_py() for table in (behaviour, demographics))
+    return last.astimezone(UTC).isoformat()
+
+
+def _users(table: pa.Table | None) -> set[str]:
+    return set() if table is None else set(pc.unique(table.column("user_id")).to_pylist())

@@ -1,0 +1,45 @@
+"""One small hierarchy of errors: a type for each boundary.
+
+Every message says what was wrong, where (file, row, column, key) and what to do. The command line prints
+the message of a `ConfProfileError` without a traceback and exits with status 2.
+"""
+
+
+class ConfProfileError(Exception):
+    """Anything that a user can put right."""
+
+
+class ConfigError(ConfProfileError):
+    """The run's configuration is wrong."""
+
+
+class TaxonomyError(ConfProfileError):
+    """A taxonomy file breaks a rule."""
+
+
+class DataError(ConfProfileError):
+    """A table or a data set breaks its schema or a rule."""
+
+
+class OutputFormatError(ConfProfileError):
+    """A completion does not follow the output grammar."""
+
+
+class TeacherError(ConfProfileError):
+    """The teacher cannot be asked, or its answers cannot be kept."""
+
+
+class StudentError(ConfProfileError):
+    """A student model cannot be built, loaded or trained."""
+
+
+class RegistryError(ConfProfileError):
+    """The model registry in S3 cannot be read or written."""
+
+
+class RegistryConflictError(RegistryError):
+    """Somebody else wrote first: the version exists, or the champion pointer has moved."""
+
+
+class PipelineError(ConfProfileError):
+    """A pipeline step failed; its own message is included."""

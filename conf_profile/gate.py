@@ -1,0 +1,189 @@
+"""The gate: may this candidate become the champion? Promote or reject, with a reason for every check.
+
+A pure function over evidence that evaluation has measured; it reads no file and no label. Every check is made
+and reported, also after one has failed, so that whoever reads a rejection sees all of it at once.
+
+The policy, check by check (GateConfig holds the numbers):
+
+* better_than_base: the paired difference in F1 to the untrained model is clear of zero.
+* better_than_champion, where there is a champion: the difference is above 0 and the lower end of its paired
+  95% interval is above -tolerance. A new model must show that it is better.
+* not_below_sft, where there is no champion: the upper end of the interval is not below -tolerance. The second
+  stage need not have helped, but it must not have done harm that can be told from chance.
+* precision_at_thresholds: at the default thresholds something is accepted, with at least min_precision.
+* hierarchy: a higher level still means a higher precision and levels are not inflated (`hierarchy`).
+* slices, where there is a champion: no slice of at least min_slice_users loses more than max_slice_loss with
+  the interval of the paired difference wholly below zero. Both are asked for: among a dozen slices of fifty
+  users one always loses some points by chance.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from conf_profile.bootstrap import Difference
+from conf_profile.config import GateConfig
+
+
+@dataclass(frozen=True)
+class SliceDifference:
+    """One slice: its users, and the candidate's F1 minus the champion's over them."""
+
+    name: str
+    users: int
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class Opponent:
+    """An arm that the candidate is measured against, over the same users."""
+
+    name: str
+    f1: float
+    difference: Difference
+    slices: tuple[SliceDifference, ...] = ()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The arm that may be promoted. `threshold_*` are measured at the default thresholds, rates in [0, 1]."""
+
+    name: str
+    f1: float
+    threshold_precision: float
+    threshold_coverage: float
+    hierarchy_passed: bool
+    hierarchy_reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One check, whether it passed, and its numbers in a sentence."""
+
+    name: str
+    passed: bool
+    message: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The gate's word and every reason for it."""
+
+    decision: Literal["promote", "reject"]
+    reasons: tuple[Reason, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of gate.json; `reasons` are sentences, those of failed checks first."""
+        ordered = sorted(self.reasons, key=lambda reason: reason.passed)
+        return {
+            "decision": self.decision,
+            "reasons": [f"{'passed' if r.passed else 'FAILED'}: {r.message}" for r in ordered],
+            "checks": [{"name": r.name, "passed": r.passed, "message": r.message} for r in self.reasons],
+        }
+
+    def to_json(self) -> str:
+        """`to_dict` as indented JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+
+def decide(
+    candidate: Candidate,
+    champion: Opponent | None,
+    baseline: Opponent | None,
+    base: Opponent,
+    policy: GateConfig,
+) -> Decision:
+    """Makes every check that applies; promotes only when all of them pass.
+
+    `baseline` is the SFT student; None when the candidate is the SFT student itself. It is judged only where
+    there is no champion.
+    """
+    checks = [_better_than_base(candidate, base)]
+    if champion is not None:
+        checks.append(_better_than_champion(candidate, champion, policy))
+    elif baseline is not None:
+        checks.append(_not_below_baseline(candidate, baseline, policy))
+    checks += [_precision(candidate, policy), _hierarchy(candidate, policy)]
+    if champion is not None:
+        checks.append(_slices(champion.slices, policy))
+    promoted = all(check.passed for check in checks)
+    return Decision("promote" if promoted else "reject", tuple(checks))
+
+
+def _better_than_base(candidate: Candidate, base: Opponent) -> Reason:
+    passed = base.difference.low > 0
+    wanted = "wanted: the interval above zero"
+    return Reason("better_than_base", passed, _comparison(candidate, base, wanted))
+
+
+def _better_than_champion(candidate: Candidate, champion: Opponent, policy: GateConfig) -> Reason:
+    found = champion.difference
+    passed = found.difference > 0 and found.low > -policy.tolerance
+    wanted = f"wanted: above zero, and the interval above {_limit(policy)}"
+    return Reason("better_than_champion", passed, _comparison(candidate, champion, wanted))
+
+
+def _not_below_baseline(candidate: Candidate, baseline: Opponent, policy: GateConfig) -> Reason:
+    passed = baseline.difference.high >= -policy.tolerance
+    wanted = f"no champion yet; wanted: the interval not wholly below {_limit(policy)}"
+    return Reason("not_below_sft", passed, _comparison(candidate, baseline, wanted))
+
+
+def _precision(candidate: Candidate, policy: GateConfig) -> Reason:
+    if candidate.threshold_coverage <= 0:
+        message = "at the default thresholds no labelled answer of the test users is accepted"
+        return Reason("precision_at_thresholds", False, message)
+    message = (
+        f"precision at the default thresholds is {candidate.threshold_precision:.3f} on "
+        f"{candidate.threshold_coverage:.0%} of the labelled cells; the floor is {policy.min_precision:.3f}"
+    )
+    return Reason("precision_at_thresholds", candidate.threshold_precision >= policy.min_precision, message)
+
+
+def _hierarchy(candidate: Candidate, policy: GateConfig) -> Reason:
+    message = f"confidence hierarchy of {candidate.name}: {'; '.join(candidate.hierarchy_reasons)}"
+    if not policy.require_hierarchy:
+        return Reason("hierarchy", True, message + " (reported, not required by the policy)")
+    return Reason("hierarchy", candidate.hierarchy_passed, message)
+
+
+def _slices(slices: Sequence[SliceDifference], policy: GateConfig) -> Reason:
+    judged = [item for item in slices if item.users >= policy.min_slice_users]
+    failed = [item for item in judged if _loses(item.difference, policy)]
+    limits = f"{_points(policy.max_slice_loss).lstrip('+')} of F1 beyond chance"
+    if failed:
+        worst = "; ".join(f"{item.name} ({item.users} users) {_spread(item.difference)}" for item in failed)
+        return Reason("slices", False, f"against the champion more than {limits} is lost by: {worst}")
+    message = (
+        f"none of the {len(judged)} slice(s) with at least {policy.min_slice_users} users loses more than "
+        f"{limits} against the champion ({len(slices) - len(judged)} smaller slice(s) not judged)"
+    )
+    return Reason("slices", True, message)
+
+
+def _loses(found: Difference, policy: GateConfig) -> bool:
+    return found.difference < -policy.max_slice_loss and found.high < 0
+
+
+def _comparison(candidate: Candidate, opponent: Opponent, wanted: str) -> str:
+    return (
+        f"F1 of {candidate.name} is {candidate.f1:.3f}, of {opponent.name} {opponent.f1:.3f}: the paired "
+        f"difference is {_spread(opponent.difference)} ({wanted})"
+    )
+
+
+def _spread(found: Difference) -> str:
+    limits = f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
+    return f"{_points(found.difference)}, 95% interval {limits}"
+
+
+def _limit(policy: GateConfig) -> str:
+    return _points(-policy.tolerance) if policy.tolerance else "zero"
+
+
+def _points(value: float) -> str:
+    # Adding zero turns -0.0 into 0.0, which would be printed as "-0.0".
+    return f"{100 * value + 0.0:+.1f} points"

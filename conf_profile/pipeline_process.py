@@ -1,0 +1,203 @@
+"""Runs the pipeline in a child process and shows its output as progress.
+
+The whole output goes to FOLDER/run.log. Nothing is interpreted but the lines in which kfp says that a task
+begins or ends, and the steps' own progress lines ('grpo 12/40 reward 0.61').
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from conf_profile import tables
+from conf_profile.errors import PipelineError
+from conf_profile.source import local_image
+
+_COLOUR = re.compile(r"\x1b\[\d+m")
+_BEGIN = re.compile(r"Executing task '([\w-]+)'")
+_END = re.compile(r"Task '([\w-]+)' finished with status (\w+)$")
+_PROGRESS = re.compile(r"^\s*[a-z]+ (?P<done>\d+)/(?P<total>\d+).*$")
+_ERROR = re.compile(r"^\s*conf_profile\.errors\.\w+: (.*)$")
+STEPS = 11
+"""Tasks that do work: importers and loops are not counted, the shards of a loop count once."""
+_QUIET = ("behaviour", "demographics", "taxonomy", "lexicon", "labels", "ceiling", "importer")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A pipeline that ended well."""
+
+    artefacts: Mapping[str, str]
+    seconds: Mapping[str, float]
+    peak_rss_mib: float
+
+
+@dataclass
+class _Watch:
+    """What the output has told so far."""
+
+    seconds_file: Path
+    seconds: dict[str, float]
+    finished: set[str] = field(default_factory=set)
+    begun: dict[str, float] = field(default_factory=dict)
+    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=30))
+    error: str = ""
+    current: str = ""
+    shown: int = -1
+
+
+def run(arguments: Mapping[str, Any], folder: Path, console: Any) -> Finished:
+    """Runs the pipeline to its end. PipelineError carries the failed step's own message."""
+    workspace = folder / "workspace"
+    arguments_file, outputs_file = workspace / "arguments.json", workspace / "outputs.json"
+    tables.write_text(arguments_file, json.dumps(arguments))
+    outputs_file.unlink(missing_ok=True)
+    environment = {**os.environ, "CONF_PROFILE_IMAGE": local_image(), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "pipelines.local", str(arguments_file), str(outputs_file), str(folder)]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
+        cwd=folder,
+    )
+    memory = _MemoryWatch(process.pid)
+    try:
+        watch = _follow(process, folder / "run.log", workspace / "seconds.json", console)
+        status = process.wait()
+    finally:
+        _end_group(process)
+        memory.stop()
+    if status or not outputs_file.is_file():
+        raise PipelineError(_failure(watch, folder))
+    artefacts: dict[str, str] = json.loads(outputs_file.read_text(encoding="utf-8"))
+    return Finished(artefacts, watch.seconds, memory.peak_mib)
+
+
+def _remembered(path: Path) -> dict[str, float]:
+    """Seconds of each step when it last ran: one that is cached now keeps its figure."""
+    remembered: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return remembered
+
+
+def _follow(process: subprocess.Popen[str], log: Path, seconds: Path, console: Any) -> _Watch:
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    watch = _Watch(seconds, _remembered(seconds))
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
+    )
+    with log.open("w", encoding="utf-8") as out, Progress(*columns, console=console) as bar:
+        task = bar.add_task("starting", total=STEPS, detail="")
+        assert process.stdout is not None
+        for line in process.stdout:
+            out.write(line)
+            out.flush()
+            _read(_COLOUR.sub("", line.rstrip()), watch, bar, task, console)
+    return watch
+
+
+def _read(line: str, watch: _Watch, bar: Any, task: Any, console: Any) -> None:
+    if line:
+        watch.last_lines.append(line)
+    if match := _ERROR.match(line):
+        watch.error = match[1]
+    elif match := _BEGIN.search(line):
+        if not match[1].startswith(_QUIET):
+            watch.current, watch.shown = match[1], -1
+            watch.begun.setdefault(match[1], time.monotonic())
+            bar.update(task, description=match[1], detail="")
+    elif match := _END.search(line):
+        _end(match[1], match[2] == "SUCCESS", watch, bar, task, console)
+    elif match := _PROGRESS.match(line):
+        bar.update(task, detail=match[0].strip())
+        if not console.is_terminal:
+            _print_every_tenth(match, watch, console)
+
+
+def _end(step: str, succeeded: bool, watch: _Watch, bar: Any, task: Any, console: Any) -> None:
+    if step not in watch.begun:
+        return
+    seconds = time.monotonic() - watch.begun[step]
+    if succeeded:
+        bar.update(task, advance=int(step not in watch.finished))
+        watch.finished.add(step)
+        watch.seconds[step] = round(seconds, 2)
+        tables.write_text(watch.seconds_file, json.dumps(watch.seconds))
+    mark = "[green]✓[/green]" if succeeded else "[red]✗[/red]"
+    console.print(f"{mark} {step} [dim]{seconds:.1f} s[/dim]", highlight=False)
+
+
+def _print_every_tenth(match: re.Match[str], watch: _Watch, console: Any) -> None:
+    tenth = 10 * int(match["done"]) // max(1, int(match["total"]))
+    if tenth > watch.shown:
+        watch.shown = tenth
+        console.print(f"  {match[0].strip()}", highlight=False, soft_wrap=True)
+
+
+def _failure(watch: _Watch, folder: Path) -> str:
+    reason = watch.error or "\n".join(watch.last_lines)
+    where = f"The whole output is in {folder / 'run.log'}; run again to continue."
+    return f"step {watch.current or 'start'!r} failed: {reason}\n{where}"
+
+
+def _end_group(process: subprocess.Popen[str]) -> None:
+    """Steps are grandchildren: whatever is left of the group ends with us."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    process.wait()
+
+
+class _MemoryWatch:
+    """Samples the resident memory of a process and all that it started, once a second."""
+
+    def __init__(self, pid: int) -> None:
+        self.peak_mib = 0.0
+        self._pid = pid
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(1.0):
+            self.peak_mib = max(self.peak_mib, _resident_mib(self._pid))
+
+
+def _resident_mib(pid: int) -> float:
+    import psutil
+
+    total = 0
+    try:
+        root = psutil.Process(pid)
+        family = [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return 0.0
+    for process in family:
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:
+            continue  # it ended between the listing and the look
+    return float(total) / 2**20

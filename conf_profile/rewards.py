@@ -1,0 +1,152 @@
+"""Rewards of the second stage: pure functions with TRL's signature.
+
+    R = sum over attributes of w(C) * [tag = quasi-ground truth] / attributes
+        + level_reward * (1 - |stated level - reference level| / 4), averaged over the attributes
+        + format_reward * [the answer follows the grammar]
+
+(arXiv 2509.18864, section on confidence-guided RL; the level term is ours.) C is the reference confidence,
+frozen before the training starts (`frozen`); the stated level (`self`) and 1 (`none`) exist for the ablation:
+with `self` a policy is paid for stating high levels. The quasi-ground truth is the frozen reference vote
+(`reference`) or the weighted vote over the group's own rollouts (`rollouts`).
+
+A malformed answer earns nothing. Attributes without a quasi-ground truth are left out of the average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from conf_profile.output_format import LEVELS, Answer, ProfileAnswer, parse_or_none
+from conf_profile.taxonomy import Taxonomy
+
+Weight = Literal["frozen", "self", "none"]
+QuasiGroundTruth = Literal["reference", "rollouts"]
+Reward = Callable[..., list[float]]
+"""TRL's signature: (prompts, completions, **columns) -> one number for each completion."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What is frozen for one user and attribute: the voted tag, its confidence in [0, 1] and level 1-5."""
+
+    tag: str
+    confidence: float
+    level: int
+
+
+ReferenceOfUser = Sequence[Reference | None]
+"""One entry for each attribute in the taxonomy's order; None where the reference knows no answer."""
+
+
+def agreement(
+    answer: ProfileAnswer | None, truth: ReferenceOfUser, taxonomy: Taxonomy, weight: Weight = "frozen"
+) -> float:
+    """The weighted share of the attributes in which an answer agrees with the quasi-ground truth, in [0, 1]."""
+    judged = [(name, entry) for name, entry in zip(taxonomy.names, truth, strict=True) if entry is not None]
+    if answer is None or not judged:
+        return 0.0
+    earned = (
+        _weight(answer.answers[name], entry, weight) for name, entry in judged if answer.answers[name].tag == entry.tag
+    )
+    return sum(earned) / len(judged)
+
+
+def level_agreement(answer: ProfileAnswer | None, truth: ReferenceOfUser, taxonomy: Taxonomy) -> float:
+    """How near the stated levels lie to the frozen reference's, in [0, 1]; a wrong tag should be said at level 1."""
+    judged = [(name, entry) for name, entry in zip(taxonomy.names, truth, strict=True) if entry is not None]
+    if answer is None or not judged:
+        return 0.0
+    return sum(_level_closeness(answer.answers[name], entry) for name, entry in judged) / len(judged)
+
+
+def vote_of_group(
+    answers: Sequence[ProfileAnswer | None], reference: ReferenceOfUser, taxonomy: Taxonomy
+) -> list[Reference | None]:
+    """The weighted vote over one group's rollouts; confidence and level stay the frozen reference's."""
+    return [
+        _group_winner(answers, taxonomy[name].tags, name, entry)
+        for name, entry in zip(taxonomy.names, reference, strict=True)
+    ]
+
+
+def make_rewards(
+    taxonomy: Taxonomy,
+    references: dict[str, ReferenceOfUser],
+    weight: Weight,
+    quasi_ground_truth: QuasiGroundTruth,
+) -> tuple[Reward, Reward, Reward]:
+    """Three reward functions for TRL: agreement, level agreement, format. TRL logs and weighs each by itself.
+
+    They read the column `user_id`; completions of one user stand next to each other, as TRL lays them out.
+    """
+
+    def agreement_reward(
+        prompts: Sequence[Any], completions: Sequence[Any], user_id: Sequence[str], **_: Any
+    ) -> list[float]:
+        answers = [parse_or_none(text_of(completion), taxonomy) for completion in completions]
+        truths = [references[user] for user in user_id]
+        if quasi_ground_truth == "rollouts":
+            truths = _group_truths(answers, user_id, truths, taxonomy)
+        return [agreement(answer, truth, taxonomy, weight) for answer, truth in zip(answers, truths, strict=True)]
+
+    def level_reward(
+        prompts: Sequence[Any], completions: Sequence[Any], user_id: Sequence[str], **_: Any
+    ) -> list[float]:
+        return [
+            level_agreement(parse_or_none(text_of(completion), taxonomy), references[user], taxonomy)
+            for completion, user in zip(completions, user_id, strict=True)
+        ]
+
+    def format_reward(prompts: Sequence[Any], completions: Sequence[Any], **_: Any) -> list[float]:
+        return [float(parse_or_none(text_of(completion), taxonomy) is not None) for completion in completions]
+
+    return agreement_reward, level_reward, format_reward
+
+
+def text_of(completion: Any) -> str:
+    """TRL gives text for plain prompts, a list of messages for conversational ones."""
+    return completion if isinstance(completion, str) else str(completion[-1]["content"])
+
+
+def _weight(answer: Answer, entry: Reference, weight: Weight) -> float:
+    if weight == "frozen":
+        return entry.confidence
+    return answer.level / len(LEVELS) if weight == "self" else 1.0
+
+
+def _level_closeness(answer: Answer, entry: Reference) -> float:
+    wanted = entry.level if answer.tag == entry.tag else LEVELS[0]
+    return 1.0 - abs(answer.level - wanted) / (len(LEVELS) - 1)
+
+
+def _group_truths(
+    answers: Sequence[ProfileAnswer | None],
+    user_id: Sequence[str],
+    references: Sequence[ReferenceOfUser],
+    taxonomy: Taxonomy,
+) -> list[ReferenceOfUser]:
+    rows: dict[str, list[int]] = {}
+    for row, user in enumerate(user_id):
+        rows.setdefault(user, []).append(row)
+    voted = {
+        user: vote_of_group([answers[row] for row in members], references[members[0]], taxonomy)
+        for user, members in rows.items()
+    }
+    return [voted[user] for user in user_id]
+
+
+def _group_winner(
+    answers: Sequence[ProfileAnswer | None], tags: Sequence[str], name: str, entry: Reference | None
+) -> Reference | None:
+    support, votes = dict.fromkeys(tags, 0), dict.fromkeys(tags, 0)
+    for answer in answers:
+        if answer is not None and (tag := answer.answers[name].tag) is not None:
+            support[tag] += answer.answers[name].level
+            votes[tag] += 1
+    # Ties as in `voting`: more votes, then the taxonomy's order (max keeps the first of equals).
+    winner = max(tags, key=lambda tag: (support[tag], votes[tag]))
+    if not votes[winner]:
+        return None
+    return Reference(winner, entry.confidence, entry.level) if entry else Reference(winner, 0.5, 3)

@@ -1,0 +1,117 @@
+"""What the student learns from: prompts, and completions made of pseudo-labels. No torch, no labels.
+
+The rationale comes before the tags and differs between the sequences of one user: each names a few of the
+keyphrases that the winning samples relied on. Sampling the rationale is what later makes the student's own
+rollouts differ, and a vote over them worth more than its single best answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from conf_profile.config import PromptConfig
+from conf_profile.output_format import Answer, ProfileAnswer, render
+from conf_profile.prompts import SEPARATOR, Message, UserFeatures, quote, render_messages, split_keyphrases
+from conf_profile.taxonomy import Taxonomy
+
+KEYPHRASES_NAMED = 4
+"""Keyphrases in one rationale of a training sequence; fewer where the teacher relied on fewer."""
+
+
+@dataclass(frozen=True)
+class PseudoLabel:
+    """The voted answer for one attribute of one user."""
+
+    tag: str
+    level: int
+    rationale: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training sequence."""
+
+    user_id: str
+    messages: tuple[Message, ...]
+    completion: str
+
+
+def users(features: pa.Table, splits: Iterable[str] | None = None) -> list[UserFeatures]:
+    """The users of a features table, in the table's order, of the given splits (None: all)."""
+    wanted = None if splits is None else frozenset(splits)
+    return [
+        UserFeatures(**{name: value for name, value in row.items() if name != "split"})
+        for row in features.to_pylist()
+        if wanted is None or row["split"] in wanted
+    ]
+
+
+def pseudo_labels_by_user(table: pa.Table) -> dict[str, dict[str, PseudoLabel]]:
+    """user -> attribute -> pseudo-label."""
+    result: dict[str, dict[str, PseudoLabel]] = {}
+    for row in table.to_pylist():
+        label = PseudoLabel(row["tag"], row["level"], row["rationale"] or "")
+        result.setdefault(row["user_id"], {})[row["attribute"]] = label
+    return result
+
+
+def student_messages(features: UserFeatures, taxonomy: Taxonomy, config: PromptConfig) -> tuple[Message, ...]:
+    """The student's prompt, the same in training, evaluation and serving."""
+    return tuple(render_messages(features, taxonomy, config.student_style, config.max_keyphrases))
+
+
+def sft_examples(
+    people: Sequence[UserFeatures],
+    labels: Mapping[str, Mapping[str, PseudoLabel]],
+    taxonomy: Taxonomy,
+    config: PromptConfig,
+    rationales_per_user: int,
+    seed: int,
+) -> Iterator[Example]:
+    """The sequences of every user that has a pseudo-label; an attribute nobody answered is `unknown` at level 1."""
+    for person in people:
+        given = labels.get(person.user_id)
+        if not given:
+            continue
+        messages = student_messages(person, taxonomy, config)
+        answers = {
+            name: Answer(given[name].tag, given[name].level) if name in given else Answer(None, 1)
+            for name in taxonomy.names
+        }
+        for rationale in _rationales(person, given, rationales_per_user, seed):
+            yield Example(person.user_id, messages, render(ProfileAnswer(rationale, answers), taxonomy))
+
+
+def _rationales(person: UserFeatures, given: Mapping[str, PseudoLabel], count: int, seed: int) -> list[str]:
+    """`count` rationales: keyphrases drawn without replacement, those that more attributes rely on more often.
+
+    They are named in the prompt's order: a set in random order would leave greedy decoding no best next phrase.
+    """
+    cited = Counter(phrase for label in given.values() for phrase in split_keyphrases(label.rationale))
+    shown = dict.fromkeys(quote(phrase) for values in (person.watch, person.search, person.submit) for phrase in values)
+    phrases = [phrase for phrase in shown if phrase in cited]
+    if len(phrases) <= KEYPHRASES_NAMED:
+        return [SEPARATOR.join(phrases)] * count
+    digest = hashlib.blake2b(f"{seed}/{person.user_id}".encode(), digest_size=8).digest()
+    random = np.random.default_rng(int.from_bytes(digest, "big"))
+    weights = np.array([cited[phrase] for phrase in phrases], dtype=float)
+    weights /= weights.sum()
+    chosen = [random.choice(len(phrases), KEYPHRASES_NAMED, replace=False, p=weights) for _ in range(count)]
+    return [SEPARATOR.join(phrases[i] for i in np.sort(rows)) for rows in chosen]
+
+
+def prompt_texts(messages: Iterable[Sequence[Message]], tokenizer: Any) -> list[str]:
+    """The prompts as the model reads them: through the tokenizer's chat template, ready for the answer."""
+    return [
+        tokenizer.apply_chat_template(
+            list(conversation), tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        for conversation in messages
+    ]

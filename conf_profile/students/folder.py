@@ -1,0 +1,99 @@
+"""A student's folder is complete: everything that serving needs lies in it and is hashed with it.
+
+model.safetensors, config.json, tokenizer.*   the network
+taxonomy.yaml                                 what it answers
+calibration.json                              how its scores become levels
+profile.json                                  how a user becomes its prompt
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conf_profile import confidence, tables, taxonomy
+from conf_profile.confidence import Calibration
+from conf_profile.config import PromptConfig, StudentConfig
+from conf_profile.errors import StudentError
+from conf_profile.prompts import UserFeatures
+from conf_profile.students import examples, model, predict
+from conf_profile.taxonomy import Taxonomy
+
+TAXONOMY, CALIBRATION, PROFILE = "taxonomy.yaml", "calibration.json", "profile.json"
+
+
+@dataclass(frozen=True)
+class Student:
+    """A loaded student."""
+
+    model: Any
+    tokenizer: Any
+    taxonomy: Taxonomy
+    prompt: PromptConfig
+    max_completion_tokens: int
+
+    def prompts(self, people: list[UserFeatures]) -> list[str]:
+        """The prompts of these users as the model reads them."""
+        messages = [examples.student_messages(person, self.taxonomy, self.prompt) for person in people]
+        return examples.prompt_texts(messages, self.tokenizer)
+
+    def answer(self, people: list[UserFeatures], batch_size: int) -> predict.GreedyAnswers:
+        """Greedy answers for these users."""
+        ids = [person.user_id for person in people]
+        return predict.answer(
+            self.model,
+            self.tokenizer,
+            ids,
+            self.prompts(people),
+            self.taxonomy,
+            batch_size,
+            self.max_completion_tokens,
+        )
+
+
+def load(folder: Path, dtype: str) -> Student:
+    """Reads a complete student. StudentError names what is missing."""
+    network, tokenizer = model.load(folder, dtype)
+    try:
+        profile = json.loads((folder / PROFILE).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise StudentError(f"{folder / PROFILE}: cannot be read: {error}; is this a student's folder?") from error
+    return Student(
+        network,
+        tokenizer,
+        taxonomy.load(folder / TAXONOMY),
+        PromptConfig.model_validate(profile["prompt"]),
+        int(profile["max_completion_tokens"]),
+    )
+
+
+def load_calibration(folder: Path) -> Calibration:
+    """The partition that the student was saved with."""
+    return confidence.load(folder / CALIBRATION, predict.GREEDY)
+
+
+def save(
+    network: Any,
+    tokenizer: Any,
+    tags: Taxonomy,
+    prompt: PromptConfig,
+    config: StudentConfig,
+    unlabelled: list[UserFeatures],
+    batch_size: int,
+    folder: Path,
+) -> Calibration:
+    """Fits the partition on users without labels, then writes the complete folder, whole or not at all."""
+    student = Student(network, tokenizer, tags, prompt, config.max_completion_tokens)
+    answers = student.answer(unlabelled[: predict.MAX_CALIBRATION_USERS], batch_size)
+    calibration = predict.fit_calibration(answers, tags)
+
+    def complete(temporary: Path) -> None:
+        tags.save(temporary / TAXONOMY)
+        confidence.save(calibration, temporary / CALIBRATION)
+        profile = {"prompt": prompt.model_dump(), "max_completion_tokens": config.max_completion_tokens}
+        tables.write_text(temporary / PROFILE, json.dumps(profile, indent=2))
+
+    model.save(network, tokenizer, folder, complete)
+    return calibration

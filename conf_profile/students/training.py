@@ -1,0 +1,115 @@
+"""What the two training steps share: reproducible set-up, resumable checkpoints, the log that the report draws."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conf_profile import tables
+from conf_profile.config import TrainingConfig
+
+
+def quiet_imports(use_vllm: bool) -> None:
+    """To be called before trl is imported. Without vLLM rollouts vLLM is hidden: trl would import it for 10 s."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if not use_vllm and "vllm" not in sys.modules:
+        sys.modules["vllm"] = None  # type: ignore[assignment]
+    warnings.filterwarnings("ignore", module=r"(trl|transformers|torch|peft|accelerate)(\..*)?$")
+
+
+def common_arguments(config: TrainingConfig, folder: Path, seed: int, log_folder: Path) -> dict[str, Any]:
+    """The arguments that TRL's SFTConfig and GRPOConfig have in common."""
+    import torch
+
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(log_folder)
+    return {
+        "output_dir": str(folder),
+        "learning_rate": config.learning_rate,
+        "gradient_accumulation_steps": config.gradient_accumulation,
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "save_strategy": "steps",
+        "save_steps": config.save_steps,
+        "save_total_limit": 1,
+        "logging_strategy": "steps",
+        "report_to": list(config.report_to) or "none",
+        "seed": seed,
+        "data_seed": seed,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": torch.cuda.is_available(),
+        "disable_tqdm": True,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+
+
+def checkpoint_folder(workspace: str, step: str, inputs: Sequence[Path], settings: Sequence[str]) -> Path:
+    """Where a step keeps its checkpoints: named by what it was given, so that only the same work continues.
+
+    Without a workspace that outlives the step (an empty string) it is a temporary folder.
+    """
+    digest = hashlib.sha256()
+    for path in inputs:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    for setting in settings:
+        digest.update(hashlib.sha256(setting.encode()).digest())
+    root = Path(workspace) if workspace else Path(tempfile.mkdtemp(prefix="conf-profile-"))
+    return root / "checkpoints" / f"{step}-{digest.hexdigest()[:16]}"
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest complete checkpoint of an earlier, killed try; None to start afresh."""
+    complete = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
+    return str(max(complete, key=lambda path: int(path.name.split("-")[1]))) if complete else None
+
+
+def batch_order(lengths: Sequence[int], batch_size: int, epochs: float, seed: int) -> list[int]:
+    """Row numbers for `epochs` passes: batches of similar length, in random order.
+
+    transformers' own grouping by length runs through each group from long to short, which is a curriculum
+    that a small model learns much less from; so the rows are laid out here and read sequentially.
+    """
+    random = np.random.default_rng(seed)
+    order: list[int] = []
+    while len(order) < epochs * len(lengths):
+        rows = random.permutation(len(lengths))
+        groups = [sorted(part, key=lambda row: lengths[row]) for part in _parts(rows.tolist(), 20 * batch_size)]
+        batches = [batch for group in groups for batch in _parts(group, batch_size)]
+        order += [row for number in random.permutation(len(batches)) for row in batches[number]]
+    return order[: round(epochs * len(lengths))]
+
+
+def _parts(rows: list[int], size: int) -> list[list[int]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def progress_callback(label: str, keys: Mapping[str, str]) -> Any:
+    """A trainer callback that prints one line for each log entry: 'grpo 12/40 reward 0.61 kl 0.004'."""
+    from transformers import TrainerCallback
+
+    class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is not analysed
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            shown = [f"{name} {float(logs[key]):.4g}" for key, name in keys.items() if key in (logs or {})]
+            if shown:
+                print(f"{label} {state.global_step}/{state.max_steps} {' '.join(shown)}", flush=True)
+
+    return Progress()
+
+
+def write_log(path: Path, history: Sequence[Mapping[str, Any]], keys: Mapping[str, str]) -> None:
+    """The trainer's history as a JSON list [{step, ...}], with our names for TRL's keys."""
+    rows = [
+        {"step": entry["step"], **{name: float(entry[key]) for key, name in keys.items() if key in entry}}
+        for entry in history
+        if any(key in entry for key in keys)
+    ]
+    tables.write_text(path, json.dumps(rows))

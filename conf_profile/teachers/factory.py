@@ -1,0 +1,34 @@
+"""From a configuration to a teacher; imports only the one that is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conf_profile.config import TeacherConfig
+from conf_profile.errors import TeacherError
+from conf_profile.taxonomy import Taxonomy
+from conf_profile.teachers.protocol import Teacher
+
+
+def make_teacher(config: TeacherConfig, taxonomy: Taxonomy, lexicon_path: Path | None, seed: int) -> Teacher:
+    """The teacher of `config.kind`, to be closed with `aclose`. TeacherError when it lacks what it needs."""
+    if config.kind == "openai":
+        from conf_profile.teachers.openai import OpenAITeacher
+
+        return OpenAITeacher(config)
+    if config.kind == "vllm":
+        from conf_profile.teachers.vllm import VLLMTeacher
+
+        return VLLMTeacher(config, taxonomy, seed)
+    return _lexicon_teacher(config, taxonomy, lexicon_path, seed)
+
+
+def _lexicon_teacher(config: TeacherConfig, taxonomy: Taxonomy, path: Path | None, seed: int) -> Teacher:
+    from conf_profile.teachers.lexicon import LexiconTeacher
+
+    if path is None:
+        raise TeacherError(
+            "teacher.kind 'lexicon' needs a lexicon, and this data set has none; add one to the data folder, "
+            "or choose teacher.kind openai or vllm"
+        )
+    return LexiconTeacher(path, taxonomy, config.keyphrases_read, seed)

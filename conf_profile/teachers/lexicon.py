@@ -1,0 +1,195 @@
+"""The embedded teacher, for machines with no model worth asking.
+
+It reads the same prompt text as an LLM would. In each sample it attends to a few of the user's keyphrases,
+weighs them against a lexicon (keyphrase -> evidence for tags, in nats), and answers in the same format with a
+rationale and an imperfect, over-confident verbal confidence. It sees no label and no feature that is not in the
+prompt. Its own accuracy and calibration stand in every report, so that nobody takes it for a large model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from conf_profile.errors import TeacherError
+from conf_profile.output_format import Answer, ProfileAnswer, render
+from conf_profile.prompts import SEPARATOR, split_keyphrases
+from conf_profile.taxonomy import Taxonomy
+from conf_profile.teachers.protocol import Completion, Request
+
+Floats = npt.NDArray[np.float64]
+
+FIELD_READ = 0.7
+"""Probability that a sample reads one field of the sign-up form (age, gender, signature, region)."""
+DOUBT = 0.5
+"""Standard deviation of the noise on a sample's summed evidence, in nats: a mind that is not made up."""
+MALFORMED = 0.02
+"""Share of the answers that are cut in the middle, as long answers of real models are."""
+NO_EVIDENCE = 0.05
+"""Summed evidence below which the teacher has read nothing; half of those times it says `unknown`."""
+LEVEL_BOUNDS = (0.25, 0.40, 0.55, 0.70)
+"""Probability of the answer, as the teacher sees it, from which on it says level 2, 3, 4, 5."""
+_LISTS = frozenset({"watch", "search", "submit"})
+
+
+class LexiconTeacher:
+    """A teacher made of a lexicon file (JSON; see docs/teachers.md for the format)."""
+
+    def __init__(self, lexicon_path: Path, taxonomy: Taxonomy, keyphrases_read: int, seed: int) -> None:
+        text = _read(lexicon_path)
+        self._lexicon = _Lexicon(_parse(text, lexicon_path), taxonomy)
+        self._taxonomy = taxonomy
+        self._keyphrases_read = keyphrases_read
+        self._seed = seed
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._fingerprint = f"lexicon/{digest}/read={keyphrases_read}/seed={seed}"
+
+    @property
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    async def complete(self, requests: Sequence[Request]) -> AsyncIterator[Completion]:
+        for request in requests:
+            for sample, text in zip(request.samples, self._answers(request), strict=True):
+                yield Completion(request.user_id, sample, text)
+            await asyncio.sleep(0)
+
+    async def aclose(self) -> None:
+        return None
+
+    def _answers(self, request: Request) -> list[str]:
+        phrases, fields = _read_prompt(request.messages[-1]["content"])
+        evidence = self._lexicon.keyphrase_evidence(phrases)
+        field_evidence = self._lexicon.field_evidence(fields)
+        return [
+            self._answer(phrases, evidence, field_evidence, self._random(request.user_id, sample))
+            for sample in request.samples
+        ]
+
+    def _random(self, user_id: str, sample: int) -> np.random.Generator:
+        """Each (user, sample) has its own stream, so that shards and restarts give the same answers."""
+        digest = hashlib.blake2b(f"{self._seed}/{user_id}/{sample}".encode(), digest_size=8).digest()
+        return np.random.default_rng(int.from_bytes(digest, "big"))
+
+    def _answer(self, phrases: list[str], evidence: Floats, field_evidence: Floats, random: np.random.Generator) -> str:
+        read = np.sort(random.permutation(len(phrases))[: self._keyphrases_read])
+        fields_read = random.random(len(field_evidence)) < FIELD_READ
+        total = evidence[read].sum(axis=0) + field_evidence[fields_read].sum(axis=0)
+        spoken = [phrases[i] for i in read if np.abs(evidence[i]).max() > 0]
+        answers = {name: self._judge(total[columns], name, random) for name, columns in self._lexicon.columns.items()}
+        text = render(ProfileAnswer(SEPARATOR.join(spoken), answers), self._taxonomy)
+        return text[: len(text) * 2 // 3] if random.random() < MALFORMED else text
+
+    def _judge(self, evidence: Floats, name: str, random: np.random.Generator) -> Answer:
+        if np.abs(evidence).max() < NO_EVIDENCE and random.random() < 0.5:
+            return Answer(None, 1)
+        logits = evidence + self._lexicon.prior[name] + random.normal(0.0, DOUBT, len(evidence))
+        odds = np.exp(logits - logits.max())
+        best = int(odds.argmax())
+        level = 1 + int(np.searchsorted(LEVEL_BOUNDS, odds[best] / odds.sum(), side="right"))
+        tag = self._taxonomy[name].tags[best]
+        return Answer(tag, min(5, level + self._lexicon.overconfidence[name].get(tag, 0)))
+
+
+class _Lexicon:
+    """The lexicon as rows over all tags of all attributes, laid side by side."""
+
+    def __init__(self, data: Mapping[str, Any], taxonomy: Taxonomy) -> None:
+        self._taxonomy = taxonomy
+        self.columns: dict[str, slice] = {}
+        start = 0
+        for attribute in taxonomy.attributes:
+            self.columns[attribute.name] = slice(start, start + len(attribute.tags))
+            start += len(attribute.tags)
+        self._width = start
+        self._by_word = data.get("match", "phrase") == "word"
+        self._entries = {key: self._row(evidence) for key, evidence in data["entries"].items()}
+        self._fields = {
+            field: {value: self._row(evidence) for value, evidence in values.items()}
+            for field, values in data.get("fields", {}).items()
+        }
+        prior = self._row(data.get("prior", {}))
+        self.prior = {name: prior[columns] for name, columns in self.columns.items()}
+        given = data.get("overconfidence", {})
+        self.overconfidence: dict[str, dict[str, int]] = {name: given.get(name, {}) for name in taxonomy.names}
+        self._known: dict[str, Floats] = {}
+
+    def keyphrase_evidence(self, phrases: list[str]) -> Floats:
+        """[phrases, all tags]: evidence of each keyphrase; zeros where the lexicon knows nothing."""
+        return np.array([self._look_up(phrase) for phrase in phrases]).reshape(len(phrases), self._width)
+
+    def field_evidence(self, fields: Mapping[str, str]) -> Floats:
+        """[fields, all tags]: evidence of the sign-up form."""
+        known = [self._fields[f][v.lower()] for f, v in fields.items() if v.lower() in self._fields.get(f, {})]
+        return np.array(known).reshape(len(known), self._width)
+
+    def _row(self, evidence: Mapping[str, Mapping[str, float]]) -> Floats:
+        row = np.zeros(self._width)
+        for name, weights in evidence.items():
+            if name in self.columns:
+                index = self._taxonomy[name].index
+                for tag, weight in weights.items():
+                    row[self.columns[name].start + index[tag]] = weight
+        return row
+
+    def _look_up(self, phrase: str) -> Floats:
+        key = phrase.lower()
+        if key not in self._known:
+            self._known[key] = self._by_words(key) if self._by_word else self._by_start(key)
+        return self._known[key]
+
+    def _by_start(self, key: str) -> Floats:
+        """The longest run of first words that is an entry: 'rose pruning calendar near me' finds the first three."""
+        words = key.split(" ")
+        for end in range(len(words), 0, -1):
+            row = self._entries.get(" ".join(words[:end]))
+            if row is not None:
+                return row
+        return np.zeros(self._width)
+
+    def _by_words(self, key: str) -> Floats:
+        total = np.zeros(self._width)
+        for entry, row in self._entries.items():
+            if entry in key:
+                total += row
+        return total
+
+
+def _read_prompt(text: str) -> tuple[list[str], dict[str, str]]:
+    """The user's part of the prompt, read back: all keyphrases, and the fields of the form."""
+    phrases: list[str] = []
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(": ")
+        if name in _LISTS:
+            phrases += split_keyphrases(value)
+        elif value:
+            fields[name] = value
+    return phrases, fields
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise TeacherError(
+            f"{path}: cannot read the lexicon: {error.strerror}; the lexicon teacher needs one, or choose "
+            "teacher.kind openai or vllm"
+        ) from error
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise TeacherError(f"{path}: the lexicon is not valid JSON: {error}") from error
+    if not isinstance(data, dict) or not isinstance(data.get("entries"), dict):
+        raise TeacherError(f"{path}: the lexicon needs the key 'entries' (phrase -> attribute -> tag -> weight)")
+    return data
