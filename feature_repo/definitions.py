@@ -1,0 +1,72 @@
+"""What Feast knows of a user: one entity, two feature views, and the one feature service that training and
+serving share.
+
+`feature_repo.store` builds the objects over the files of a run. For `feast apply` from the shell, the objects
+at the end of the module read the files that CONF_PROFILE_BEHAVIOUR and CONF_PROFILE_DEMOGRAPHICS name.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.types import Array, Bool, String
+
+SERVICE = "profile_features"
+USER_ID = "user_id"
+TIMESTAMP = "event_timestamp"
+LIST_FEATURES = ("watch", "search", "submit")
+SIGN_UP_FEATURES = ("self_age", "self_gender", "signature", "region")
+CONSENT = "consent"
+
+FOR_EVER = timedelta(0)
+"""Feast's zero time to live: a snapshot holds until the next one."""
+
+user = Entity(
+    name="user", join_keys=[USER_ID], value_type=ValueType.STRING, description="somebody who uses the product"
+)
+
+
+def behaviour_view(path: Path | str) -> FeatureView:
+    """Snapshots of the most recent keyphrases; the lists stay lists, most recent last."""
+    return FeatureView(
+        name="behaviour",
+        entities=[user],
+        ttl=FOR_EVER,
+        schema=[
+            Field(name=USER_ID, dtype=String),
+            *(Field(name=name, dtype=Array(String)) for name in LIST_FEATURES),
+        ],
+        source=_source("behaviour", path),
+    )
+
+
+def demographics_view(path: Path | str) -> FeatureView:
+    """What the user said at sign-up, and whether the user agreed to be profiled."""
+    return FeatureView(
+        name="demographics",
+        entities=[user],
+        ttl=FOR_EVER,
+        schema=[
+            Field(name=USER_ID, dtype=String),
+            *(Field(name=name, dtype=String) for name in SIGN_UP_FEATURES),
+            Field(name=CONSENT, dtype=Bool),
+        ],
+        source=_source("demographics", path),
+    )
+
+
+def feature_service(behaviour: FeatureView, demographics: FeatureView) -> FeatureService:
+    """All features of a profile. Training and serving both name this service and nothing else."""
+    return FeatureService(name=SERVICE, features=[behaviour, demographics])
+
+
+def _source(name: str, path: Path | str) -> FileSource:
+    return FileSource(name=f"{name}_source", path=str(path), timestamp_field=TIMESTAMP)
+
+
+behaviour = behaviour_view(os.environ.get("CONF_PROFILE_BEHAVIOUR", "data/behaviour.parquet"))
+demographics = demographics_view(os.environ.get("CONF_PROFILE_DEMOGRAPHICS", "data/demographics.parquet"))
+profile_features = feature_service(behaviour, demographics)

@@ -1,0 +1,228 @@
+"""The feature store of a run: opened, filled and read here, and nowhere else.
+
+Training reads with `training_features`, serving with `online_features`; both go through the feature service
+`profile_features`. Everything that Feast writes stands under one workspace folder (or in Redis, by
+configuration). Feast 0.67 sends no usage statistics, and a test holds it to that.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+from feast import FeatureStore
+
+from conf_profile import tables
+from conf_profile.config import FeaturesConfig
+from conf_profile.data.dataset import parse_time
+from conf_profile.errors import DataError
+from conf_profile.prompts import UserFeatures
+from feature_repo.dask_tokens import name_frames_without_hashing
+from feature_repo.definitions import (
+    CONSENT,
+    LIST_FEATURES,
+    SERVICE,
+    SIGN_UP_FEATURES,
+    TIMESTAMP,
+    USER_ID,
+    behaviour_view,
+    demographics_view,
+    feature_service,
+    user,
+)
+
+PROJECT = "conf_profile"
+EPOCH = datetime.fromtimestamp(0, UTC)
+
+FEATURES_AT = pa.schema(
+    [
+        pa.field(USER_ID, pa.string(), nullable=False),
+        *(pa.field(name, pa.list_(pa.string())) for name in LIST_FEATURES),
+        *(pa.field(name, pa.string()) for name in SIGN_UP_FEATURES),
+        pa.field(CONSENT, pa.bool_()),
+    ]
+)
+"""One row a user. Lists are null where there is no behaviour row, the rest without a demographics row."""
+
+CONSENT_AT = pa.schema([FEATURES_AT.field(USER_ID), FEATURES_AT.field(CONSENT)])
+
+
+@dataclass(frozen=True)
+class OnlineUser:
+    """One user as the online store knows them. `consent` is None for somebody without demographics."""
+
+    features: UserFeatures
+    consent: bool | None
+
+
+def open_store(workspace: Path, behaviour: Path, demographics: Path, config: FeaturesConfig) -> FeatureStore:
+    """A feature store over two Parquet files, its registry under `workspace`, applied and ready to read."""
+    workspace.mkdir(parents=True, exist_ok=True)
+    settings = _settings(workspace.resolve(), config)
+    tables.write_text(workspace / "feature_store.yaml", yaml.safe_dump(settings, sort_keys=False))
+    store = connect(workspace)
+    apply(store, behaviour, demographics)
+    return store
+
+
+def connect(workspace: Path) -> FeatureStore:
+    """The store that `open_store` made in this folder; serving starts here. DataError where there is none."""
+    if not (workspace / "feature_store.yaml").is_file():
+        raise DataError(f"{workspace}: has no feature_store.yaml; run the features step, or `feast apply`, first")
+    name_frames_without_hashing()
+    return FeatureStore(repo_path=str(workspace))
+
+
+def apply(store: FeatureStore, behaviour: Path, demographics: Path) -> None:
+    """Registers the definitions over the two files; doing so again changes nothing."""
+    for path in (behaviour, demographics):
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; the feature store reads it")
+    views = behaviour_view(behaviour.resolve()), demographics_view(demographics.resolve())
+    with _quiet():
+        store.apply([user, *views, feature_service(*views)])
+
+
+def training_features(store: FeatureStore, user_ids: Sequence[str], as_of: datetime | str) -> pa.Table:
+    """[users] with the schema `FEATURES_AT`: what was known of each user at `as_of`, in the given order.
+
+    Point-in-time correct: for each user and view the latest row at or before `as_of`, none after it. Each
+    view is read by itself, because Feast drops a user whose rows of one view all lie after `as_of` together
+    with what another view knows; and the result is joined back on the given users, because Feast does not
+    keep their order.
+    """
+    return _read_offline(store, user_ids, as_of, FEATURES_AT)
+
+
+def consenting_users(store: FeatureStore, user_ids: Sequence[str], as_of: datetime | str) -> list[str]:
+    """Those of the users whose latest consent at `as_of` is true, in the given order; reads only consent.
+
+    Somebody without demographics never gave consent.
+    """
+    known = _read_offline(store, user_ids, as_of, CONSENT_AT)
+    return known.filter(pc.fill_null(known.column(CONSENT), False)).column(USER_ID).to_pylist()
+
+
+def materialise(store: FeatureStore, as_of: datetime | str) -> None:
+    """Brings the latest rows at or before `as_of` into the online store."""
+    with _quiet():
+        store.materialize(EPOCH, parse_time(as_of, "as_of"))
+
+
+def read_online(store: FeatureStore, user_ids: Sequence[str]) -> list[OnlineUser | None]:
+    """What the online store knows of each user, in the given order, in one batched read; None: nothing."""
+    if not user_ids:
+        return []
+    response = store.get_online_features(
+        features=store.get_feature_service(SERVICE, allow_cache=True),
+        entity_rows=[{USER_ID: user_id} for user_id in user_ids],
+    ).to_dict()
+    return [_online_user(user_id, response, row) for row, user_id in enumerate(user_ids)]
+
+
+def online_features(store: FeatureStore, user_ids: Sequence[str]) -> list[UserFeatures | None]:
+    """The features of each user who may be profiled; None for somebody unknown or without consent."""
+    return [known.features if known and known.consent else None for known in read_online(store, user_ids)]
+
+
+def _settings(workspace: Path, config: FeaturesConfig) -> dict[str, Any]:
+    return {
+        "project": PROJECT,
+        "provider": "local",
+        "registry": {
+            "registry_type": "file",
+            "path": str(workspace / "registry.db"),
+            # Loaded once: no request ever waits for a refresh, and none is refused while rows are written.
+            "cache_ttl_seconds": 0,
+            "serve_features_while_materializing": True,
+        },
+        "offline_store": {"type": "file"},
+        "online_store": _online_store(workspace, config),
+        "entity_key_serialization_version": 3,
+    }
+
+
+def _online_store(workspace: Path, config: FeaturesConfig) -> dict[str, str]:
+    if config.online_store == "redis":
+        return {"type": "redis", "connection_string": config.redis_url}
+    return {"type": "sqlite", "path": str(workspace / "online.db")}
+
+
+def _read_offline(store: FeatureStore, user_ids: Sequence[str], as_of: datetime | str, schema: pa.Schema) -> pa.Table:
+    entities = pd.DataFrame({USER_ID: pd.Series(list(user_ids), dtype=object)})
+    _refuse_duplicates(entities)
+    if entities.empty:
+        return schema.empty_table()
+    entities[TIMESTAMP] = pd.Timestamp(parse_time(as_of, "as_of"))
+    joined = entities[[USER_ID]]
+    for references in _references(store, schema.names):
+        joined = joined.merge(_read_view(store, entities, references), on=USER_ID, how="left")
+    return pa.table({field.name: _column(joined[field.name], field.type) for field in schema}, schema)
+
+
+def _references(store: FeatureStore, names: Sequence[str]) -> list[list[str]]:
+    """The named features of the service, in the form 'view:feature', one list for each view that has any."""
+    views = store.get_feature_service(SERVICE).feature_view_projections
+    wanted = [
+        [f"{view.name_to_use()}:{feature.name}" for feature in view.features if feature.name in names] for view in views
+    ]
+    return [references for references in wanted if references]
+
+
+def _read_view(store: FeatureStore, entities: pd.DataFrame, references: list[str]) -> pd.DataFrame:
+    with _quiet():
+        data = store.get_historical_features(entity_df=entities, features=references).to_df()
+    return data.drop(columns=TIMESTAMP)
+
+
+def _column(values: pd.Series, kind: pa.DataType) -> pa.Array:
+    return pa.array([_value(value) for value in values], kind)
+
+
+def _value(value: Any) -> Any:
+    """Pandas' ways to say null and list, as Python's."""
+    if value is None or (not hasattr(value, "__len__") and pd.isna(value)):
+        return None
+    return value if isinstance(value, str) or not hasattr(value, "__len__") else list(value)
+
+
+def _refuse_duplicates(entities: pd.DataFrame) -> None:
+    twice = entities[USER_ID][entities[USER_ID].duplicated()]
+    if len(twice):
+        raise DataError(f"user {twice.iloc[0]!r} is asked for twice; name every user once")
+
+
+def _online_user(user_id: str, response: Mapping[str, list[Any]], row: int) -> OnlineUser | None:
+    values = {name: response[name][row] for name in (*LIST_FEATURES, *SIGN_UP_FEATURES, CONSENT)}
+    if all(value is None for value in values.values()):
+        return None
+    return OnlineUser(
+        features=UserFeatures(
+            user_id=user_id,
+            **{name: tuple(values[name] or ()) for name in LIST_FEATURES},
+            **{name: values[name] for name in SIGN_UP_FEATURES},
+        ),
+        consent=values[CONSENT],
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Feast's progress bars and banners out of a step's output; exceptions pass.
+
+    The redirection holds for the whole process while it lasts; reading online, as a server does, has none.
+    """
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        # Dask, under Feast, joins a dictionary-encoded user_id with plain strings, and does it rightly.
+        warnings.filterwarnings("ignore", "Merging dataframes with merge column data type mismatches")
+        yield
