@@ -1,0 +1,106 @@
+"""Step 1: what is known of each user at one moment, read point-in-time through Feast, and the split of users.
+
+People without consent are left out first: nothing but their consent is read, and the report counts them. The
+latest consent at that moment decides, and somebody without demographics never gave any. True labels do not
+reach this step.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from conf_profile import splits, tables
+from conf_profile.config import FeaturesConfig
+from conf_profile.data.dataset import parse_time
+from conf_profile.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+_LISTS = ("watch", "search", "submit")
+
+
+@dataclass(frozen=True)
+class FeaturesReport:
+    """Counts of users. `users`: those with consent; `without_history`: those of them without a keyphrase."""
+
+    users: int
+    dropped_without_consent: int
+    without_history: int
+    splits: dict[str, int]
+    as_of: str
+
+
+def run(
+    behaviour: Path,
+    demographics: Path,
+    features: Path,
+    report: Path,
+    workspace: Path,
+    as_of: str,
+    config: FeaturesConfig,
+) -> FeaturesReport:
+    """Writes the table `features` (tables.FEATURES) and the report (JSON).
+
+    `as_of` is an ISO time with a zone; `workspace` receives Feast's registry. Raises DataError where nobody
+    is left, or a table breaks its schema.
+    """
+    from feature_repo import store as feature_store
+
+    moment = parse_time(as_of, "as_of")
+    everybody = known_users(behaviour, demographics)
+    store = feature_store.open_store(workspace, behaviour, demographics, config)
+    consenting = feature_store.consenting_users(store, everybody, moment)
+    if not consenting:
+        raise DataError(
+            f"{demographics}: none of {len(everybody)} users had given consent by {moment.isoformat()}; "
+            "nobody may be profiled: check the column 'consent' and features.as_of"
+        )
+    table = as_features(feature_store.training_features(store, consenting, moment), config)
+    tables.write(features, table, tables.FEATURES)
+    result = summarise(table, len(everybody) - len(consenting), moment)
+    tables.write_text(report, json.dumps(asdict(result), indent=2) + "\n")
+    logger.info("features: %s", result)
+    return result
+
+
+def known_users(behaviour: Path, demographics: Path) -> list[str]:
+    """The ids of everybody in either table, sorted: the entity frame. Nothing else is read past Feast."""
+    return sorted({user_id for path in (behaviour, demographics) for user_id in _user_ids(path)})
+
+
+def as_features(known: pa.Table, config: FeaturesConfig) -> pa.Table:
+    """From what Feast knows to tables.FEATURES: adds the split, turns a missing history into empty lists."""
+    columns = {name: known.column(name) for name in known.column_names}
+    for name in _LISTS:
+        columns[name] = pc.coalesce(columns[name], pa.scalar([], pa.list_(pa.string())))
+    columns["split"] = pa.array(splits.split_of(known.column("user_id").to_pylist(), config))
+    return pa.table({field.name: columns[field.name] for field in tables.FEATURES.schema})
+
+
+def summarise(features: pa.Table, dropped: int, moment: datetime) -> FeaturesReport:
+    """The counts of the report."""
+    keyphrases = np.sum([pc.list_value_length(features.column(name)).to_numpy() for name in _LISTS], axis=0)
+    return FeaturesReport(
+        users=len(features),
+        dropped_without_consent=dropped,
+        without_history=int((keyphrases == 0).sum()),
+        splits=splits.count(features.column("split").to_numpy()),
+        as_of=moment.isoformat(),
+    )
+
+
+def _user_ids(path: Path) -> list[str]:
+    try:
+        column = pq.read_table(path, columns=["user_id"]).column("user_id")
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: the user ids cannot be read: {error}") from error
+    return pc.unique(column).to_pylist()

@@ -1,0 +1,49 @@
+"""Difficulty filtering: which users the second stage trains on, by their aggregated reference confidence.
+
+A user's confidence is the mean over the attributes of the reference table; an attribute without a reference
+for that user counts 0, since nothing was known there. It reads no label.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from conf_profile import filtering, tables
+from conf_profile.config import FilteringConfig
+from conf_profile.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+def run(reference: Path, filtered: Path, report: Path, config: FilteringConfig, seed: int) -> None:
+    """Writes `filtered` (tables.FILTERED, all users, ordered by id) and a report (JSON: filtering.Summary).
+
+    The result does not depend on the order of the rows. Raises DataError for an empty reference, or where
+    nobody would be left.
+    """
+    users, confidence = _aggregate(tables.read(reference, tables.REFERENCE), str(reference))
+    kept = filtering.select(confidence, config.shape, config.keep, seed)
+    if not kept.any():
+        raise DataError(f"{reference}: filtering.keep={config.keep} of {len(users)} user(s) leaves nobody; raise it")
+    table = pa.table({"user_id": users, "confidence": confidence, "kept": kept}, schema=tables.FILTERED.schema)
+    tables.write(filtered, table, tables.FILTERED)
+    summary = {"shape": config.shape, "keep": config.keep, **asdict(filtering.summarise(confidence, kept))}
+    tables.write_text(report, json.dumps(summary, indent=2) + "\n")
+    log.info("kept %d of %d users, shape %s", int(kept.sum()), len(users), config.shape)
+
+
+def _aggregate(reference: pa.Table, source: str) -> tuple[pa.ChunkedArray, np.ndarray]:
+    """Users, ordered by id, and the mean confidence of each."""
+    if not len(reference):
+        raise DataError(f"{source}: the reference is empty; the student answered for nobody")
+    attributes = pc.count_distinct(reference.column("attribute")).as_py()
+    sums = reference.group_by("user_id").aggregate([("confidence", "sum")]).sort_by("user_id")
+    # Rounded, since the last digits of a sum depend on the order of the rows.
+    return sums.column("user_id"), np.round(sums.column("confidence_sum").to_numpy() / attributes, 12)

@@ -1,0 +1,87 @@
+"""Puts what evaluation measured before the gate, and writes gate.json. Reads no label, table or model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from conf_profile import tables
+from conf_profile.bootstrap import Difference
+from conf_profile.config import GateConfig
+from conf_profile.errors import DataError
+from conf_profile.gate import Candidate, Decision, Opponent, SliceDifference, decide
+
+
+def run(evaluation: Path, gate: Path, config: GateConfig) -> dict[str, Any]:
+    """Reads evaluation.json, decides, writes gate.json and returns its content."""
+    result = judge(_read(evaluation), config, str(evaluation)).to_dict()
+    tables.write_text(gate, json.dumps(result, indent=2))
+    return result
+
+
+def judge(evaluation: Mapping[str, Any], config: GateConfig, source: str = "evaluation") -> Decision:
+    """The gate's decision on an evaluation's content; DataError when something it needs is missing."""
+    try:
+        name = evaluation["candidate"]
+        base = _opponent(evaluation, "base")
+        if base is None:
+            raise DataError(f"{source}: the base model was not evaluated; the gate compares with it")
+        return decide(
+            _candidate(evaluation, name),
+            _opponent(evaluation, "champion"),
+            _opponent(evaluation, "sft") if name != "sft" else None,
+            base,
+            config,
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{source}: {error} is missing; run the evaluation step again") from error
+
+
+def _read(evaluation: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(evaluation.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{evaluation}: cannot be read: {error.strerror}; run the evaluation step") from error
+    except ValueError as error:
+        raise DataError(f"{evaluation}: not valid JSON: {error}; run the evaluation step again") from error
+    if not isinstance(data, dict):
+        raise DataError(f"{evaluation}: expected a JSON object, found {type(data).__name__}")
+    return data
+
+
+def _candidate(evaluation: Mapping[str, Any], name: str) -> Candidate:
+    verdict, accepted = evaluation["hierarchy"][name], evaluation["at_thresholds"]
+    return Candidate(
+        name=name,
+        f1=evaluation["arms"][name]["f1"],
+        threshold_precision=accepted["precision"],
+        threshold_coverage=accepted["coverage"],
+        hierarchy_passed=verdict["passed"],
+        hierarchy_reasons=tuple(verdict["reasons"]),
+    )
+
+
+def _opponent(evaluation: Mapping[str, Any], name: str) -> Opponent | None:
+    if name not in evaluation["arms"]:
+        return None
+    slices = evaluation["slice_differences"] if name == "champion" else []
+    return Opponent(
+        name=name,
+        f1=evaluation["arms"][name]["f1"],
+        difference=_paired(evaluation, name),
+        slices=tuple(SliceDifference(item["slice"], item["users"], _difference(item)) for item in slices),
+    )
+
+
+def _paired(evaluation: Mapping[str, Any], opponent: str) -> Difference:
+    wanted = (evaluation["candidate"], opponent)
+    for item in evaluation["paired"]:
+        if (item["better"], item["worse"]) == wanted:
+            return _difference(item)
+    raise KeyError(f"the paired difference {wanted[0]} - {wanted[1]}")
+
+
+def _difference(item: Mapping[str, Any]) -> Difference:
+    return Difference(**{name: item[name] for name in Difference.__dataclass_fields__})

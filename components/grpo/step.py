@@ -1,0 +1,151 @@
+"""The second stage: GRPO with TRL's trainer, on the frozen reference, for the users that the filter kept.
+
+The users are those of `train` and `second_stage`: the latter never had a teacher's answer and cost nothing.
+Afterwards the partition of the levels is fitted again on unlabelled users, since levels drift under RL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from conf_profile import confidence, rewards, tables
+from conf_profile.config import GRPOConfig, StudentConfig
+from conf_profile.errors import StudentError
+from conf_profile.prompts import UserFeatures
+from conf_profile.rewards import Reference, ReferenceOfUser
+from conf_profile.students import examples, folder, model, training
+from conf_profile.students.folder import Student
+from conf_profile.taxonomy import Taxonomy
+
+LOG_KEYS = {
+    "loss": "loss",
+    "reward": "reward",
+    "kl": "kl",
+    "entropy": "entropy",
+    "rewards/agreement_reward/mean": "agreement",
+    "rewards/level_reward/mean": "level_agreement",
+    "rewards/format_reward/mean": "well_formed",
+    "completions/mean_length": "completion_tokens",
+    "step_time": "seconds",
+}
+
+
+def run(
+    features: Path,
+    reference: Path,
+    filtered: Path,
+    sft_student: Path,
+    student: Path,
+    log: Path,
+    config: GRPOConfig,
+    student_config: StudentConfig,
+    checkpoints: Path,
+    seed: int,
+) -> dict[str, int]:
+    """Trains the SFT student further and writes the new student's folder and its log.
+
+    `filtered` (tables.FILTERED) says which users the difficulty filter kept.
+    """
+    training.quiet_imports(config.use_vllm)
+    loaded = folder.load(sft_student, student_config.dtype)
+    table = tables.read(features, tables.FEATURES)
+    references = _references(tables.read(reference, tables.REFERENCE), loaded.taxonomy)
+    people = _kept_people(table, references, tables.read(filtered, tables.FILTERED))
+    if not people and config.steps:
+        raise StudentError(f"{filtered}: no user is left for GRPO; relax the filter or give more users")
+    network = loaded.model
+    history: Sequence[Any] = []
+    if config.steps:
+        trainer = _trainer(loaded, people, references, config, student_config, checkpoints, seed)
+        trainer.train(resume_from_checkpoint=training.last_checkpoint(checkpoints))
+        network, history = model.merge_adapter(trainer.model), trainer.state.log_history
+    unlabelled = examples.users(table, ["second_stage", "validation"]) or people
+    folder.save(
+        network,
+        loaded.tokenizer,
+        loaded.taxonomy,
+        loaded.prompt,
+        student_config,
+        unlabelled,
+        config.prompts_per_step * config.rollouts,
+        student,
+    )
+    training.write_log(log, history, LOG_KEYS)
+    return {"users": len(people), "steps": config.steps}
+
+
+def _references(table: pa.Table, taxonomy: Taxonomy) -> dict[str, ReferenceOfUser]:
+    """user -> one frozen reference for each attribute; its level is the balanced partition of the confidence."""
+    levels = _reference_levels(table, taxonomy)
+    found: dict[str, dict[str, Reference]] = {}
+    for row, level in zip(table.to_pylist(), levels, strict=True):
+        entry = Reference(row["tag"], row["confidence"], level)
+        found.setdefault(row["user_id"], {})[row["attribute"]] = entry
+    return {user: tuple(entries.get(name) for name in taxonomy.names) for user, entries in found.items()}
+
+
+def _reference_levels(table: pa.Table, taxonomy: Taxonomy) -> list[int]:
+    attributes = table.column("attribute").to_numpy(zero_copy_only=False)
+    scores = table.column("confidence").to_numpy()
+    calibration = confidence.fit({name: scores[attributes == name] for name in taxonomy.names}, "vote")
+    levels = [0] * len(scores)
+    for name in taxonomy.names:
+        rows = (attributes == name).nonzero()[0]
+        for row, level in zip(rows, confidence.apply(calibration, name, scores[rows]), strict=True):
+            levels[row] = int(level)
+    return levels
+
+
+def _kept_people(features: pa.Table, references: dict[str, ReferenceOfUser], filtered: pa.Table) -> list[UserFeatures]:
+    kept = {row["user_id"] for row in filtered.to_pylist() if row["kept"]} & references.keys()
+    return [person for person in examples.users(features, ["train", "second_stage"]) if person.user_id in kept]
+
+
+def _trainer(
+    loaded: Student,
+    people: list[UserFeatures],
+    references: dict[str, ReferenceOfUser],
+    config: GRPOConfig,
+    student_config: StudentConfig,
+    checkpoints: Path,
+    seed: int,
+) -> Any:
+    from datasets import Dataset
+    from trl import GRPOTrainer
+
+    data = Dataset.from_dict({"prompt": loaded.prompts(people), "user_id": [person.user_id for person in people]})
+    return GRPOTrainer(
+        model=model.add_adapter(loaded.model, student_config),
+        args=_arguments(config, student_config, checkpoints, seed),
+        train_dataset=data,
+        processing_class=loaded.tokenizer,
+        reward_funcs=list(rewards.make_rewards(loaded.taxonomy, references, config.weight, config.quasi_ground_truth)),
+        callbacks=[training.progress_callback("grpo", LOG_KEYS)],
+    )
+
+
+def _arguments(config: GRPOConfig, student_config: StudentConfig, checkpoints: Path, seed: int) -> Any:
+    from trl import GRPOConfig as TRLConfig
+
+    completions = config.prompts_per_step * config.rollouts
+    vllm = {"vllm_mode": "colocate"} if config.use_vllm else {}
+    return TRLConfig(
+        **training.common_arguments(config, checkpoints, seed, checkpoints / "tensorboard"),
+        per_device_train_batch_size=completions // config.gradient_accumulation,
+        num_generations=config.rollouts,
+        max_completion_length=student_config.max_completion_tokens,
+        max_steps=config.steps,
+        temperature=config.temperature,
+        top_k=0,
+        beta=config.kl,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=min(5, config.steps),
+        logging_steps=1,
+        use_vllm=config.use_vllm,
+        reward_weights=[1.0, config.level_reward, config.format_reward],
+        **vllm,
+    )

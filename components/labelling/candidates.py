@@ -1,0 +1,308 @@
+"""Streams candidate tables as blocks of whole users, in arrays that can be voted on.
+
+Reads any number of rows in bounded memory: row groups are joined into blocks, text stays dictionary codes,
+and no Python code runs for each row. The rows of a user must stand together; their order, and samples that
+are missing, are free. It checks all that a vote relies on, and names the file and the row of an offence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from conf_profile import tables
+from conf_profile.errors import DataError
+from conf_profile.taxonomy import Taxonomy
+from conf_profile.voting import NO_ANSWER
+
+BLOCK_ROWS = 1 << 20
+"""Rows that are decoded at once; a block's arrays take about 60 bytes for each of them."""
+
+_CODED = pa.dictionary(pa.int32(), pa.string())
+_NOT_IN_TAXONOMY = -2
+_REQUIRED = ("user_id", "sample", "attribute", "well_formed")
+
+Codes = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole users from one file. The cubes are [attributes, users, samples].
+
+    tags: index in the attribute's tags, -1 without an answer. levels: 1-5, 0 without an answer.
+    citations: index into `rationales`, -1 where there is none; None where the file has no rationale at all.
+    users and first_rows are [users]: ids, and the row of the file where each user begins.
+    """
+
+    path: Path
+    users: pa.StringArray
+    first_rows: npt.NDArray[np.int64]
+    tags: npt.NDArray[np.int16]
+    levels: npt.NDArray[np.int8]
+    citations: Codes | None
+    rationales: pa.StringArray | None
+    rows: int
+    malformed: int
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Decoded rows of whole users, still one entry a row; `at` is the file's row number of the first."""
+
+    path: Path
+    at: int
+    table: pa.Table
+
+    def codes(self, name: str) -> Codes:
+        """A text column as codes into its dictionary, -1 for null."""
+        return self.column(name).indices.fill_null(-1).to_numpy()
+
+    def dictionary(self, name: str) -> pa.StringArray:
+        return self.column(name).dictionary
+
+    def column(self, name: str) -> pa.Array:
+        return self.table.column(name).chunk(0)
+
+    def fail(self, row: int, problem: str) -> DataError:
+        """The error for one row of the block."""
+        user = self.column("user_id")[row].as_py()
+        return DataError(f"{self.path}: row {self.at + row} (user {user!r}): {problem}")
+
+
+def blocks(path: Path, taxonomy: Taxonomy, samples: int, block_rows: int = BLOCK_ROWS) -> Iterator[Block]:
+    """All users of one candidates file, in its order. Raises DataError where it breaks the table's rules."""
+    for rows in _whole_users(path, len(taxonomy.names) * samples, block_rows):
+        yield _block(rows, taxonomy, samples)
+
+
+def _whole_users(path: Path, most_rows: int, block_rows: int) -> Iterator[_Rows]:
+    """Joins the file's batches and cuts them again between two users."""
+    at, pending, waiting = 0, [], 0
+    for batch in _batches(path, block_rows):
+        pending.append(batch)
+        waiting += len(batch)
+        if waiting < block_rows:
+            continue
+        table = _join(pending)
+        cut = _last_user(table)
+        if len(table) - cut > most_rows:
+            user = table.column("user_id")[cut].as_py()
+            raise DataError(f"{path}: user {user!r} has more than {most_rows} rows, from row {at + cut} on")
+        if cut:
+            yield _Rows(path, at, table.slice(0, cut))
+        # Decoded and coded anew: a slice would keep, and pass on, the whole dictionary of its block.
+        at, pending, waiting = at + cut, [_code(_plain(table.slice(cut)))], len(table) - cut
+    if waiting:
+        yield _Rows(path, at, _join(pending))
+
+
+def _batches(path: Path, block_rows: int) -> Iterator[pa.Table]:
+    try:
+        with pq.ParquetFile(path, read_dictionary=["user_id", "attribute", "tag", "rationale"]) as file:
+            # The empty table has the file's columns and types, all that can be checked before reading.
+            tables.check(file.schema_arrow.empty_table(), tables.CANDIDATES, str(path))
+            columns = _columns(file)
+            for batch in file.iter_batches(block_rows, columns=columns):
+                yield _code(pa.Table.from_batches([batch]))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; expected the table 'candidates'") from error
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {error}") from error
+
+
+def _columns(file: pq.ParquetFile) -> list[str]:
+    """The columns to read: not the rationales where the file's own statistics say that there are none."""
+    names = [name for name in tables.CANDIDATES.schema.names if name != "rationale"]
+    return names if _is_empty(file, "rationale") else [*names, "rationale"]
+
+
+def _is_empty(file: pq.ParquetFile, name: str) -> bool:
+    position = file.schema_arrow.get_field_index(name)
+    groups = (file.metadata.row_group(group) for group in range(file.metadata.num_row_groups))
+    return all(
+        (statistics := group.column(position).statistics) is not None and statistics.null_count == group.num_rows
+        for group in groups
+    )
+
+
+def _code(table: pa.Table) -> pa.Table:
+    """The same table with every text column as dictionary codes."""
+
+    def coded(name: str) -> pa.ChunkedArray:
+        column = table.column(name)
+        is_text = tables.CANDIDATES.schema.field(name).type == pa.string()
+        if not is_text or column.type == _CODED:
+            return column
+        return column.cast(pa.string()).dictionary_encode()
+
+    return pa.table({name: coded(name) for name in table.column_names})
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    return pa.table(
+        {
+            name: column.cast(pa.string()) if column.type == _CODED else column
+            for name, column in zip(table.column_names, table.columns, strict=True)
+        }
+    )
+
+
+def _join(pending: list[pa.Table]) -> pa.Table:
+    return pa.concat_tables(pending).unify_dictionaries().combine_chunks()
+
+
+def _last_user(table: pa.Table) -> int:
+    """The row where the last user's rows begin."""
+    codes = table.column("user_id").chunk(0).indices.fill_null(-1).to_numpy()
+    others = np.flatnonzero(codes != codes[-1])
+    return int(others[-1]) + 1 if len(others) else 0
+
+
+def _block(rows: _Rows, taxonomy: Taxonomy, samples: int) -> Block:
+    _check_nulls(rows)
+    starts = _starts(rows.codes("user_id"))
+    attribute = _attributes(rows, taxonomy)
+    well_formed = rows.column("well_formed").to_numpy(zero_copy_only=False)
+    tags = np.where(well_formed, _tags(rows, attribute, taxonomy), NO_ANSWER).astype(np.int16)
+    levels = np.where(tags == NO_ANSWER, 0, _levels(rows)).astype(np.int8)
+    _check_answers(rows, tags, levels)
+    shape = (len(taxonomy.names), len(starts), samples)
+    cells = _cells(rows, starts, attribute, _samples(rows, samples), shape)
+    return Block(
+        path=rows.path,
+        users=rows.column("user_id").take(pa.array(starts)).cast(pa.string()),
+        first_rows=starts + rows.at,
+        tags=_cube(tags, cells, shape, NO_ANSWER),
+        levels=_cube(levels, cells, shape, 0),
+        citations=_citations(rows, cells, shape),
+        rationales=rows.dictionary("rationale") if "rationale" in rows.table.column_names else None,
+        rows=len(rows.table),
+        malformed=int(len(well_formed) - np.count_nonzero(well_formed)),
+    )
+
+
+def _starts(user_codes: Codes) -> npt.NDArray[np.int64]:
+    changes = np.flatnonzero(user_codes[1:] != user_codes[:-1]) + 1
+    return np.concatenate([[0], changes]).astype(np.int64)
+
+
+def _check_nulls(rows: _Rows) -> None:
+    for name in _REQUIRED:
+        if rows.column(name).null_count:
+            raise rows.fail(pc.index(rows.column(name).is_null(), True).as_py(), f"the column {name!r} is empty")
+
+
+def _attributes(rows: _Rows, taxonomy: Taxonomy) -> Codes:
+    """Each row's attribute as its position in the taxonomy."""
+    positions = {name: position for position, name in enumerate(taxonomy.names)}
+    names = rows.dictionary("attribute").to_pylist()
+    lookup = np.asarray([positions.get(name, _NOT_IN_TAXONOMY) for name in names], dtype=np.int32)
+    attribute = lookup[rows.codes("attribute")]
+    if (row := _first(attribute == _NOT_IN_TAXONOMY)) is not None:
+        name = rows.column("attribute")[row].as_py()
+        raise rows.fail(row, f"attribute {name!r} is not in the taxonomy; it has: {', '.join(taxonomy.names)}")
+    return attribute
+
+
+def _tags(rows: _Rows, attribute: Codes, taxonomy: Taxonomy) -> npt.NDArray[np.int16]:
+    """Each row's tag as its index among its attribute's tags."""
+    names = rows.dictionary("tag").to_pylist()
+    # The last column is for null: the code -1 reaches it.
+    lookup = np.asarray(
+        [[of.index.get(name, _NOT_IN_TAXONOMY) for name in names] + [NO_ANSWER] for of in taxonomy.attributes],
+        dtype=np.int16,
+    )
+    tags = lookup[attribute, rows.codes("tag")]
+    if (row := _first(tags == _NOT_IN_TAXONOMY)) is not None:
+        of, tag = taxonomy.attributes[attribute[row]], rows.column("tag")[row].as_py()
+        raise rows.fail(
+            row,
+            f"{of.name} has the tag {tag!r}, which is not in the taxonomy (empty means unknown); "
+            f"it has: {', '.join(of.tags)}",
+        )
+    return tags
+
+
+def _levels(rows: _Rows) -> npt.NDArray[np.int8]:
+    """Each row's level, 0 for null."""
+    column = rows.column("level")
+    bounds = pc.min_max(column).as_py()
+    if bounds["min"] is not None and not (bounds["min"] >= 1 and bounds["max"] <= 5):
+        row = pc.index(pc.or_(pc.less(column, 1), pc.greater(column, 5)).fill_null(False), True).as_py()
+        raise rows.fail(row, f"the level is {column[row].as_py()}; levels are 1 to 5")
+    return column.cast(pa.int8()).fill_null(0).to_numpy()
+
+
+def _samples(rows: _Rows, samples: int) -> Codes:
+    column = rows.column("sample").cast(pa.int32()).to_numpy()
+    if (row := _first((column < 0) | (column >= samples))) is not None:
+        raise rows.fail(row, f"sample {column[row]} where {samples} were asked for (0 to {samples - 1})")
+    return column
+
+
+def _check_answers(rows: _Rows, tags: npt.NDArray[np.int16], levels: npt.NDArray[np.int8]) -> None:
+    if (row := _first((tags != NO_ANSWER) & (levels == 0))) is not None:
+        raise rows.fail(row, "a tag without a level; each answer states its confidence, 1 to 5")
+
+
+def _cells(
+    rows: _Rows, starts: npt.NDArray[np.int64], attribute: Codes, sample: Codes, shape: tuple[int, int, int]
+) -> npt.NDArray[np.int64] | None:
+    """Each row's place in the flat cube; None for the regular layout, where a transposition is enough."""
+    attributes, users, samples = shape
+    if _is_regular(starts, attribute, sample, shape):
+        return None
+    user = np.repeat(np.arange(users), np.diff(starts, append=len(sample)))
+    cells = (attribute.astype(np.int64) * users + user) * samples + sample
+    taken = np.zeros(attributes * users * samples, dtype=np.bool_)
+    taken[cells] = True
+    if np.count_nonzero(taken) != len(cells):
+        once = np.zeros(len(cells), dtype=np.bool_)
+        once[np.unique(cells, return_index=True)[1]] = True
+        row = int(np.flatnonzero(~once)[0])
+        raise rows.fail(row, f"a second row for sample {sample[row]} of this user and attribute")
+    return cells
+
+
+def _is_regular(starts: npt.NDArray[np.int64], attribute: Codes, sample: Codes, shape: tuple[int, int, int]) -> bool:
+    """Whether each user has all samples in order, and each sample all attributes in the taxonomy's order."""
+    attributes, users, samples = shape
+    each = attributes * samples
+    if len(sample) != users * each or not np.array_equal(starts, np.arange(users) * each):
+        return False
+    ordered_samples = np.repeat(np.arange(samples), attributes)
+    ordered_attributes = np.tile(np.arange(attributes), samples)
+    return bool(
+        (sample.reshape(users, each) == ordered_samples).all()
+        and (attribute.reshape(users, each) == ordered_attributes).all()
+    )
+
+
+def _cube(
+    values: npt.NDArray, cells: npt.NDArray[np.int64] | None, shape: tuple[int, int, int], empty: int
+) -> npt.NDArray:
+    attributes, users, samples = shape
+    if cells is None:
+        return np.ascontiguousarray(values.reshape(users, samples, attributes).transpose(2, 0, 1))
+    cube = np.full(attributes * users * samples, empty, dtype=values.dtype)
+    cube[cells] = values
+    return cube.reshape(shape)
+
+
+def _citations(rows: _Rows, cells: npt.NDArray[np.int64] | None, shape: tuple[int, int, int]) -> Codes | None:
+    if "rationale" not in rows.table.column_names:
+        return None
+    return _cube(rows.codes("rationale"), cells, shape, -1)
+
+
+def _first(offences: npt.NDArray[np.bool_]) -> int | None:
+    """The first row that offends, None where none does."""
+    row = int(offences.argmax()) if len(offences) else 0
+    return row if len(offences) and offences[row] else None

@@ -1,0 +1,143 @@
+"""Publishes the model that the gate let pass, verifies it, and moves the champion pointer.
+
+Judges nothing: gate.json has decided. Rejection is a normal outcome; then S3 is not even asked. A run that
+was killed at any point can be repeated: what was uploaded stays, and a moved pointer is not moved again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from conf_profile import model_card, registry, tables
+from conf_profile.config import StorageConfig
+from conf_profile.errors import ConfigError, DataError
+from conf_profile.registry import ANY_CHAMPION, Champion, Registry, Version
+
+_METRICS = ("precision", "recall", "f1", "f1_ci")
+# Not data, features, teacher or storage: their addresses may hold a password, and a manifest is widely read.
+_RECORDED = ("preset", "seed", "prompt", "labelling", "student", "sft", "reference", "filtering", "grpo")
+
+
+def run(
+    model: Path,
+    evaluation: Path,
+    gate: Path,
+    reference_hash: str,
+    outcome: Path,
+    config: StorageConfig,
+    run_config_json: str,
+    expected_champion: str,
+) -> dict[str, Any]:
+    """Promotes `model` (a folder) if the gate says so; writes outcome.json and returns its content.
+
+    `expected_champion` names what the candidate was judged against: a version or the ETag of champion.json;
+    "" if there was no champion, "any" to judge by the state at this moment. RegistryConflictError when the
+    champion is another one by now. Outcome: {"promoted": false, "reasons"} or {"promoted": true, "version",
+    "uri", "files", "bytes"}.
+    """
+    decision = _read(gate)
+    if decision.get("decision") == "promote":
+        facts = _facts(config.model, _read(evaluation), decision, reference_hash, run_config_json)
+        result = _promote(model, facts, registry.connect(config), expected_champion)
+    elif decision.get("decision") == "reject":
+        result = {"promoted": False, "reasons": list(decision.get("reasons", ()))}
+    else:
+        raise DataError(f"{gate}: 'decision' is {decision.get('decision')!r}; expected 'promote' or 'reject'")
+    tables.write_text(outcome, json.dumps(result, indent=2, ensure_ascii=False))
+    return result
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's one file; for the frozen reference."""
+    files = [path] if path.is_file() else sorted(entry for entry in path.rglob("*") if entry.is_file())
+    if len(files) != 1:
+        raise DataError(f"{path}: expected one file to hash, found {len(files)}")
+    with files[0].open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _promote(model: Path, facts: model_card.CardFacts, target: Registry, expected_champion: str) -> dict[str, Any]:
+    expected = _expected_etag(target, expected_champion)
+    version = target.publish(model, manifest_extra=_manifest_extra(facts), generated=_generated(facts))
+    target.promote(version.name, _metrics(facts), expected)
+    return _outcome(target, version)
+
+
+def _facts(
+    model: str, evaluation: dict[str, Any], gate: dict[str, Any], reference_hash: str, run_config_json: str
+) -> model_card.CardFacts:
+    try:
+        run_config = json.loads(run_config_json)
+    except ValueError as error:
+        raise ConfigError(f"promotion: run_config is not valid JSON: {error}") from error
+    canonical = json.dumps(run_config, sort_keys=True, separators=(",", ":"))
+    config_sha256 = hashlib.sha256(canonical.encode()).hexdigest()
+    return model_card.CardFacts(model, evaluation, gate, run_config, reference_hash, config_sha256)
+
+
+def _generated(facts: model_card.CardFacts) -> dict[str, bytes]:
+    return {
+        "README.md": model_card.render(facts).encode(),
+        "thresholds.json": _json(facts.evaluation.get("thresholds", {})),
+        "evaluation.json": _json(facts.evaluation),
+    }
+
+
+def _manifest_extra(facts: model_card.CardFacts) -> dict[str, Any]:
+    return {
+        "metrics": _metrics(facts),
+        "reference_sha256": facts.reference_sha256,
+        "config_sha256": facts.config_sha256,
+        "config": {name: facts.run_config[name] for name in _RECORDED if name in facts.run_config},
+        "gate": dict(facts.gate),
+    }
+
+
+def _metrics(facts: model_card.CardFacts) -> dict[str, Any]:
+    name = model_card.candidate_arm(facts.evaluation)
+    arm = facts.evaluation.get("arms", {}).get(name, {})
+    return {"arm": name, **{key: arm[key] for key in _METRICS if key in arm}}
+
+
+def _expected_etag(target: Registry, expected_champion: str) -> str | None:
+    """What `Registry.promote` expects; a version name is turned into the ETag of the pointer to it."""
+    if expected_champion in ("", ANY_CHAMPION):
+        return expected_champion or None
+    current = target.champion()
+    if current is not None and expected_champion in _names(current):
+        return current.etag
+    # Not refused here: a repeated run finds its own version as the champion, and that is no conflict.
+    return expected_champion
+
+
+def _names(champion: Champion) -> tuple[str, ...]:
+    return champion.version, champion.etag, champion.etag.strip('"')
+
+
+def _outcome(target: Registry, version: Version) -> dict[str, Any]:
+    return {
+        "promoted": True,
+        "version": version.name,
+        "uri": target.uri(version.name),
+        "files": len(version.files),
+        "bytes": version.bytes,
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; run the step that writes it again") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON: {error}; run the step that writes it again") from error
+    if not isinstance(data, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(data).__name__}")
+    return data
+
+
+def _json(data: Any) -> bytes:
+    return json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False).encode()

@@ -1,0 +1,183 @@
+"""Which charts the report shows, and what each is drawn from. How a chart is drawn is in `charts`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from components.report.charts import Dot, Series, bar_chart, dot_chart, heatmap, line_chart
+from components.report.inputs import Inputs, curve
+from components.report.markup import Html, join
+from conf_profile.summary import arm_title
+
+LEVEL_NAMES = ("1", "2", "3", "4", "5")
+COLOURS = {
+    "majority_tag": "majority",
+    "base": "base",
+    "teacher_single": "teacher1",
+    "teacher_majority": "teacher2",
+    "teacher_weighted": "teacher3",
+    "sft": "sft",
+    "sft_grpo": "grpo",
+    "champion": "champion",
+    "ceiling": "ceiling",
+}
+CONFIDENCE_ARMS = ("teacher_single", "teacher_weighted", "sft", "sft_grpo", "champion", "ceiling")
+STUDENT_ARMS = ("sft", "sft_grpo", "champion")
+
+
+def arms(inputs: Inputs) -> Html:
+    """F1 of every arm with its interval."""
+    rows = [
+        (arm_title(name), [Dot("F1", colour(name), arm["f1"], *arm["f1_ci"])])
+        for name, arm in inputs.evaluation["arms"].items()
+    ]
+    return dot_chart("F1 of every arm, with 95% intervals", "F1", rows)
+
+
+def levels(inputs: Inputs) -> Html:
+    """Confidence levels raw and calibrated: the teacher's, and the students'."""
+    teacher = _raw_and_calibrated(inputs.labelling, "Teacher: verbal and calibrated confidence", "teacher1", "teacher3")
+    student = _raw_and_calibrated(
+        inputs.reference, "Student (reference pass): stated and calibrated confidence", "base", "sft"
+    )
+    stated = [
+        (arm_title(name), colour(name), shares(inputs.evaluation["arms"][name]["level_counts"]))
+        for name in STUDENT_ARMS
+        if name in inputs.evaluation["arms"]
+    ]
+    final = _level_chart("Students: confidence on the test users", stated)
+    return join(teacher, *([student] if _has_levels(inputs.reference) else []), final)
+
+
+def reliability(inputs: Inputs) -> Html:
+    """Accuracy over the stated score; the diagonal is what a perfect calibration gives."""
+    diagonal = Series("perfectly calibrated", ((0.0, 0.0), (1.0, 1.0)), "majority", dashed=True)
+    series = [
+        Series(arm_title(name), tuple((b["score"], b["accuracy"]) for b in arm["reliability"]), colour(name))
+        for name, arm in _confident(inputs)
+    ]
+    note = "Above the diagonal a model is better than it says, below it over-confident."
+    whole = (0.0, 1.0)
+    return line_chart(
+        "Reliability", "stated score", "share that is right", [diagonal, *series], whole, whole, note=note
+    )
+
+
+def thresholds(inputs: Inputs) -> Html:
+    """Precision and recall over the threshold tau."""
+    return join(
+        _over_tau(inputs, "precision", "Precision over the threshold τ"),
+        _over_tau(inputs, "recall", "Recall over the threshold τ"),
+    )
+
+
+def training(inputs: Inputs) -> Html:
+    """The curves of both stages; a key that the logs do not have is left out."""
+    sft = [_curve("SFT: loss", "loss", inputs.sft_log, "loss", "sft")]
+    grpo = [
+        _curve(f"GRPO: {title}", title, inputs.grpo_log, key, "grpo")
+        for key, title in (
+            ("loss", "loss"),
+            ("reward", "reward"),
+            ("kl", "KL divergence"),
+            ("entropy", "entropy"),
+            ("agreement", "agreement"),
+        )
+        if curve(inputs.grpo_log, key)
+    ]
+    return join(*sft, *grpo)
+
+
+def difficulty(inputs: Inputs) -> Html:
+    """The difficulty filter: users by aggregated confidence, before and after."""
+    before, after = (inputs.filtering.get(key) or () for key in ("before", "after"))
+    if not before or len(before) != len(after):
+        return join()
+    bins = [f"{number / len(before):.1f}" for number in range(len(before))]
+    groups = [("before", "base", before), ("kept", "sft", after)]
+    return bar_chart("Difficulty filter", "aggregated confidence, from", "users", bins, groups)
+
+
+def confusion(inputs: Inputs) -> Html:
+    """One matrix for each attribute, for the candidate."""
+    found = inputs.evaluation["arms"][inputs.candidate]["confusion"]
+    return join(
+        *(
+            heatmap(name, matrix["tags"], [*matrix["tags"], "(no answer)"], matrix["matrix"])
+            for name, matrix in found.items()
+        )
+    )
+
+
+def slices(inputs: Inputs) -> Html:
+    """F1 of each student by slice."""
+    rows: dict[str, list[Dot]] = {}
+    for line in inputs.evaluation["slices"]:
+        dot = Dot(arm_title(line["arm"]), colour(line["arm"]), line["f1"])
+        rows.setdefault(f"{line['slice']} (n={line['users']})", []).append(dot)
+    return dot_chart("F1 by slice of the test users", "F1", list(rows.items()))
+
+
+def colour(arm: str) -> str:
+    """The CSS property of an arm's colour, the same in every chart."""
+    return COLOURS.get(arm, "accent")
+
+
+def shares(counts: Sequence[int]) -> list[float]:
+    """Counts as shares of their sum; zeros where nothing was counted."""
+    total = sum(counts)
+    return [count / total if total else 0.0 for count in counts]
+
+
+def _raw_and_calibrated(report: Mapping[str, Any], title: str, raw: str, calibrated: str) -> Html:
+    groups = [
+        (name, key_colour, shares(_summed(report.get(key))))
+        for key, name, key_colour in (
+            ("raw_levels", "as stated", raw),
+            ("stated_levels", "as stated", raw),
+            ("calibrated_levels", "after calibration by partition", calibrated),
+        )
+        if report.get(key)
+    ]
+    return _level_chart(title, groups)
+
+
+def _has_levels(report: Mapping[str, Any]) -> bool:
+    return any(report.get(key) for key in ("raw_levels", "stated_levels", "calibrated_levels"))
+
+
+def _level_chart(title: str, groups: Sequence[tuple[str, str, Sequence[float]]]) -> Html:
+    return bar_chart(
+        title, "confidence level", "share of the answers", LEVEL_NAMES, groups, percent=True, reference=0.2,
+        note="Dashed: the balanced 20% that the partition aims for.",
+    )  # fmt: skip
+
+
+def _summed(levels_by_attribute: Any) -> list[int]:
+    """Level counts over all attributes, from {attribute: [n1..n5]} or from one list [n1..n5]."""
+    if isinstance(levels_by_attribute, Mapping):
+        return [sum(column) for column in zip(*levels_by_attribute.values(), strict=True)]
+    return list(levels_by_attribute)
+
+
+def _over_tau(inputs: Inputs, metric: str, title: str) -> Html:
+    series = [
+        Series(
+            arm_title(name),
+            tuple((point["tau"], point[metric]) for point in arm["sweep"] if point["coverage"] > 0),
+            colour(name),
+        )
+        for name, arm in _confident(inputs)
+    ]
+    label = "τ: answer only at this level or above"
+    return line_chart(title, label, metric, series, x_ticks=(1, 2, 3, 4, 5), percent=True)
+
+
+def _confident(inputs: Inputs) -> list[tuple[str, Mapping[str, Any]]]:
+    found = inputs.evaluation["arms"]
+    return [(name, found[name]) for name in CONFIDENCE_ARMS if name in found]
+
+
+def _curve(title: str, label: str, log: Sequence[Mapping[str, Any]], key: str, key_colour: str) -> Html:
+    return line_chart(title, "step", label, [Series(title, curve(log, key), key_colour)])

@@ -1,0 +1,165 @@
+"""Synthesis: the teacher answers for each user several times; every answer becomes rows of candidates.
+
+No label is read here, and no answer is judged beyond its form: that is the labelling step's work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from components.synthesis.progress import progress
+from conf_profile import tables
+from conf_profile import taxonomy as taxonomies
+from conf_profile.config import PromptConfig, TeacherConfig
+from conf_profile.output_format import ProfileAnswer, parse_or_none
+from conf_profile.prompts import UserFeatures, render_messages
+from conf_profile.taxonomy import Taxonomy
+from conf_profile.teachers.answers import AnswerStore, AskCounts, ask
+from conf_profile.teachers.factory import make_teacher
+from conf_profile.teachers.protocol import Request, Teacher
+
+ASKED_SPLITS = ("train", "validation", "test")
+"""The test users' answers serve to evaluate the teacher alone; `second_stage` users are never asked about."""
+ANSWERS_PER_BATCH = 5_000
+"""Answers parsed and written at once; bounds the memory of the writing part."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SynthesisCounts:
+    """What a shard did: users, completions asked now, completions kept before, completions malformed."""
+
+    users: int
+    asked: int
+    kept_before: int
+    malformed: int
+
+
+def run(
+    features: Path,
+    taxonomy: Path,
+    lexicon: Path | None,
+    candidates: Path,
+    config: TeacherConfig,
+    prompt: PromptConfig,
+    seed: int,
+    shard: int,
+    answers_folder: Path,
+    ask_splits: Sequence[str] = ASKED_SPLITS,
+) -> dict[str, int]:
+    """Asks the teacher about one shard's users, writes `candidates`, returns `SynthesisCounts` as a dict.
+
+    Rows are ordered by user, sample and the taxonomy's attributes, so a user's rows are contiguous. Answers
+    that `answers_folder` keeps are not asked for again. Raises TeacherError when the teacher cannot go on and
+    DataError for a features table that breaks its schema.
+    """
+    # One line for each request would bury everything else.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    tags = taxonomies.load(taxonomy)
+    users = _shard_of(tables.read(features, tables.FEATURES), ask_splits, shard, config.shards)
+    requests = [_request(row, tags, config, prompt) for row in _rows(users)]
+    teacher = make_teacher(_with_budget_of_shard(config, shard), tags, lexicon, seed)
+    with _store(answers_folder, teacher, shard, config.shards) as store:
+        counts = asyncio.run(_ask(teacher, requests, store, f"shard {shard + 1} of {config.shards}"))
+        malformed = _write(candidates, requests, store, tags)
+    _warn_if_malformed(malformed, len(requests) * config.samples)
+    return asdict(SynthesisCounts(len(requests), counts.asked, counts.kept_before, malformed))
+
+
+def shard_of(user_id: str, shards: int) -> int:
+    """The shard that asks about a user: the same on every machine and in every run."""
+    digest = hashlib.blake2b(user_id.encode(), digest_size=8, person=b"shard").digest()
+    return int.from_bytes(digest, "big") % shards
+
+
+def _shard_of(features: pa.Table, splits: Sequence[str], shard: int, shards: int) -> pa.Table:
+    asked = features.filter(pc.is_in(features.column("split"), value_set=pa.array(splits, pa.string())))
+    mine = [shard_of(user_id, shards) == shard for user_id in asked.column("user_id").to_pylist()]
+    return asked.filter(pa.array(mine, pa.bool_())).sort_by("user_id")
+
+
+def _rows(users: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in users.to_batches(max_chunksize=1_000):
+        yield from batch.to_pylist()
+
+
+def _request(row: dict[str, Any], taxonomy: Taxonomy, config: TeacherConfig, prompt: PromptConfig) -> Request:
+    user = UserFeatures(**{field.name: row[field.name] for field in fields(UserFeatures)})
+    messages = render_messages(user, taxonomy, "full", prompt.max_keyphrases)
+    return Request(user.user_id, tuple(messages), tuple(range(config.samples)))
+
+
+def _with_budget_of_shard(config: TeacherConfig, shard: int) -> TeacherConfig:
+    """The budget is for all shards together; each may spend its part."""
+    if config.max_requests is None:
+        return config
+    share, rest = divmod(config.max_requests, config.shards)
+    return config.model_copy(update={"max_requests": share + (shard < rest)})
+
+
+def _store(folder: Path, teacher: Teacher, shard: int, shards: int) -> AnswerStore:
+    # The files of the other shards of this same division hold other users.
+    writer, others = f"shard-{shard:04d}-of-{shards:04d}", f"shard-*-of-{shards:04d}"
+    return AnswerStore(folder, teacher.fingerprint, writer, unrelated=others)
+
+
+async def _ask(teacher: Teacher, requests: Sequence[Request], store: AnswerStore, title: str) -> AskCounts:
+    total = sum(len(request.samples) for request in requests)
+    try:
+        with progress(title, total) as report:
+            return await ask(teacher, requests, store, report)
+    finally:
+        await teacher.aclose()
+
+
+def _write(path: Path, requests: Sequence[Request], store: AnswerStore, taxonomy: Taxonomy) -> int:
+    """Streams the kept answers into the table; returns how many are malformed."""
+    answers = ((request, sample) for request in requests for sample in request.samples)
+    malformed = 0
+    with tables.writer(path, tables.CANDIDATES) as out:
+        while batch := list(islice(answers, ANSWERS_PER_BATCH)):
+            parsed = [_parsed(store, request, sample, taxonomy) for request, sample in batch]
+            rows = _table([(r.user_id, s) for r, s in batch], parsed, taxonomy)
+            out.write_table(tables.check(rows, tables.CANDIDATES, str(path)))
+            malformed += parsed.count(None)
+    return malformed
+
+
+def _parsed(store: AnswerStore, request: Request, sample: int, taxonomy: Taxonomy) -> ProfileAnswer | None:
+    text = store.text(request.user_id, request.messages, sample)
+    return parse_or_none(text or "", taxonomy)
+
+
+def _table(keys: Sequence[tuple[str, int]], parsed: Sequence[ProfileAnswer | None], taxonomy: Taxonomy) -> pa.Table:
+    """One row for each answer and attribute; a malformed answer has nulls in all of them."""
+    given = [answer.answers[name] if answer else None for answer in parsed for name in taxonomy.names]
+    each = len(taxonomy.names)
+    columns = {
+        "user_id": [user_id for user_id, _ in keys for _ in range(each)],
+        "sample": [sample for _, sample in keys for _ in range(each)],
+        "attribute": list(taxonomy.names) * len(keys),
+        "tag": [answer.tag if answer else None for answer in given],
+        "level": [answer.level if answer else None for answer in given],
+        "rationale": [answer.rationale if answer else None for answer in parsed for _ in range(each)],
+        "well_formed": [answer is not None for answer in parsed for _ in range(each)],
+    }
+    return pa.table(columns, schema=tables.CANDIDATES.schema)
+
+
+def _warn_if_malformed(malformed: int, answers: int) -> None:
+    if malformed * 2 > answers:
+        _log.warning(
+            "%d of %d answers are malformed; raise teacher.max_tokens or ask another teacher",
+            malformed,
+            answers,
+        )
