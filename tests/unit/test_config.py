@@ -1,0 +1,70 @@
+"""Configuration: layers, clear errors, and that every preset that ships loads."""
+
+import pytest
+import yaml
+
+from conf_profile import config
+from conf_profile.config import GRPOConfig, RunConfig
+from conf_profile.errors import ConfigError
+
+
+def test_presets():
+    assert config.preset_names() == ["qwen3-8b", "smollm2", "tiny"]
+
+
+@pytest.mark.parametrize("preset", ["tiny", "smollm2", "qwen3-8b"])
+def test_every_preset_loads_and_survives_a_round_trip(preset, tmp_path):
+    resolved = config.resolve(preset, values={"data": {"path": "."}})
+    path = tmp_path / "run.yaml"
+    path.write_text(resolved.to_yaml())
+    assert config.resolve(preset, path) == resolved
+    assert RunConfig.model_validate(yaml.safe_load(resolved.to_yaml())) == resolved
+
+
+def test_later_layers_win(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("grpo: {steps: 7, kl: 0.5}\n")
+    resolved = config.resolve("tiny", file, ["grpo.steps=9"], {"grpo": {"rollouts": 3}})
+    assert (resolved.grpo.steps, resolved.grpo.kl, resolved.grpo.rollouts) == (9, 0.5, 3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["grpo.stps=1"], r"grpo\.stps"),
+        (["grpo.rollouts=1"], r"grpo\.rollouts.*given: 1"),
+        (["grpo.weight=mine"], r"grpo\.weight"),
+        (["nonsense"], "expected section.key=value"),
+        (["teacher.kind=openai"], "needs teacher.base_url and teacher.model"),
+        (["student.source=pretrained"], "needs student.model"),
+        (["features.validation_share=0.5", "features.test_share=0.5"], "nobody is left to train on"),
+        (["seed=-1"], "seed"),
+    ],
+)
+def test_errors_name_the_key(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        config.resolve("tiny", overrides=overrides)
+
+
+def test_unknown_preset_names_the_known():
+    with pytest.raises(ConfigError, match="choose one of qwen3-8b, smollm2, tiny"):
+        config.resolve("huge")
+
+
+def test_broken_files(tmp_path):
+    path = tmp_path / "x.yaml"
+    with pytest.raises(ConfigError, match="cannot read"):
+        config.resolve("tiny", path)
+    path.write_text("a: [")
+    with pytest.raises(ConfigError, match="not a valid YAML"):
+        config.resolve("tiny", path)
+    path.write_text("- a")
+    with pytest.raises(ConfigError, match="expected a mapping"):
+        config.resolve("tiny", path)
+
+
+def test_sections_travel_as_json():
+    section = GRPOConfig(steps=3)
+    assert config.parse_section(GRPOConfig, section.for_step()) == section
+    with pytest.raises(ConfigError, match="GRPOConfig"):
+        config.parse_section(GRPOConfig, '{"steps": -1}')

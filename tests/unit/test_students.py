@@ -1,0 +1,196 @@
+"""The student's pure parts, and a real (tiny, untrained) model where torch is needed."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conf_profile import tables, taxonomy
+from conf_profile.config import PromptConfig, StudentConfig
+from conf_profile.data import world
+from conf_profile.errors import StudentError
+from conf_profile.output_format import Answer, ProfileAnswer, parse, render
+from conf_profile.prompts import UserFeatures
+from conf_profile.students import examples, folder, model, predict, rollouts, tokenizer, training
+from conf_profile.students.examples import PseudoLabel
+
+TAGS = taxonomy.builtin("profile")
+BRIEF = PromptConfig(student_style="brief")
+SMALL = StudentConfig(hidden_size=32, layers=1, heads=2, key_value_heads=1, max_completion_tokens=16)
+
+
+@pytest.fixture(scope="module")
+def people():
+    the, drawn = world.the_world(), world.draw(120, 0)
+    return [
+        UserFeatures(f"u{row}", [the.phrases[p] for p in phrases], region="north")
+        for row, phrases in enumerate(drawn.phrases)
+    ]
+
+
+@pytest.fixture(scope="module")
+def student(people):
+    """An untrained student, and its tokenizer made from prompts."""
+    prompts = [examples.student_messages(person, TAGS, BRIEF)[-1]["content"] for person in people]
+    return model.base(SMALL, prompts, TAGS, seed=0)
+
+
+def answer(level=3):
+    return ProfileAnswer("rose pruning calendar", {name: Answer(TAGS[name].tags[0], level) for name in TAGS.names})
+
+
+def test_the_tokenizer_gives_back_every_prompt_and_answer(student, people):
+    _, pieces = student
+    for person in people[:40]:
+        text = examples.prompt_texts([examples.student_messages(person, TAGS, BRIEF)], pieces)[0]
+        assert pieces.decode(pieces(text)["input_ids"]) == text
+    text = render(answer(), TAGS)
+    assert parse(pieces.decode(pieces(text)["input_ids"]), TAGS) == answer()
+
+
+def test_frequent_keyphrases_and_the_grammar_are_single_tokens(student):
+    _, pieces = student
+    assert "weather tomorrow" in pieces.tokenize("watch: weather tomorrow; weather tomorrow")
+    assert pieces.tokenize("<age>25-34<level>4</level></age>") == ["<age>25-34", "<level>4</level></age>"]
+
+
+def test_the_tokenizer_reads_text_it_never_saw(student):
+    _, pieces = student
+    text = "watch: Quantum chess; zebra crossings\nsignature: hi!"
+    assert pieces.decode(pieces(text)["input_ids"]) == text
+
+
+def test_levels_are_found_in_whatever_pieces_the_tokenizer_makes():
+    text = render(answer(), TAGS)
+    for width in (1, 3, 7, len(text)):
+        pieces = [text[start : start + width] for start in range(0, len(text), width)]
+        positions = tokenizer.level_positions(pieces)
+        assert len(positions) == len(TAGS.names)
+        for piece, digit in positions:
+            assert pieces[piece][digit] == "3"
+            assert tokenizer.level_alternatives(pieces, piece, digit)[4][digit] == "5"
+
+
+def test_generation_is_greedy_at_temperature_zero_and_shares_prefixes_rightly(student, people):
+    network, pieces = student
+    prompts = examples.prompt_texts([examples.student_messages(p, TAGS, BRIEF) for p in people[:9]], pieces)
+    alone = rollouts.generate(network, pieces, prompts, rollouts.Sampling(0.0, 1, 4, 12, 0))
+    shared = rollouts.generate(network, pieces, prompts, rollouts.Sampling(0.0, 3, 6, 12, 0))
+    assert [[texts[0]] * 3 for texts in alone] == shared
+
+
+def test_the_same_seed_samples_the_same_rollouts(student, people):
+    network, pieces = student
+    prompts = examples.prompt_texts([examples.student_messages(p, TAGS, BRIEF) for p in people[:3]], pieces)
+    sampling = rollouts.Sampling(1.0, 4, 8, 8, seed=5)
+    first, second = (rollouts.generate(network, pieces, prompts, sampling) for _ in range(2))
+    assert first == second
+    assert len({text for texts in first for text in texts}) > 1
+
+
+def test_expected_levels_are_the_models_own_probabilities(student, people):
+    network, pieces = student
+    prompt = examples.prompt_texts([examples.student_messages(people[0], TAGS, BRIEF)], pieces)
+    stated = [rollouts.expected_levels(network, pieces, prompt, [render(answer(n), TAGS)], 4)[0] for n in (1, 5)]
+    assert stated[0].shape == (6,)
+    assert ((stated[0] >= 1) & (stated[0] <= 5)).all()
+    # The first level stands behind the same text in both, so its expectation cannot depend on what was said.
+    assert stated[0][0] == pytest.approx(stated[1][0], abs=1e-5)
+
+
+def test_a_students_folder_is_complete_and_loads(student, people, tmp_path):
+    network, pieces = student
+    folder.save(network, pieces, TAGS, BRIEF, SMALL, people[:5], 4, tmp_path / "student")
+    names = {path.name for path in (tmp_path / "student").iterdir()}
+    assert {"model.safetensors", "taxonomy.yaml", "calibration.json", "profile.json"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
+    loaded = folder.load(tmp_path / "student", "float32")
+    assert loaded.taxonomy == TAGS
+    assert loaded.prompts(people[:3]) == folder.Student(network, pieces, TAGS, BRIEF, 16).prompts(people[:3])
+    assert list(tmp_path.iterdir()) == [tmp_path / "student"]
+
+
+def test_a_folder_that_is_no_student_is_named(tmp_path):
+    with pytest.raises(StudentError, match="cannot be loaded"):
+        folder.load(tmp_path, "float32")
+
+
+def test_pseudo_labels_become_sequences_with_the_users_own_keyphrases():
+    person = UserFeatures("u1", ["a", "b", "c", "d", "e", "f", "g"], ["h"])
+    given_labels = {"u1": {"age": PseudoLabel("25-34", 4, "g; a; b; c; d; e; h; never shown")}}
+    rows = list(examples.sft_examples([person], given_labels, TAGS, BRIEF, rationales_per_user=3, seed=0))
+    assert len(rows) == 3
+    for row in rows:
+        parsed = parse(row.completion, TAGS)
+        assert parsed.answers["age"] == Answer("25-34", 4)
+        assert parsed.answers["gender"] == Answer(None, 1)
+        named = parsed.rationale.split("; ")
+        assert len(named) == examples.KEYPHRASES_NAMED
+        assert named == [phrase for phrase in "abcdefgh" if phrase in named], "not in the prompt's order"
+
+
+def test_users_without_a_pseudo_label_give_no_sequence():
+    assert list(examples.sft_examples([UserFeatures("u1", ["a"])], {}, TAGS, BRIEF, 2, 0)) == []
+
+
+def test_users_of_a_features_table_by_split():
+    row = dict.fromkeys(tables.FEATURES.schema.names) | {"watch": ["a"], "search": [], "submit": []}
+    rows = [{**row, "user_id": name, "split": split} for name, split in (("u1", "train"), ("u2", "test"))]
+    table = pa.Table.from_pylist(rows, schema=tables.FEATURES.schema)
+    assert [person.user_id for person in examples.users(table, ["test"])] == ["u2"]
+    assert examples.users(table)[0] == UserFeatures("u1", ["a"], [], [])
+
+
+def test_predictions_table_has_a_row_for_every_cell_and_nulls_for_no_answer():
+    tags = taxonomy.parse({"attributes": {"age": ["young", "old"]}})
+    answers = predict.GreedyAnswers(("u1", "u2"), (("old",), (None,)), np.array([[0.9], [0.0]]), malformed=1)
+    calibration = predict.fit_calibration(answers, tags)
+    rows = predict.to_table(answers, calibration, tags).to_pylist()
+    assert rows == [
+        {"user_id": "u1", "attribute": "age", "tag": "old", "level": 3, "score": 0.9},
+        {"user_id": "u2", "attribute": "age", "tag": None, "level": None, "score": None},
+    ]
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=200), st.integers(1, 16), st.integers(1, 3))
+def test_every_epoch_sees_every_row_once(lengths, batch_size, epochs):
+    order = training.batch_order(lengths, batch_size, epochs, seed=0)
+    for epoch in range(epochs):
+        part = order[epoch * len(lengths) : (epoch + 1) * len(lengths)]
+        assert sorted(part) == list(range(len(lengths)))
+
+
+def test_batches_hold_rows_of_similar_length():
+    lengths = list(np.random.default_rng(0).integers(1, 400, 2000))
+    order = training.batch_order(lengths, 20, 1, seed=0)
+    spread = np.mean([np.ptp([lengths[row] for row in order[i : i + 20]]) for i in range(0, 2000, 20)])
+    assert spread < 60 < np.mean([np.ptp(lengths[i : i + 20]) for i in range(0, 2000, 20)])
+
+
+def test_checkpoints_are_named_by_what_the_step_was_given(tmp_path):
+    path = tmp_path / "input"
+    path.write_text("a")
+    first = training.checkpoint_folder(str(tmp_path), "sft", [path], ["{}"])
+    assert training.checkpoint_folder(str(tmp_path), "sft", [path], ["{}"]) == first
+    assert training.checkpoint_folder(str(tmp_path), "sft", [path], ['{"x":1}']) != first
+    path.write_text("b")
+    assert training.checkpoint_folder(str(tmp_path), "sft", [path], ["{}"]) != first
+
+
+def test_a_half_written_checkpoint_is_not_used(tmp_path):
+    for step, complete in ((10, True), (20, True), (30, False)):
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        checkpoint.mkdir()
+        if complete:
+            (checkpoint / "trainer_state.json").write_text("{}")
+    assert training.last_checkpoint(tmp_path).endswith("checkpoint-20")
+    assert training.last_checkpoint(tmp_path / "none") is None
+
+
+def test_the_log_keeps_our_names(tmp_path):
+    history = [{"step": 1, "loss": "0.5", "other": 1}, {"step": 2, "other": 1}]
+    training.write_log(tmp_path / "log.json", history, {"loss": "loss"})
+    assert json.loads((tmp_path / "log.json").read_text()) == [{"step": 1, "loss": 0.5}]

@@ -1,0 +1,106 @@
+"""summary.json from the steps' outputs, and the table that the terminal shows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from rich.console import Console
+
+from conf_profile.config import resolve
+from conf_profile.errors import DataError
+from conf_profile.summary import REQUIRED_ARMS, arm_title, build, render
+
+
+def arm(f1: float) -> dict:
+    attribute = {"precision": f1, "recall": f1, "f1": f1, "f1_ci": [f1, f1], "support": 9}
+    scores = {"precision": f1 + 0.1, "recall": f1 - 0.1, "f1": f1, "f1_ci": [f1 - 0.02, f1 + 0.02]}
+    return scores | {"per_attribute": {"age": attribute}, "sweep": [], "confusion": {}}
+
+
+ARMS = {
+    "majority_tag": arm(0.25),
+    "base": arm(0.1),
+    "teacher_single": arm(0.3),
+    "sft": arm(0.5),
+    "sft_grpo": arm(0.55),
+}
+GATE = {"decision": "promote", "reasons": ["passed: F1 is higher [bold]than[/bold] base"], "checks": []}
+PROMOTED = {"promoted": True, "version": "v7", "uri": "s3://b/models/m/versions/v7"}
+REJECTED = {"promoted": False, "version": None, "uri": None}
+FEATURES = {"users": 2950, "dropped_without_consent": 50}
+SECONDS = {"features": 3.14159, "sft": 60.0, "grpo": 90.0}
+
+
+def summary(outcome=PROMOTED, arms=None, gate=GATE) -> dict:
+    config = resolve("tiny", overrides=["seed=3"])
+    return build(config, {"arms": arms or ARMS}, gate, outcome, FEATURES, SECONDS, 1234.56)
+
+
+def shown(content: dict) -> str:
+    console = Console(width=160, record=True, file=None, quiet=False, force_terminal=False)
+    with console.capture() as captured:
+        console.print(render(content))
+    return captured.get()
+
+
+def test_summary_has_exactly_the_promised_keys() -> None:
+    content = summary()
+    assert list(content) == [
+        "dataset", "preset", "seed", "users", "dropped_without_consent", "metrics", "gate", "model",
+        "seconds", "peak_rss_mib",
+    ]  # fmt: skip
+    assert (content["dataset"], content["preset"], content["seed"]) == ("world", "tiny", 3)
+    assert (content["users"], content["dropped_without_consent"]) == (2950, 50)
+    assert content["gate"] == {"decision": "promote", "reasons": GATE["reasons"]}
+    assert content["model"] == {"version": "v7", "uri": "s3://b/models/m/versions/v7"}
+    assert content["seconds"] == {"features": 3.14, "sft": 60.0, "grpo": 90.0}
+    assert content["peak_rss_mib"] == 1234.6
+    assert json.loads(json.dumps(content)) == content
+
+
+def test_every_required_arm_is_a_key_and_an_absent_one_is_null() -> None:
+    metrics = summary()["metrics"]
+    assert tuple(metrics)[: len(REQUIRED_ARMS)] == REQUIRED_ARMS
+    assert metrics["ceiling"] is None
+    assert metrics["majority_tag"]["f1"] == 0.25
+    assert metrics["sft"] == {
+        "precision": 0.6,
+        "recall": 0.4,
+        "f1": 0.5,
+        "f1_ci": [0.48, 0.52],
+        "per_attribute": {"age": {"precision": 0.5, "recall": 0.5, "f1": 0.5, "f1_ci": [0.5, 0.5]}},
+    }
+
+
+def test_rejected_run_has_no_model() -> None:
+    rejected = summary(REJECTED, gate={"decision": "reject", "reasons": ["FAILED: flat"]})
+    assert rejected["model"] is None
+    text = shown(rejected)
+    assert "Gate: rejected" in text
+    assert "FAILED: flat" in text
+    assert "nothing was uploaded" in text
+
+
+def test_table_shows_arms_in_order_and_reasons_as_they_are() -> None:
+    text = shown(summary())
+    titles = [arm_title(name) for name in ("majority_tag", "base", "teacher_single", "sft", "sft_grpo")]
+    positions = [text.index(f"{title} ") for title in titles]
+    assert positions == sorted(positions)
+    assert "53.0 to 57.0" in text
+    assert "Ceiling" not in text
+    assert "2,950 users (50 without consent left out)" in text
+    # Reasons are text, not markup of the terminal.
+    assert "[bold]than[/bold]" in text
+    assert "Model: v7 at s3://b/models/m/versions/v7" in text
+    assert "Time: 153 s in steps (grpo 90 s, sft 60 s, features 3 s); peak memory 1,235 MiB" in text
+
+
+def test_unknown_arms_are_shown_under_their_own_name() -> None:
+    text = shown(summary(arms=ARMS | {"rejection_sampling": arm(0.52)}))
+    assert "rejection_sampling" in text
+
+
+def test_missing_input_is_named() -> None:
+    with pytest.raises(DataError, match="'uri' is missing"):
+        summary({"promoted": True, "version": "v7"})
