@@ -1,0 +1,98 @@
+"""What a vote over the student's own rollouts knows beyond its greedy answer: the room that GRPO has.
+
+    python -m benchmarks.vote_headroom [--run FOLDER] [--users 400] [--samples 10]
+
+Measures a finished run's SFT and final student on users of the second stage (never the test users) against their
+true labels: greedy accuracy, accuracy of one sample and of the confidence-weighted vote at several temperatures, the
+share of well-formed answers, and the share of the named keyphrases that the user really has. Prints JSON lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from conf_profile import tables, voting
+from conf_profile.output_format import ProfileAnswer, parse_or_none
+from conf_profile.prompts import UserFeatures, quote, split_keyphrases
+from conf_profile.students import examples, folder, rollouts, training
+from conf_profile.students.folder import Student
+from conf_profile.students.rollouts import Sampling
+from conf_profile.taxonomy import Taxonomy
+
+Parsed = list[list[ProfileAnswer | None]]
+
+
+def sample(student: Student, people: list[UserFeatures], temperature: float, samples: int) -> Parsed:
+    """[users][samples] answers, None where malformed."""
+    sampling = Sampling(temperature, samples, 640, student.max_completion_tokens, seed=1)
+    texts = rollouts.generate(student.model, student.tokenizer, student.prompts(people), sampling)
+    return [[parse_or_none(text, student.taxonomy) for text in row] for row in texts]
+
+
+def ballots(parsed: Parsed, name: str, taxonomy: Taxonomy) -> tuple[np.ndarray, np.ndarray]:
+    """[users, samples] tag indices (-1: none) and levels of one attribute."""
+    index = taxonomy[name].index
+    tags = np.array([[index.get(a.answers[name].tag or "", -1) if a else -1 for a in row] for row in parsed])
+    levels = np.array([[a.answers[name].level if a else 0 for a in row] for row in parsed])
+    return tags, np.where(tags < 0, 0, levels)
+
+
+def accuracies(parsed: Parsed, truth: dict[str, np.ndarray], taxonomy: Taxonomy) -> dict[str, float]:
+    """Accuracy of one sample and of the weighted vote, averaged over the attributes; no answer is wrong."""
+    single, voted = [], []
+    for name in taxonomy.names:
+        tags, levels = ballots(parsed, name, taxonomy)
+        single.append((tags == truth[name][:, None]).mean())
+        voted.append((voting.vote(tags, levels, len(taxonomy[name].tags)).tag == truth[name]).mean())
+    well_formed = np.mean([answer is not None for row in parsed for answer in row])
+    return {"single": float(np.mean(single)), "vote": float(np.mean(voted)), "well_formed": float(well_formed)}
+
+
+def named_truly(parsed: Parsed, people: list[UserFeatures]) -> float:
+    """The share of the keyphrases named in rationales that stand in the user's own lists."""
+    hits = [
+        phrase in {quote(own) for own in (*person.watch, *person.search, *person.submit)}
+        for person, row in zip(people, parsed, strict=True)
+        for answer in row
+        if answer is not None
+        for phrase in split_keyphrases(answer.rationale)
+    ]
+    return float(np.mean(hits))
+
+
+def main() -> None:
+    """One JSON line for each student and temperature."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=Path("runs/world-tiny"))
+    parser.add_argument("--users", type=int, default=400)
+    parser.add_argument("--samples", type=int, default=10)
+    given = parser.parse_args()
+    training.quiet_imports(use_vllm=False)
+    workspace = given.run / "workspace"
+    outputs = json.loads((workspace / "outputs.json").read_text(encoding="utf-8"))
+    arguments = json.loads((workspace / "arguments.json").read_text(encoding="utf-8"))
+    features = tables.read(Path(outputs["features"]), tables.FEATURES)
+    people = examples.users(features, ["second_stage"])[: given.users]
+    labels = tables.read(Path(arguments["labels_uri"]), tables.LABELS).to_pylist()
+    known = {(row["user_id"], row["attribute"]): row["tag"] for row in labels}
+    for arm, key in (("sft", "sft_student"), ("sft_grpo", "student")):
+        student = folder.load(Path(outputs[key]), "float32")
+        tags = student.taxonomy
+        truth = {
+            name: np.array([tags[name].index.get(known.get((p.user_id, name), ""), -2) for p in people])
+            for name in tags.names
+        }
+        greedy = sample(student, people, 0.0, 1)
+        row = {"arm": arm, "temperature": 0.0, "named_truly": named_truly(greedy, people)}
+        print(json.dumps(row | accuracies(greedy, truth, tags)), flush=True)
+        for temperature in (1.0, 0.7, 0.5):
+            drawn = sample(student, people, temperature, given.samples)
+            print(json.dumps({"arm": arm, "temperature": temperature} | accuracies(drawn, truth, tags)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
