@@ -136,7 +136,8 @@ class SFTConfig(TrainingConfig):
 
     batch_size: int = Field(64, ge=1)
     epochs: float = Field(3.0, gt=0)
-    rationales_per_user: int = Field(4, ge=1, description="winning samples of each user that become sequences")
+    min_steps: int = Field(0, ge=0, description="optimiser steps at least: a small data set gets more epochs")
+    rationales_per_user: int = Field(4, ge=1, description="sequences of each user in one epoch, a rationale each")
 
 
 class ReferenceConfig(Section):

@@ -39,7 +39,7 @@ def grpo(
         checkpoints=checkpoint_folder(
             workspace,
             "grpo",
-            [Path(reference.path), Path(filtered.path)],
+            [Path(sft_student.path), Path(reference.path), Path(filtered.path)],
             [config, student_config, str(seed)],
         ),
         seed=int(seed),

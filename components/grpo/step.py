@@ -124,7 +124,7 @@ def _trainer(
         train_dataset=data,
         processing_class=loaded.tokenizer,
         reward_funcs=list(rewards.make_rewards(loaded.taxonomy, references, config.weight, config.quasi_ground_truth)),
-        callbacks=[training.progress_callback("grpo", LOG_KEYS)],
+        callbacks=[training.progress_callback("grpo", LOG_KEYS), training.whole_checkpoints()],
     )
 
 

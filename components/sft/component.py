@@ -37,7 +37,10 @@ def sft(
         student_config=parse_section(StudentConfig, student_config),
         prompt=parse_section(PromptConfig, prompt),
         checkpoints=checkpoint_folder(
-            workspace, "sft", [Path(pseudo_labels.path)], [config, student_config, prompt, str(seed)]
+            workspace,
+            "sft",
+            [Path(features.path), Path(pseudo_labels.path)],
+            [config, student_config, prompt, str(seed)],
         ),
         seed=int(seed),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +35,19 @@ def run(
     """
     training.quiet_imports(use_vllm=False)
     tags, table = taxonomy.load(taxonomy_file), tables.read(features, tables.FEATURES)
-    people = examples.users(table, ["train"])
     labels = examples.pseudo_labels_by_user(tables.read(pseudo_labels, tables.PSEUDO_LABELS))
-    sequences = list(examples.sft_examples(people, labels, tags, prompt, config.rationales_per_user, seed))
-    if not sequences:
+    people = examples.users(table, ["train"])
+    taught = [person for person in people if person.user_id in labels]
+    if not taught:
         raise StudentError(f"{pseudo_labels}: no training user has a pseudo-label; the teacher answered nothing usable")
     unlabelled = examples.users(table, ["second_stage", "validation"]) or people
     network, tokenizer = model.base(student_config, _prompts([*people, *unlabelled], tags, prompt), tags, seed)
+    rows = round(len(taught) * config.rationales_per_user * epochs(len(taught), config))
+    sequences = _sequences(taught, labels, tags, prompt, config, student_config, tokenizer, rows, seed)
     trainer = _trainer(
         model.add_adapter(network, student_config),
         tokenizer,
-        sequences,
+        _dataset(sequences, tokenizer, config, rows, seed),
         config,
         student_config,
         checkpoints,
@@ -54,7 +57,35 @@ def run(
     merged = model.merge_adapter(trainer.model)
     folder.save(merged, tokenizer, tags, prompt, student_config, unlabelled, 4 * config.batch_size, student)
     training.write_log(log, trainer.state.log_history, LOG_KEYS)
-    return {"users": len({s.user_id for s in sequences}), "sequences": len(sequences)}
+    return {"users": len(taught), "sequences": rows, "steps": trainer.state.global_step}
+
+
+def epochs(users: int, config: SFTConfig) -> float:
+    """Passes over the users: as many as configured, or as many as `min_steps` takes."""
+    rows_per_step = config.batch_size * config.gradient_accumulation
+    return max(config.epochs, config.min_steps * rows_per_step / (users * config.rationales_per_user))
+
+
+def _sequences(
+    taught: list[UserFeatures],
+    labels: dict[str, dict[str, examples.PseudoLabel]],
+    tags: Taxonomy,
+    prompt: PromptConfig,
+    config: SFTConfig,
+    student_config: StudentConfig,
+    tokenizer: Any,
+    rows: int,
+    seed: int,
+) -> list[examples.Example]:
+    """At least `rows` sequences: every epoch names other keyphrases, so that none is learned by heart."""
+    each = math.ceil(rows / len(taught))
+    # One token is left for the end of the answer.
+    limit = student_config.max_completion_tokens - 1
+
+    def tokens(text: str) -> int:
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    return list(examples.sft_examples(taught, labels, tags, prompt, each, seed, tokens, limit))
 
 
 def _prompts(people: list[UserFeatures], tags: Taxonomy, prompt: PromptConfig) -> list[str]:
@@ -64,7 +95,7 @@ def _prompts(people: list[UserFeatures], tags: Taxonomy, prompt: PromptConfig) -
 def _trainer(
     network: Any,
     tokenizer: Any,
-    sequences: list[examples.Example],
+    dataset: Any,
     config: SFTConfig,
     student_config: StudentConfig,
     checkpoints: Path,
@@ -90,18 +121,20 @@ def _trainer(
     return SFTTrainer(
         model=network,
         args=arguments,
-        train_dataset=_dataset(sequences, tokenizer, config, seed),
+        train_dataset=dataset,
         processing_class=tokenizer,
-        callbacks=[training.progress_callback("sft", LOG_KEYS)],
+        callbacks=[training.progress_callback("sft", LOG_KEYS), training.whole_checkpoints()],
     )
 
 
-def _dataset(sequences: list[examples.Example], tokenizer: Any, config: SFTConfig, seed: int) -> Any:
-    """All epochs as one sequence of rows (see `training.batch_order`)."""
+def _dataset(sequences: list[examples.Example], tokenizer: Any, config: SFTConfig, rows: int, seed: int) -> Any:
+    """`rows` of the sequences, in the order in which they are read (see `training.batch_order`)."""
     from datasets import Dataset
 
     prompts = examples.prompt_texts([s.messages for s in sequences], tokenizer)
-    rows = list(zip(prompts, (s.completion + tokenizer.eos_token for s in sequences), strict=True))
-    lengths = [len(ids) for ids in tokenizer(["".join(row) for row in rows], add_special_tokens=False)["input_ids"]]
-    order = training.batch_order(lengths, config.batch_size, config.epochs, seed)
-    return Dataset.from_dict({"prompt": [rows[row][0] for row in order], "completion": [rows[row][1] for row in order]})
+    pairs = list(zip(prompts, (s.completion + tokenizer.eos_token for s in sequences), strict=True))
+    lengths = [len(ids) for ids in tokenizer(["".join(pair) for pair in pairs], add_special_tokens=False)["input_ids"]]
+    order = training.batch_order(lengths, config.batch_size, rows / len(pairs), seed)
+    return Dataset.from_dict(
+        {"prompt": [pairs[row][0] for row in order], "completion": [pairs[row][1] for row in order]}
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,8 +74,14 @@ def sft_examples(
     config: PromptConfig,
     rationales_per_user: int,
     seed: int,
+    tokens: Callable[[str], int] = len,
+    max_tokens: int = 10_000,
 ) -> Iterator[Example]:
-    """The sequences of every user that has a pseudo-label; an attribute nobody answered is `unknown` at level 1."""
+    """The sequences of every user that has a pseudo-label; an attribute nobody answered is `unknown` at level 1.
+
+    A completion has at most `max_tokens`, as `tokens` counts them: an answer that cannot be finished must not be
+    taught. Its rationale gives up keyphrases for that, never the tags.
+    """
     for person in people:
         given = labels.get(person.user_id)
         if not given:
@@ -85,11 +91,22 @@ def sft_examples(
             name: Answer(given[name].tag, given[name].level) if name in given else Answer(None, 1)
             for name in taxonomy.names
         }
-        for rationale in _rationales(person, given, rationales_per_user, seed):
-            yield Example(person.user_id, messages, render(ProfileAnswer(rationale, answers), taxonomy))
+        for phrases in _rationales(person, given, rationales_per_user, seed):
+            yield Example(person.user_id, messages, _completion(phrases, answers, taxonomy, tokens, max_tokens))
 
 
-def _rationales(person: UserFeatures, given: Mapping[str, PseudoLabel], count: int, seed: int) -> list[str]:
+def _completion(
+    phrases: list[str], answers: Mapping[str, Answer], taxonomy: Taxonomy, tokens: Callable[[str], int], limit: int
+) -> str:
+    """Rationale and tags; while that is too long, the keyphrase with the most tokens goes."""
+    text = render(ProfileAnswer(SEPARATOR.join(phrases), answers), taxonomy)
+    if not phrases or tokens(text) <= limit:
+        return text
+    longest = phrases.index(max(phrases, key=tokens))
+    return _completion(phrases[:longest] + phrases[longest + 1 :], answers, taxonomy, tokens, limit)
+
+
+def _rationales(person: UserFeatures, given: Mapping[str, PseudoLabel], count: int, seed: int) -> list[list[str]]:
     """`count` rationales: keyphrases drawn without replacement, those that more attributes rely on more often.
 
     They are named in the prompt's order: a set in random order would leave greedy decoding no best next phrase.
@@ -98,13 +115,13 @@ def _rationales(person: UserFeatures, given: Mapping[str, PseudoLabel], count: i
     shown = dict.fromkeys(quote(phrase) for values in (person.watch, person.search, person.submit) for phrase in values)
     phrases = [phrase for phrase in shown if phrase in cited]
     if len(phrases) <= KEYPHRASES_NAMED:
-        return [SEPARATOR.join(phrases)] * count
+        return [phrases] * count
     digest = hashlib.blake2b(f"{seed}/{person.user_id}".encode(), digest_size=8).digest()
     random = np.random.default_rng(int.from_bytes(digest, "big"))
     weights = np.array([cited[phrase] for phrase in phrases], dtype=float)
     weights /= weights.sum()
     chosen = [random.choice(len(phrases), KEYPHRASES_NAMED, replace=False, p=weights) for _ in range(count)]
-    return [SEPARATOR.join(phrases[i] for i in np.sort(rows)) for rows in chosen]
+    return [[phrases[i] for i in np.sort(rows)] for rows in chosen]
 
 
 def prompt_texts(messages: Iterable[Sequence[Message]], tokenizer: Any) -> list[str]:

@@ -16,6 +16,10 @@ import numpy as np
 
 from conf_profile import tables
 from conf_profile.config import TrainingConfig
+from conf_profile.source import source_hash
+
+WHOLE = "whole"
+"""The empty file that marks a checkpoint as completely written."""
 
 
 def quiet_imports(use_vllm: bool) -> None:
@@ -40,7 +44,8 @@ def common_arguments(config: TrainingConfig, folder: Path, seed: int, log_folder
         "gradient_checkpointing": config.gradient_checkpointing,
         "save_strategy": "steps",
         "save_steps": config.save_steps,
-        "save_total_limit": 1,
+        # Two: while the newest is being written and an older one deleted, one in between is whole.
+        "save_total_limit": 2,
         "logging_strategy": "steps",
         "report_to": list(config.report_to) or "none",
         "seed": seed,
@@ -53,13 +58,17 @@ def common_arguments(config: TrainingConfig, folder: Path, seed: int, log_folder
 
 
 def checkpoint_folder(workspace: str, step: str, inputs: Sequence[Path], settings: Sequence[str]) -> Path:
-    """Where a step keeps its checkpoints: named by what it was given, so that only the same work continues.
+    """Where a step keeps its checkpoints: named by what it was given and the code that it ran, so that only the
+    same work continues.
 
-    Without a workspace that outlives the step (an empty string) it is a temporary folder.
+    `inputs` are files or folders. Without a workspace that outlives the step (an empty string) it is a temporary
+    folder.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(source_hash().encode())
     for path in inputs:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
     for setting in settings:
         digest.update(hashlib.sha256(setting.encode()).digest())
     root = Path(workspace) if workspace else Path(tempfile.mkdtemp(prefix="conf-profile-"))
@@ -67,9 +76,23 @@ def checkpoint_folder(workspace: str, step: str, inputs: Sequence[Path], setting
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest complete checkpoint of an earlier, killed try; None to start afresh."""
-    complete = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
-    return str(max(complete, key=lambda path: int(path.name.split("-")[1]))) if complete else None
+    """The newest whole checkpoint of an earlier, killed try; None to start afresh."""
+    whole = [path for path in folder.glob("checkpoint-*") if (path / WHOLE).is_file()]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+
+
+def whole_checkpoints() -> Any:
+    """A trainer callback that marks each checkpoint once all of its files are written.
+
+    The trainer's own files do not tell: a kill can cut the last one short, or hit while an old one is deleted.
+    """
+    from transformers import TrainerCallback
+
+    class Mark(TrainerCallback):  # type: ignore[misc]  # transformers is not analysed
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+
+    return Mark()
 
 
 def batch_order(lengths: Sequence[int], batch_size: int, epochs: float, seed: int) -> list[int]:

@@ -1,6 +1,7 @@
 """The student's pure parts, and a real (tiny, untrained) model where torch is needed."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -170,22 +171,30 @@ def test_batches_hold_rows_of_similar_length():
     assert spread < 60 < np.mean([np.ptp(lengths[i : i + 20]) for i in range(0, 2000, 20)])
 
 
-def test_checkpoints_are_named_by_what_the_step_was_given(tmp_path):
+def test_checkpoints_are_named_by_what_the_step_was_given(tmp_path, monkeypatch):
     path = tmp_path / "input"
     path.write_text("a")
     first = training.checkpoint_folder(str(tmp_path), "sft", [path], ["{}"])
     assert training.checkpoint_folder(str(tmp_path), "sft", [path], ["{}"]) == first
     assert training.checkpoint_folder(str(tmp_path), "sft", [path], ['{"x":1}']) != first
+    assert training.checkpoint_folder(str(tmp_path), "sft", [tmp_path], ["{}"]) == first, "a folder is its files"
     path.write_text("b")
+    assert training.checkpoint_folder(str(tmp_path), "sft", [path], ["{}"]) != first
+    path.write_text("a")
+    monkeypatch.setattr(training, "source_hash", lambda: "other code")
     assert training.checkpoint_folder(str(tmp_path), "sft", [path], ["{}"]) != first
 
 
 def test_a_half_written_checkpoint_is_not_used(tmp_path):
-    for step, complete in ((10, True), (20, True), (30, False)):
+    for step, whole in ((10, True), (20, True), (30, False)):
         checkpoint = tmp_path / f"checkpoint-{step}"
         checkpoint.mkdir()
-        if complete:
-            (checkpoint / "trainer_state.json").write_text("{}")
+        # The kill came while the trainer's last file was being written.
+        (checkpoint / "trainer_state.json").write_text("{}" if whole else '{"epo')
+        if whole:
+            training.whole_checkpoints().on_save(
+                SimpleNamespace(output_dir=str(tmp_path)), SimpleNamespace(global_step=step), None
+            )
     assert training.last_checkpoint(tmp_path).endswith("checkpoint-20")
     assert training.last_checkpoint(tmp_path / "none") is None
 
