@@ -29,6 +29,9 @@ _BEGIN = re.compile(r"Executing task '([\w-]+)'")
 _END = re.compile(r"Task '([\w-]+)' finished with status (\w+)$")
 _PROGRESS = re.compile(r"^\s*[a-z]+ (?P<done>\d+)/(?P<total>\d+).*$")
 _ERROR = re.compile(r"^\s*conf_profile\.errors\.\w+: (.*)$")
+# kfp indents a step's own output; its own traceback, which follows, says nothing of the cause.
+_STEPS_TRACEBACK = re.compile(r"^ +Traceback \(most recent call last\):$")
+_STEPS_EXCEPTION = re.compile(r"^ {4}([A-Za-z_][\w.]*(?:: .*)?)$")
 STEPS = 11
 """Tasks that do work: importers and loops are not counted, the shards of a loop count once."""
 _QUIET = ("behaviour", "demographics", "taxonomy", "lexicon", "labels", "ceiling", "importer")
@@ -53,6 +56,8 @@ class _Watch:
     begun: dict[str, float] = field(default_factory=dict)
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=30))
     error: str = ""
+    unexpected: str = ""
+    in_traceback: bool = False
     current: str = ""
     shown: int = -1
 
@@ -117,9 +122,8 @@ def _follow(process: subprocess.Popen[str], log: Path, seconds: Path, console: A
 def _read(line: str, watch: _Watch, bar: Any, task: Any, console: Any) -> None:
     if line:
         watch.last_lines.append(line)
-    if match := _ERROR.match(line):
-        watch.error = match[1]
-    elif match := _BEGIN.search(line):
+    _read_failure(line, watch)
+    if match := _BEGIN.search(line):
         if not match[1].startswith(_QUIET):
             watch.current, watch.shown = match[1], -1
             watch.begun.setdefault(match[1], time.monotonic())
@@ -130,6 +134,16 @@ def _read(line: str, watch: _Watch, bar: Any, task: Any, console: Any) -> None:
         bar.update(task, detail=match[0].strip())
         if not console.is_terminal:
             _print_every_tenth(match, watch, console)
+
+
+def _read_failure(line: str, watch: _Watch) -> None:
+    """Keeps the last exception that a step's own output tells of, and apart from it one of ours."""
+    if match := _ERROR.match(line):
+        watch.error = match[1]
+    elif _STEPS_TRACEBACK.match(line):
+        watch.in_traceback = True
+    elif watch.in_traceback and (match := _STEPS_EXCEPTION.match(line)):
+        watch.unexpected, watch.in_traceback = match[1], False
 
 
 def _end(step: str, succeeded: bool, watch: _Watch, bar: Any, task: Any, console: Any) -> None:
@@ -153,7 +167,7 @@ def _print_every_tenth(match: re.Match[str], watch: _Watch, console: Any) -> Non
 
 
 def _failure(watch: _Watch, folder: Path) -> str:
-    reason = watch.error or "\n".join(watch.last_lines)
+    reason = watch.error or watch.unexpected or "\n".join(watch.last_lines)
     where = f"The whole output is in {folder / 'run.log'}; run again to continue."
     return f"step {watch.current or 'start'!r} failed: {reason}\n{where}"
 

@@ -13,6 +13,8 @@ from conf_profile.prompts import UserFeatures
 from conf_profile.students import examples, folder, model, training
 from conf_profile.taxonomy import Taxonomy
 
+IGNORED = -100
+"""The label of a token that the loss passes over."""
 LOG_KEYS = {"loss": "loss", "entropy": "entropy", "mean_token_accuracy": "token_accuracy"}
 
 
@@ -47,7 +49,7 @@ def run(
     trainer = _trainer(
         model.add_adapter(network, student_config),
         tokenizer,
-        _dataset(sequences, tokenizer, config, rows, seed),
+        _dataset(sequences, tokenizer, config, student_config, rows, seed),
         config,
         student_config,
         checkpoints,
@@ -114,8 +116,9 @@ def _trainer(
         # Hundreds of steps, not hundreds of thousands: 0.999 would remember the first gradients to the end.
         adam_beta2=0.98,
         logging_steps=10,
-        max_length=student_config.max_prompt_tokens + student_config.max_completion_tokens,
-        completion_only_loss=True,
+        # The rows are made here: what has no label is no part of the loss, and nothing is to be cut.
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
         train_sampling_strategy="sequential",
     )
     return SFTTrainer(
@@ -127,14 +130,35 @@ def _trainer(
     )
 
 
-def _dataset(sequences: list[examples.Example], tokenizer: Any, config: SFTConfig, rows: int, seed: int) -> Any:
-    """`rows` of the sequences, in the order in which they are read (see `training.batch_order`)."""
+def _dataset(
+    sequences: list[examples.Example],
+    tokenizer: Any,
+    config: SFTConfig,
+    student_config: StudentConfig,
+    rows: int,
+    seed: int,
+) -> Any:
+    """`rows` token sequences, in the order in which they are read (see `training.batch_order`).
+
+    Prompt and answer are tokenised apart, as they are in generation. A sequence beyond the student's length is
+    left out: cut, it would teach an answer without an end, or to a prompt that nobody sends.
+    """
     from datasets import Dataset
 
-    prompts = examples.prompt_texts([s.messages for s in sequences], tokenizer)
-    pairs = list(zip(prompts, (s.completion + tokenizer.eos_token for s in sequences), strict=True))
-    lengths = [len(ids) for ids in tokenizer(["".join(pair) for pair in pairs], add_special_tokens=False)["input_ids"]]
-    order = training.batch_order(lengths, config.batch_size, rows / len(pairs), seed)
+    prompts = tokenizer(examples.prompt_texts([s.messages for s in sequences], tokenizer), add_special_tokens=False)
+    answers = tokenizer([s.completion + tokenizer.eos_token for s in sequences], add_special_tokens=False)
+    longest = student_config.max_prompt_tokens + student_config.max_completion_tokens
+    pairs = [
+        pair for pair in zip(prompts["input_ids"], answers["input_ids"], strict=True) if sum(map(len, pair)) <= longest
+    ]
+    if not pairs:
+        raise StudentError(
+            f"every prompt is longer than student.max_prompt_tokens ({student_config.max_prompt_tokens})"
+        )
+    order = training.batch_order([sum(map(len, pair)) for pair in pairs], config.batch_size, rows / len(pairs), seed)
     return Dataset.from_dict(
-        {"prompt": [pairs[row][0] for row in order], "completion": [pairs[row][1] for row in order]}
+        {
+            "input_ids": [prompt + answer for prompt, answer in map(pairs.__getitem__, order)],
+            "labels": [[IGNORED] * len(prompt) + answer for prompt, answer in map(pairs.__getitem__, order)],
+        }
     )

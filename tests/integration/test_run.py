@@ -1,98 +1,58 @@
 """The whole pipeline as a user starts it: real Feast, TRL, SeaweedFS and KFP's local runner, at the smallest size.
 
 The student is too small to be any good; what is checked is that every step hands its work to the next one,
-that a killed run continues, that nothing is done twice, and what is left behind.
+that a run killed in any step continues, that nothing is done or paid for twice, and what is left behind.
 """
 
 import json
-import os
-import signal
 import subprocess
 import sys
-from pathlib import Path
+from collections import Counter
 
 import psutil
 import pytest
+from running import ORDER, STEPS, command, environment, executed
 
 from conf_profile import tables
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[2]
-SMALL = [
-    "--users=260",
-    "--set=student.hidden_size=64",
-    "--set=student.vocabulary_size=800",
-    "--set=sft.epochs=14",
-    "--set=sft.batch_size=32",
-    "--set=sft.save_steps=20",
-    "--set=reference.samples=3",
-    "--set=grpo.steps=2",
-    "--set=grpo.prompts_per_step=4",
-    "--set=grpo.rollouts=4",
-    "--set=grpo.save_steps=1",
-    "--set=evaluation.bootstrap=200",
-]
-STEPS = {
-    "build-features", "synthesis", "labelling", "sft", "freeze-reference", "filtering", "grpo", "evaluate", "gate",
-    "promotion", "report",
-}  # fmt: skip
 
 
-def command(folder, *extra):
-    return [sys.executable, "-m", "conf_profile", "run", f"--out={folder}", *SMALL, *extra]
+def test_the_last_start_succeeds(killed_then_finished):
+    folder, status, output = killed_then_finished
+    assert status == 0, output[-2000:] + (folder / "run.log").read_text(encoding="utf-8")[-6000:]
 
 
-def environment():
-    return {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+def test_each_start_repeats_the_killed_step_and_no_other(attempts):
+    folder, logs, _, _ = attempts
+    for before, step in zip((None, *ORDER), ORDER, strict=False):
+        assert logs[step][0] == {step, before} - {None}
+    assert executed(folder) == {"report"}
 
 
-def start(folder, *extra):
-    return subprocess.Popen(
-        command(folder, *extra), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+def test_training_goes_on_from_its_checkpoint(attempts):
+    _, logs, _, _ = attempts
+    after_the_kill = logs["freeze-reference"][1]
+    first_line = next(line for line in after_the_kill.splitlines() if line.strip().startswith("sft "))
+    assert int(first_line.split()[1].split("/")[0]) > 20, "sft started again from its first step"
 
 
-def executed(folder):
-    """Which steps really ran, by kfp's own log: a cached one starts no executor."""
-    log = (folder / "run.log").read_text(encoding="utf-8")
-    return {line.split("`")[1].replace("_", "-") for line in log.splitlines() if "Looking for component `" in line}
-
-
-@pytest.fixture(scope="module")
-def killed_then_finished(tmp_path_factory):
-    """A run that was killed (SIGKILL, with all its children) while sft trained, and then started again."""
-    folder = tmp_path_factory.mktemp("run") / "out"
-    first = start(folder)
-    for line in first.stdout:
-        if "sft " in line and "/" in line and list((folder / "workspace").glob("checkpoints/sft-*/checkpoint-*")):
-            break
-    else:
-        pytest.fail(f"the run ended before sft wrote a checkpoint: {(folder / 'run.log').read_text()[-3000:]}")
-    pipeline = pipeline_process(first.pid)
-    first.kill()
-    first.wait()
-    first.stdout.close()
-    os.killpg(pipeline, signal.SIGKILL)
-    second = start(folder)
-    output, _ = second.communicate(timeout=900)
-    return folder, second.returncode, output
-
-
-def pipeline_process(parent):
-    return next(c.pid for c in psutil.Process(parent).children(recursive=True) if "pipelines.local" in c.cmdline())
-
-
-def test_the_second_start_succeeds(killed_then_finished):
-    _, status, output = killed_then_finished
-    assert status == 0, output[-4000:]
-
-
-def test_it_continues_where_it_was_killed(killed_then_finished):
+def test_no_answer_was_asked_for_twice(killed_then_finished):
     folder, _, _ = killed_then_finished
-    assert executed(folder) == STEPS - {"build-features", "synthesis", "labelling"}
-    log = (folder / "run.log").read_text(encoding="utf-8")
-    first_step = next(line for line in log.splitlines() if line.strip().startswith("sft "))
-    assert int(first_step.split()[1].split("/")[0]) > 20, "sft started again from its first step"
+    lines = [line for path in (folder / "workspace/answers").rglob("*.jsonl") for line in path.read_text().splitlines()]
+    answers = [json.loads(line) for line in lines]
+    times = Counter((a["user_id"], a["sample"], a["prompt"]) for a in answers if "text" in a)
+    assert set(times.values()) == {1}
+
+
+def test_a_promotion_that_was_killed_left_one_version_at_most(killed_then_finished):
+    folder, _, _ = killed_then_finished
+    result = subprocess.run(
+        [sys.executable, "-m", "conf_profile", "models", "list", f"--run={folder}", "--json"],
+        env=environment(), capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    promoted = json.loads((folder / "summary.json").read_text())["gate"]["decision"] == "promote"
+    assert len(json.loads(result.stdout)) == int(promoted)
 
 
 def test_summary(killed_then_finished):

@@ -1,0 +1,25 @@
+"""One small run of the whole pipeline serves every test that looks at what a run leaves behind."""
+
+import pytest
+from running import ORDER, executed, kill_in, start
+
+
+@pytest.fixture(scope="session")
+def attempts(tmp_path_factory):
+    """A run that was killed in the middle of each of its steps in turn, and then finished.
+
+    Gives its folder, the logs of all starts by the step that they were killed in, and the last start's result.
+    """
+    folder, logs = tmp_path_factory.mktemp("run") / "out", {}
+    for step in ORDER:
+        kill_in(step, folder)
+        logs[step] = (executed(folder), (folder / "run.log").read_text(encoding="utf-8"))
+    last = start(folder)
+    output, _ = last.communicate(timeout=900)
+    return folder, logs, last.returncode, output
+
+
+@pytest.fixture(scope="session")
+def killed_then_finished(attempts):
+    folder, _, status, output = attempts
+    return folder, status, output

@@ -1,0 +1,198 @@
+"""Each component alone under KFP's local runner, fed through importers with what a finished run left behind.
+
+A run of the whole pipeline shows that the steps fit together; this shows what one of them needs and gives. The
+outputs are compared with the run's own: a step is a function of its inputs.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+from kfp import dsl, local
+
+from components.evaluation.component import evaluate
+from components.features.component import build_features
+from components.filtering.component import filtering
+from components.gate.component import gate
+from components.grpo.component import grpo
+from components.labelling.component import labelling
+from components.reference.component import freeze_reference
+from components.report.component import report
+from components.sft.component import sft
+from components.synthesis.component import synthesis
+from conf_profile import tables
+
+pytestmark = pytest.mark.slow
+
+
+class Finished:
+    """What a finished run was given, and the artefacts that its steps wrote."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.arguments = json.loads((folder / "workspace" / "arguments.json").read_text())
+
+    def artefact(self, task, name):
+        """The newest: a killed try may have left a part of one."""
+        found = self.folder.glob(f"artefacts/*/{task}/{name}")
+        return max(found, key=lambda path: path.stat().st_mtime)
+
+    @property
+    def candidates(self):
+        shards = range(len(self.arguments["shards"]))
+        return [self.artefact(f"for-loop-1-iteration-{shard}/synthesis", "candidates") for shard in shards]
+
+    def parameters(self, **names):
+        return {parameter: self.arguments[argument] for parameter, argument in names.items()}
+
+
+@pytest.fixture(scope="module")
+def finished(killed_then_finished):
+    return Finished(killed_then_finished[0])
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """Runs one component on files; gives the path of each output by its name."""
+
+    def run(component, files, parameters, candidates=()):
+        @dsl.pipeline(name="alone")
+        def pipeline():
+            given = {name: imported(path) for name, path in files.items()}
+            if candidates:
+                with dsl.ParallelFor(items=[str(path) for path in candidates]) as uri:
+                    shard = dsl.importer(artifact_uri=uri, artifact_class=dsl.Dataset)
+                given["candidates"] = dsl.Collected(shard.output)
+            component(**given, **parameters)
+
+        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "out"))
+        pipeline()
+        (record,) = (tmp_path / "out").rglob("executor_output.json")
+        artifacts = json.loads(record.read_text())["artifacts"]
+        return {name: Path(value["artifacts"][0]["uri"]) for name, value in artifacts.items()}
+
+    def imported(path):
+        kind = dsl.Model if Path(path).is_dir() else dsl.Artifact if "." in Path(path).name else dsl.Dataset
+        return dsl.importer(artifact_uri=str(path), artifact_class=kind).output
+
+    return run
+
+
+def same_table(path, other, schema):
+    return tables.read(path, schema).equals(tables.read(other, schema))
+
+
+def test_features(finished, alone):
+    files = {name: finished.arguments[f"{name}_uri"] for name in ("behaviour", "demographics")}
+    parameters = finished.parameters(data_digest="data_digest", as_of="as_of", config="features_config")
+    outputs = alone(build_features, files, parameters)
+    assert same_table(outputs["features"], finished.artefact("build-features", "features"), tables.FEATURES)
+    assert json.loads(outputs["report"].read_text())["dropped_without_consent"] > 0
+
+
+def test_synthesis(finished, alone, tmp_path):
+    files = {
+        "features": finished.artefact("build-features", "features"),
+        "taxonomy": finished.arguments["taxonomy_uri"],
+        "lexicon": finished.arguments["lexicon_uri"],
+    }
+    parameters = finished.parameters(config="teacher_config", prompt="prompt_config", seed="seed")
+    outputs = alone(synthesis, files, {**parameters, "shard": 1, "answers_folder": str(tmp_path / "answers")})
+    assert same_table(outputs["candidates"], finished.candidates[1], tables.CANDIDATES)
+
+
+def test_labelling(finished, alone):
+    files = {
+        "taxonomy": finished.arguments["taxonomy_uri"],
+        "features": finished.artefact("build-features", "features"),
+    }
+    parameters = finished.parameters(config="labelling_config", samples="samples")
+    outputs = alone(labelling, files, parameters, finished.candidates)
+    expected = finished.artefact("labelling", "pseudo_labels")
+    assert same_table(outputs["pseudo_labels"], expected, tables.PSEUDO_LABELS)
+    assert json.loads(outputs["report"].read_text())["balance"]
+
+
+def test_sft_without_a_workspace(finished, alone):
+    files = {
+        "features": finished.artefact("build-features", "features"),
+        "pseudo_labels": finished.artefact("labelling", "pseudo_labels"),
+        "taxonomy": finished.arguments["taxonomy_uri"],
+    }
+    parameters = finished.parameters(student_config="student_config", prompt="prompt_config", seed="seed")
+    config = json.loads(finished.arguments["sft_config"]) | {"epochs": 0.5, "report_to": []}
+    outputs = alone(sft, files, {**parameters, "config": json.dumps(config), "workspace": ""})
+    assert {"model.safetensors", "profile.json", "calibration.json"} <= {p.name for p in outputs["student"].iterdir()}
+    assert json.loads(outputs["metrics"].read_text())["steps"] > 0
+
+
+def test_reference(finished, alone):
+    files = {
+        "features": finished.artefact("build-features", "features"),
+        "student": finished.artefact("sft", "student"),
+    }
+    outputs = alone(freeze_reference, files, finished.parameters(config="reference_config", dtype="dtype", seed="seed"))
+    assert same_table(outputs["reference"], finished.artefact("freeze-reference", "reference"), tables.REFERENCE)
+
+
+def test_filtering(finished, alone):
+    files = {"reference": finished.artefact("freeze-reference", "reference")}
+    outputs = alone(filtering, files, finished.parameters(config="filtering_config", seed="seed"))
+    assert same_table(outputs["filtered"], finished.artefact("filtering", "filtered"), tables.FILTERED)
+
+
+def test_grpo_of_one_step(finished, alone):
+    files = {
+        "features": finished.artefact("build-features", "features"),
+        "reference": finished.artefact("freeze-reference", "reference"),
+        "filtered": finished.artefact("filtering", "filtered"),
+        "sft_student": finished.artefact("sft", "student"),
+    }
+    config = json.loads(finished.arguments["grpo_config"]) | {"steps": 1, "report_to": []}
+    parameters = finished.parameters(student_config="student_config", seed="seed")
+    outputs = alone(grpo, files, {**parameters, "config": json.dumps(config), "workspace": ""})
+    (line,) = json.loads(outputs["log"].read_text())
+    assert {"reward", "kl", "entropy", "agreement"} <= line.keys()
+    assert (outputs["student"] / "model.safetensors").is_file()
+
+
+def test_evaluation(finished, alone):
+    files = {
+        "features": finished.artefact("build-features", "features"),
+        "taxonomy": finished.arguments["taxonomy_uri"],
+        "sft_student": finished.artefact("sft", "student"),
+        "student": finished.artefact("grpo", "student"),
+        "labels": finished.arguments["labels_uri"],
+        "ceiling": finished.arguments["ceiling_uri"],
+    }
+    parameters = finished.parameters(
+        config="evaluation_config", student_config="student_config", storage="storage_config", seed="seed"
+    )
+    outputs = alone(evaluate, files, {**parameters, "champion_version": "", "labels_digest": ""}, finished.candidates)
+    found = json.loads(outputs["evaluation"].read_text())
+    expected = json.loads(finished.artefact("evaluate", "evaluation").read_text())
+    assert found["arms"].keys() == expected["arms"].keys()
+    assert found["arms"]["teacher_weighted"] == expected["arms"]["teacher_weighted"]
+
+
+def test_gate(finished, alone):
+    files = {"evaluation": finished.artefact("evaluate", "evaluation")}
+    outputs = alone(gate, files, finished.parameters(config="gate_config"))
+    expected = json.loads(finished.artefact("gate", "gate_decision").read_text())
+    assert json.loads(outputs["gate_decision"].read_text()) == expected
+
+
+def test_report(finished, alone):
+    files = {
+        "evaluation": finished.artefact("evaluate", "evaluation"),
+        "gate_decision": finished.artefact("gate", "gate_decision"),
+        "labelling_report": finished.artefact("labelling", "report"),
+        "features_report": finished.artefact("build-features", "report"),
+        "sft_log": finished.artefact("sft", "log"),
+        "grpo_log": finished.artefact("grpo", "log"),
+        "filtering_report": finished.artefact("filtering", "report"),
+        "reference_report": finished.artefact("freeze-reference", "report"),
+        "outcome": finished.artefact("promotion", "outcome"),
+    }
+    outputs = alone(report, files, finished.parameters(config_yaml="config_yaml"))
+    assert outputs["page"].read_text(encoding="utf-8").count("<svg") >= 5

@@ -1,0 +1,55 @@
+"""What a run says when a step fails, read from the output of kfp's local runner."""
+
+from pathlib import Path
+
+import pytest
+
+from conf_profile.pipeline_process import _failure, _read_failure, _Watch
+
+KFP = [
+    "14:52:32.204 - INFO - Task 'sft' finished with status FAILURE",
+    "Traceback (most recent call last):",
+    '  File "pipelines/local.py", line 42, in main',
+    "RuntimeError: Pipeline 'conf-profile-training' finished with status FAILURE. Inner task failed: 'sft'.",
+]
+
+
+def said(tmp_path, *steps_own_output):
+    watch = _Watch(tmp_path / "seconds.json", {}, current="sft")
+    for line in (*steps_own_output, *KFP):
+        watch.last_lines.append(line)
+        _read_failure(line, watch)
+    return _failure(watch, Path("runs/x"))
+
+
+def test_an_error_of_ours_is_told_as_it_is(tmp_path):
+    message = said(
+        tmp_path,
+        "    Traceback (most recent call last):",
+        '      File "components/sft/step.py", line 50, in run',
+        "    conf_profile.errors.StudentError: labels.parquet: no training user has a pseudo-label",
+    )
+    assert message.startswith("step 'sft' failed: labels.parquet: no training user has a pseudo-label\n")
+    assert "runs/x/run.log" in message
+
+
+@pytest.mark.parametrize("exception", ["ValueError: bad checkpoint", "torch.OutOfMemoryError: 2 GiB", "KeyError"])
+def test_another_exception_is_the_steps_own_not_kfps(tmp_path, exception):
+    message = said(
+        tmp_path,
+        "    Traceback (most recent call last):",
+        '      File "a.py", line 1, in a',
+        "        a()",
+        "    FileNotFoundError: first",
+        "    ",
+        "    During handling of the above exception, another exception occurred:",
+        "    ",
+        "    Traceback (most recent call last):",
+        '      File "b.py", line 1, in b',
+        f"    {exception}",
+    )
+    assert message.startswith(f"step 'sft' failed: {exception}\n")
+
+
+def test_a_step_that_died_without_a_word_shows_the_last_lines(tmp_path):
+    assert "Inner task failed: 'sft'" in said(tmp_path, "    sft 10/20 loss 1.2")
