@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.sft.step import epochs
 from conf_profile import tables, taxonomy
-from conf_profile.config import PromptConfig, SFTConfig, StudentConfig
+from conf_profile.config import PromptConfig, StudentConfig
 from conf_profile.data import world
 from conf_profile.errors import StudentError
 from conf_profile.output_format import Answer, ProfileAnswer, parse, render
@@ -148,15 +147,6 @@ def test_an_answer_that_cannot_be_finished_is_not_taught():
     (tags_alone,) = examples.sft_examples([person], given_labels, TAGS, BRIEF, 1, 0, words, 0)
     assert parse(tags_alone.completion, TAGS).rationale == ""
     assert parse(tags_alone.completion, TAGS).answers == parse(whole.completion, TAGS).answers
-
-
-@pytest.mark.parametrize(
-    ("users", "min_steps", "expected"),
-    [(1000, 0, 3.0), (1000, 40, 3.0), (10, 40, 64.0), (1000, 800, 12.8)],
-)
-def test_a_small_data_set_is_repeated_until_it_fills_the_steps(users, min_steps, expected):
-    config = SFTConfig(batch_size=16, gradient_accumulation=1, rationales_per_user=1, min_steps=min_steps)
-    assert epochs(users, config) == expected
 
 
 def test_users_without_a_pseudo_label_give_no_sequence():
