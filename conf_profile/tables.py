@@ -6,6 +6,7 @@ half a table and a full disk leaves the old one in place.
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -201,6 +202,19 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path, advice: str) -> dict[str, Any]:
+    """The object in a JSON file that a step wrote; DataError says what is wrong and gives the advice."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; {advice}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON: {error}; {advice}") from error
+    if not isinstance(data, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(data).__name__}; {advice}")
+    return data
 
 
 def check(data: pa.Table, table: TableSchema, source: str) -> pa.Table:

@@ -16,7 +16,7 @@ from conf_profile.gate import Candidate, Decision, Opponent, SliceDifference, de
 
 def run(evaluation: Path, gate: Path, config: GateConfig) -> dict[str, Any]:
     """Reads evaluation.json, decides, writes gate.json and returns its content."""
-    result = judge(_read(evaluation), config, str(evaluation)).to_dict()
+    result = judge(tables.read_json(evaluation, "run the evaluation step again"), config, str(evaluation)).to_dict()
     tables.write_text(gate, json.dumps(result, indent=2))
     return result
 
@@ -37,18 +37,6 @@ def judge(evaluation: Mapping[str, Any], config: GateConfig, source: str = "eval
         )
     except (KeyError, TypeError) as error:
         raise DataError(f"{source}: {error} is missing; run the evaluation step again") from error
-
-
-def _read(evaluation: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(evaluation.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{evaluation}: cannot be read: {error.strerror}; run the evaluation step") from error
-    except ValueError as error:
-        raise DataError(f"{evaluation}: not valid JSON: {error}; run the evaluation step again") from error
-    if not isinstance(data, dict):
-        raise DataError(f"{evaluation}: expected a JSON object, found {type(data).__name__}")
-    return data
 
 
 def _candidate(evaluation: Mapping[str, Any], name: str) -> Candidate:

@@ -16,6 +16,7 @@ from conf_profile.config import StorageConfig
 from conf_profile.errors import ConfigError, DataError
 from conf_profile.registry import ANY_CHAMPION, Champion, Registry, Version
 
+_ADVICE = "run the step that writes it again"
 _METRICS = ("precision", "recall", "f1", "f1_ci")
 # Not data, features, teacher or storage: their addresses may hold a password, and a manifest is widely read.
 _RECORDED = ("preset", "seed", "prompt", "labelling", "student", "sft", "reference", "filtering", "grpo")
@@ -38,9 +39,9 @@ def run(
     champion is another one by now. Outcome: {"promoted": false, "reasons"} or {"promoted": true, "version",
     "uri", "files", "bytes"}.
     """
-    decision = _read(gate)
+    decision = tables.read_json(gate, _ADVICE)
     if decision.get("decision") == "promote":
-        facts = _facts(config.model, _read(evaluation), decision, reference_hash, run_config_json)
+        facts = _facts(config.model, tables.read_json(evaluation, _ADVICE), decision, reference_hash, run_config_json)
         result = _promote(model, facts, registry.connect(config), expected_champion)
     elif decision.get("decision") == "reject":
         result = {"promoted": False, "reasons": list(decision.get("reasons", ()))}
@@ -125,18 +126,6 @@ def _outcome(target: Registry, version: Version) -> dict[str, Any]:
         "files": len(version.files),
         "bytes": version.bytes,
     }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; run the step that writes it again") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}; run the step that writes it again") from error
-    if not isinstance(data, dict):
-        raise DataError(f"{path}: expected a JSON object, found {type(data).__name__}")
-    return data
 
 
 def _json(data: Any) -> bytes:
