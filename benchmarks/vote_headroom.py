@@ -52,16 +52,19 @@ def accuracies(parsed: Parsed, truth: dict[str, np.ndarray], taxonomy: Taxonomy)
     return {"single": float(np.mean(single)), "vote": float(np.mean(voted)), "well_formed": float(well_formed)}
 
 
-def named_truly(parsed: Parsed, people: list[UserFeatures]) -> float:
-    """The share of the keyphrases named in rationales that stand in the user's own lists."""
-    hits = [
-        phrase in {quote(own) for own in (*person.watch, *person.search, *person.submit)}
-        for person, row in zip(people, parsed, strict=True)
-        for answer in row
-        if answer is not None
-        for phrase in split_keyphrases(answer.rationale)
-    ]
-    return float(np.mean(hits))
+def named_truly(parsed: Parsed, people: list[UserFeatures]) -> dict[str, float]:
+    """The share of the keyphrases named in rationales that stand in the user's own lists: whole, and by first word.
+
+    The second leaves out what hangs on a keyphrase ('near me', 'for beginners'), which says nothing of a user.
+    """
+    whole, first_word = [], []
+    for person, row in zip(people, parsed, strict=True):
+        own = {quote(phrase) for phrase in (*person.watch, *person.search, *person.submit)}
+        beginnings = {phrase.split(" ")[0] for phrase in own}
+        named = [phrase for answer in row if answer for phrase in split_keyphrases(answer.rationale)]
+        whole += [phrase in own for phrase in named]
+        first_word += [phrase.split(" ")[0] in beginnings for phrase in named]
+    return {"named_truly": float(np.mean(whole)), "named_truly_by_first_word": float(np.mean(first_word))}
 
 
 def main() -> None:
@@ -87,7 +90,7 @@ def main() -> None:
             for name in tags.names
         }
         greedy = sample(student, people, 0.0, 1)
-        row = {"arm": arm, "temperature": 0.0, "named_truly": named_truly(greedy, people)}
+        row = {"arm": arm, "temperature": 0.0, **named_truly(greedy, people)}
         print(json.dumps(row | accuracies(greedy, truth, tags)), flush=True)
         for temperature in (1.0, 0.7, 0.5):
             drawn = sample(student, people, temperature, given.samples)

@@ -22,7 +22,10 @@ PAD, END, UNKNOWN_PIECE, ANSWER = "<pad>", "<end>", "<unk>", "<answer>"
 MAX_PIECE_CHARACTERS = 48
 MINIMUM_SAVING = 100
 """Tokens that a piece must save over all prompts: a rarer one is hardly trained, and each one slows sampling."""
-FIELDS = ("watch", "search", "submit", "age", "gender", "signature", "region")
+MINIMUM_FORM_ANSWERS = 5
+"""People who must have given an answer at sign-up (an age, a region) for it to be one piece."""
+LISTS = ("watch", "search", "submit")
+FIELDS = (*LISTS, "age", "gender", "signature", "region")
 """The names that begin a line of the prompt (see `prompts.render_user`)."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['content'] }}"
@@ -71,6 +74,7 @@ def _pieces(prompts: Iterable[str], count: int) -> list[tuple[str, float]]:
     that a single longer run nearly always continues (`extended`) saves nothing of its own.
     """
     runs, characters, extended = Counter[str](), Counter[str](), Counter[str]()
+    prompts = list(prompts)
     times = Counter(_keyphrases(prompts))
     for phrase, count_of_phrase in times.items():
         characters.update(phrase)
@@ -82,9 +86,16 @@ def _pieces(prompts: Iterable[str], count: int) -> list[tuple[str, float]]:
     saved = {run: _saving(run, runs) * (runs[run] - extended[run]) for run in runs}
     worth = sorted((run for run in runs if saved[run] >= MINIMUM_SAVING), key=lambda run: (-saved[run], run))
     chosen = worth[: max(0, count - len(characters))]
-    counts = dict.fromkeys(sorted(characters), 1) | {run: runs[run] for run in chosen}
+    counts = dict.fromkeys(sorted(characters), 1) | _form_answers(prompts) | {run: runs[run] for run in chosen}
     total = math.log(sum(counts.values()))
     return [(piece, math.log(times) - total) for piece, times in counts.items()]
+
+
+def _form_answers(prompts: Iterable[str]) -> dict[str, int]:
+    """What people gave at sign-up, each answer whole: an age spelled in digits would have to be put together."""
+    lines = (line.partition(": ") for prompt in prompts for line in prompt.splitlines())
+    times = Counter(value for name, _, value in lines if name in FIELDS and name not in LISTS)
+    return {value: count for value, count in times.items() if count >= MINIMUM_FORM_ANSWERS and _short_enough([value])}
 
 
 def _saving(run: str, runs: Counter[str]) -> int:

@@ -58,6 +58,13 @@ def test_frequent_keyphrases_and_the_grammar_are_single_tokens(student):
     assert pieces.tokenize("<age>25-34<level>4</level></age>") == ["<age>25-34", "<level>4</level></age>"]
 
 
+def test_an_answer_at_sign_up_is_one_token():
+    prompts = [f"watch: weather tomorrow\nage: {age}" for age in (27, 27, 27, 27, 27, 31)]
+    pieces = tokenizer.train_tokenizer(prompts, TAGS, 400)
+    assert pieces.tokenize(prompts[0])[-1] == "27"
+    assert pieces.tokenize(prompts[-1])[-2:] == ["3", "1"], "too rare"
+
+
 def test_the_tokenizer_reads_text_it_never_saw(student):
     _, pieces = student
     text = "watch: Quantum chess; zebra crossings\nsignature: hi!"
