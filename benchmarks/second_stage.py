@@ -2,10 +2,11 @@
 
     python -m benchmarks.second_stage [--run FOLDER] [--samples 60] --variant learning_rate=1e-4,temperature=1.0 ...
 
-Starts from a finished run of the generated world. The measure is agreement with the teacher's vote over many fresh
-samples, on validation and test users, whom no student was trained on: it asks how well a student has learned what
-the teacher would say if it were asked for ever. True labels are not read, so settings may be chosen by it. Prints one
-JSON line for the teacher's own vote, one for the SFT student, and one for each variant, trained anew.
+Starts from a finished run of the generated world. Two measures, on validation and test users, whom no student was
+trained on: agreement with the teacher's vote over many fresh samples (what the teacher would say if it were asked for
+ever), and the entropy of the tags given, summed over the attributes, in nats. True labels are not read. Agreement
+alone misleads: a student that drifts towards the frequent tags agrees more often, while its tags' entropy falls.
+Prints one JSON line for the teacher's own vote, one for the SFT student, and one for each variant, trained anew.
 """
 
 from __future__ import annotations
@@ -95,6 +96,12 @@ def agreement(given: np.ndarray, wanted: np.ndarray) -> float:
     return float(100 * np.mean([(row == want)[want >= 0].mean() for row, want in zip(given, wanted, strict=True)]))
 
 
+def tag_entropy(given: np.ndarray) -> float:
+    """The entropy of the tags given over all users, summed over the attributes, in nats."""
+    shares = [np.unique(row[row >= 0], return_counts=True)[1] / max(1, (row >= 0).sum()) for row in given]
+    return float(sum(-(share * np.log(share)).sum() for share in shares))
+
+
 def greedy(student: Student, people: list[UserFeatures]) -> tuple[np.ndarray, float]:
     """[attributes, users] greedy tags, and the share of well-formed answers in percent."""
     answers = student.answer(people, batch_size=256)
@@ -106,7 +113,12 @@ def greedy(student: Student, people: list[UserFeatures]) -> tuple[np.ndarray, fl
 def measure(name: str, student: Student, setting: Setting, wanted: np.ndarray, **more: Any) -> None:
     """Prints one line about a student."""
     given, well_formed = greedy(student, setting.held_out)
-    line = {"arm": name, "agreement": round(agreement(given, wanted), 2), "well_formed": round(well_formed, 1)}
+    say(name, given, wanted, well_formed=round(well_formed, 1), **more)
+
+
+def say(name: str, given: np.ndarray, wanted: np.ndarray, **more: Any) -> None:
+    """One JSON line."""
+    line = {"arm": name, "agreement": round(agreement(given, wanted), 2), "tag_entropy": round(tag_entropy(given), 2)}
     print(json.dumps(line | more), flush=True)
 
 
@@ -157,8 +169,8 @@ def main() -> None:
     sft = folder.load(setting.student, "float32")
     numbers = range(FIRST_FRESH_SAMPLE, FIRST_FRESH_SAMPLE + given.samples)
     wanted = teachers_vote(setting, sft.taxonomy, numbers)
-    asked = teachers_vote(setting, sft.taxonomy, range(setting.arguments["samples"]))
-    print(json.dumps({"arm": "teacher_weighted", "agreement": round(agreement(asked, wanted), 2)}), flush=True)
+    say("teacher, fresh samples", wanted, wanted)
+    say("teacher_weighted", teachers_vote(setting, sft.taxonomy, range(setting.arguments["samples"])), wanted)
     measure("sft", sft, setting, wanted)
     for text in given.variants:
         start = time.monotonic()
