@@ -18,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from conf_profile.errors import ConfigError
 
+Vote = Literal["weighted", "majority", "majority_blind", "log_odds", "em"]
+"""The paper's vote is `weighted`; see `voting` and `learned_votes`."""
+
 
 class Section(BaseModel):
     """Base of all sections: unknown keys are errors, values do not change after the check."""
@@ -96,7 +99,7 @@ class TeacherConfig(Section):
 class LabellingConfig(Section):
     """From the teacher's candidates to pseudo-labels."""
 
-    vote: Literal["weighted", "majority"] = "weighted"
+    vote: Vote = "weighted"
 
 
 class StudentConfig(Section):

@@ -33,6 +33,8 @@ ARM_TITLES: Mapping[str, str] = {
     "teacher_single": "Teacher, one sample",
     "teacher_majority": "Teacher, majority vote",
     "teacher_weighted": "Teacher, weighted vote",
+    "teacher_log_odds": "Teacher, vote by log-odds",
+    "teacher_em": "Teacher, vote by EM",
     "sft": "Student after SFT",
     "sft_grpo": "Student after SFT + GRPO",
     "champion": "Champion until now",

@@ -25,7 +25,7 @@ from components.evaluation.cells import (
     regions,
     self_reported,
 )
-from conf_profile import bootstrap, calibration_error, hierarchy, metrics, slices, tables
+from conf_profile import bootstrap, calibration_error, hierarchy, metrics, slices, tables, voting
 from conf_profile import taxonomy as taxonomies
 from conf_profile.config import EvaluationConfig
 from conf_profile.errors import DataError
@@ -33,7 +33,7 @@ from conf_profile.metrics import BoolArray, Cells, FloatArray, Scores, Threshold
 
 MAJORITY_TAG = "majority_tag"
 CEILING = "ceiling"
-DERIVED_ARMS = ("teacher_single", "teacher_majority", "teacher_weighted", CEILING, MAJORITY_TAG)
+DERIVED_ARMS = (teacher.SINGLE, *map(teacher.arm_of, voting.VOTES), CEILING, MAJORITY_TAG)
 SLICED_ARMS = ("sft", "sft_grpo", "champion")
 PAIRS = (
     ("sft", "teacher_single"),
@@ -43,6 +43,8 @@ PAIRS = (
     ("sft_grpo", "teacher_single"),
     ("sft_grpo", "champion"),
     ("teacher_weighted", "teacher_majority"),
+    ("teacher_log_odds", "teacher_weighted"),
+    ("teacher_em", "teacher_weighted"),
 )
 
 

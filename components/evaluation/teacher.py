@@ -1,7 +1,8 @@
-"""The teacher's arms, from the candidates that it sampled: one sample, majority vote, weighted vote.
+"""The teacher's arms, from the candidates that it sampled: one sample, and every vote over all samples.
 
 Confidence is each arm's own: the single sample keeps its verbal level as it was said, the votes get levels by
-the balanced partition of their scores (fitted on these very scores; no label is needed for it).
+the balanced partition of their scores (fitted on these very scores; no label is needed for it). A vote that
+learns is fitted on everybody whom the teacher was asked about, as labelling does.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.evaluation.cells import Population, answers, integers, of_users, positions, require_all_users
+from components.evaluation.cells import Population, answers, integers, positions, require_all_users
 from conf_profile import confidence, tables, voting
 from conf_profile.metrics import NONE, Cells, FloatArray, IntArray
 from conf_profile.output_format import LEVELS
+from conf_profile.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True)
@@ -28,53 +30,57 @@ class Samples:
     levels: IntArray
 
 
-def arms(candidates: Sequence[Path], people: Population) -> dict[str, Cells]:
-    """teacher_single, teacher_majority and teacher_weighted; none where the teacher was never asked.
+SINGLE = "teacher_single"
+REPORTED = ("majority", "weighted", "log_odds", "em")
+
+
+def arm_of(method: str) -> str:
+    """The name of a vote's arm."""
+    return f"teacher_{method}"
+
+
+def arms(candidates: Sequence[Path], people: Population, methods: Sequence[str] = REPORTED) -> dict[str, Cells]:
+    """teacher_single and an arm for each vote; none where the teacher was asked about none of these people.
 
     DataError when it was asked about some of the users only.
     """
-    rows = _read(candidates, people)
-    if not len(rows):
+    samples, asked = _samples(candidates, people.taxonomy)
+    rows = integers(pc.index_in(people.user_ids, asked), NONE)
+    if (rows == NONE).all():
         return {}
-    samples = _samples(rows, people)
-    return {
-        "teacher_single": _single(samples, people),
-        "teacher_majority": _voted(samples, people, "majority"),
-        "teacher_weighted": _voted(samples, people, "weighted"),
-    }
+    require_all_users(np.flatnonzero(rows != NONE), people, "candidates (teacher's arms)")
+    single = answers(samples.tags[rows, :, 0], samples.levels[rows, :, 0], _stated(samples)[rows], people.truth)
+    return {SINGLE: single} | {arm_of(method): _voted(samples, rows, people, method) for method in methods}
 
 
-def _read(candidates: Sequence[Path], people: Population) -> pa.Table:
+def _samples(candidates: Sequence[Path], taxonomy: Taxonomy) -> tuple[Samples, pa.Array]:
+    """The samples of everybody who was asked, and their ids."""
     columns = ["user_id", "sample", "attribute", "tag", "level"]
-    parts = [of_users(tables.read(path, tables.CANDIDATES), people.user_ids).select(columns) for path in candidates]
-    return pa.concat_tables(parts) if parts else tables.CANDIDATES.schema.empty_table()
-
-
-def _samples(rows: pa.Table, people: Population) -> Samples:
-    at = positions(rows, people.user_ids, people.taxonomy, "candidates")
-    require_all_users(at.user, people, "candidates (teacher's arms)")
+    parts = [tables.read(path, tables.CANDIDATES).select(columns) for path in candidates]
+    rows = pa.concat_tables(parts) if parts else tables.CANDIDATES.schema.empty_table().select(columns)
+    asked = pc.unique(rows["user_id"]).cast(pa.string())
+    at = positions(rows, asked, taxonomy, "candidates")
     sample = integers(rows["sample"])
-    shape = (*people.truth.shape, int(pc.max(rows["sample"]).as_py()) + 1)
+    shape = (len(asked), len(taxonomy.names), int(sample.max(initial=-1)) + 1)
     tags, levels = np.full(shape, NONE), np.zeros(shape, dtype=np.int64)
     tags[at.user, at.attribute, sample] = at.tag
     levels[at.user, at.attribute, sample] = integers(rows["level"])
-    return Samples(tags, levels)
+    return Samples(tags, levels), asked
 
 
-def _single(samples: Samples, people: Population) -> Cells:
-    level = samples.levels[:, :, 0]
-    return answers(samples.tags[:, :, 0], level, level / max(LEVELS), people.truth)
+def _stated(samples: Samples) -> FloatArray:
+    return samples.levels[:, :, 0] / max(LEVELS)
 
 
-def _voted(samples: Samples, people: Population, method: str) -> Cells:
+def _voted(samples: Samples, rows: IntArray, people: Population, method: str) -> Cells:
     shape = people.truth.shape
     tag, level, score = np.full(shape, NONE), np.zeros(shape, dtype=np.int64), np.full(shape, np.nan)
     for column, attribute in enumerate(people.taxonomy.attributes):
         tags, levels = samples.tags[:, column], samples.levels[:, column]
-        outcome = voting.vote(tags, levels, len(attribute.tags), method)
+        outcome = voting.fit(tags, levels, len(attribute.tags), method).elect(tags[rows], levels[rows])
         tag[:, column] = outcome.tag
-        # A majority's own confidence is its share of the votes; a weighted vote's is its support.
-        score[:, column] = outcome.share if method == "majority" else outcome.score
+        # A majority's own confidence is its share of the votes; the others say how sure they are.
+        score[:, column] = outcome.share if method.startswith("majority") else outcome.score
         level[:, column] = _balanced_levels(score[:, column], tag[:, column])
     return answers(tag, level, score, people.truth)
 

@@ -2,7 +2,8 @@
 
 Two passes in bounded memory. The first streams the candidates in blocks of whole users, votes, and spills the
 winners to a scratch file beside the output; the second gives them their calibrated level. In between, the
-calibration is fitted on the users of the training split. What grows with the number of users is their ids
+calibration is fitted on the users of the training split. A vote that learns (`learned_votes`) is fitted before
+both, on the first users of the stream. What grows with the number of users is their ids
 (to see that nobody appears twice) and two bytes for each attribute.
 
 It reads no true label, and it asks no teacher.
@@ -34,6 +35,10 @@ from conf_profile.taxonomy import load as load_taxonomy
 
 KIND = "teacher-vote"
 TRAIN = "train"
+FIT_USERS = 20_000
+"""Users that a learned vote is fitted on: its tables have some hundred entries an attribute."""
+SCORE_STEPS = 50_000
+"""Scores are counted in steps of 1 / 50,000 (two bytes): finer than any vote over up to 100 samples tells apart."""
 
 _SPILL = pa.schema(
     [
@@ -93,7 +98,8 @@ def run(
     """
     questions = load_taxonomy(taxonomy)
     with _spill_beside(pseudo_labels) as spill:
-        totals = _vote_all(candidates, questions, samples, config.vote, spill, block_rows)
+        voters = _voters(candidates, questions, samples, config.vote, block_rows)
+        totals = _vote_all(candidates, questions, samples, voters, spill, block_rows)
         _check_users(totals)
         fitted = _fit(totals, features, questions)
         levels = _write_labels(spill, pseudo_labels, fitted, questions)
@@ -117,16 +123,48 @@ def _spill_beside(final: Path) -> Iterator[Path]:
         spill.unlink(missing_ok=True)
 
 
+def _voters(
+    candidates: Sequence[Path], taxonomy: Taxonomy, samples: int, method: str, block_rows: int
+) -> list[voting.Voter]:
+    """One fitted vote for each attribute; a counting vote needs no users for it."""
+    shape = (len(taxonomy.names), 0, samples)
+    tags, levels = [np.empty(shape, np.int16)], [np.empty(shape, np.int8)]
+    if method in voting.LEARNED:
+        for block in _first_blocks(candidates, taxonomy, samples, block_rows):
+            tags.append(block.tags)
+            levels.append(block.levels)
+    every_tag, every_level = np.concatenate(tags, axis=1), np.concatenate(levels, axis=1)
+    return [
+        voting.fit(every_tag[position, :FIT_USERS], every_level[position, :FIT_USERS], len(attribute.tags), method)
+        for position, attribute in enumerate(taxonomy.attributes)
+    ]
+
+
+def _first_blocks(candidates: Sequence[Path], taxonomy: Taxonomy, samples: int, block_rows: int) -> Iterator[Block]:
+    """Blocks until they hold FIT_USERS users."""
+    users = 0
+    for path in candidates:
+        for block in blocks(path, taxonomy, samples, block_rows):
+            yield block
+            users += len(block.users)
+            if users >= FIT_USERS:
+                return
+
+
 def _vote_all(
-    candidates: Sequence[Path], taxonomy: Taxonomy, samples: int, method: str, spill: Path, block_rows: int
+    candidates: Sequence[Path],
+    taxonomy: Taxonomy,
+    samples: int,
+    voters: Sequence[voting.Voter],
+    spill: Path,
+    block_rows: int,
 ) -> _Totals:
     totals = _Totals(len(taxonomy.names), samples)
     with pq.ParquetWriter(spill, _SPILL, compression="none") as out:
         for path in candidates:
             for block in blocks(path, taxonomy, samples, block_rows):
                 votes = [
-                    voting.vote(block.tags[position], block.levels[position], len(attribute.tags), method)
-                    for position, attribute in enumerate(taxonomy.attributes)
+                    voter.elect(block.tags[position], block.levels[position]) for position, voter in enumerate(voters)
                 ]
                 _count(totals, block, votes, taxonomy)
                 out.write_table(_winners(block, votes))
@@ -141,13 +179,18 @@ def _count(totals: _Totals, block: Block, votes: Sequence[voting.Vote], taxonomy
     totals.malformed += block.malformed
     totals.users.append(block.users)
     totals.places.append((block.path, block.first_rows))
-    most = voting.MAX_LEVEL * totals.samples
-    totals.support.append(np.stack([np.rint(vote.score * most).astype(np.uint16) for vote in votes]))
+    totals.support.append(np.stack([_steps(vote) for vote in votes]))
     for position, attribute in enumerate(taxonomy.attributes):
         stated = np.bincount(block.levels[position].ravel(), minlength=confidence.LEVEL_COUNT + 1)
         totals.raw_levels[position] += stated[1:]
         totals.disagreement[position] += np.nansum(voting.disagreement(block.tags[position], len(attribute.tags)))
         totals.answered[position] += np.count_nonzero(votes[position].tag != voting.NO_ANSWER)
+
+
+def _steps(vote: voting.Vote) -> npt.NDArray[np.uint16]:
+    """Scores in steps, [users]; 0 where nobody answered, and there alone."""
+    answered = vote.tag != voting.NO_ANSWER
+    return np.where(answered, np.maximum(np.rint(vote.score * SCORE_STEPS), 1), 0).astype(np.uint16)
 
 
 def _winners(block: Block, votes: Sequence[voting.Vote]) -> pa.Table:
@@ -208,12 +251,11 @@ def _fit(totals: _Totals, features: Path | None, taxonomy: Taxonomy) -> confiden
     support = np.concatenate(totals.support, axis=1)
     if features is not None:
         support = support[:, _in_training(pa.chunked_array(totals.users), features)]
-    most = voting.MAX_LEVEL * totals.samples
     histograms = {}
     for name, of_attribute in zip(taxonomy.names, support, strict=True):
         counts = np.bincount(of_attribute, minlength=1)
-        # Support 0 means that nobody answered: such a user gets no label and takes no part.
-        histograms[name] = {value / float(most): int(counts[value]) for value in np.flatnonzero(counts) if value}
+        # 0 means that nobody answered: such a user gets no label and takes no part.
+        histograms[name] = {value / SCORE_STEPS: int(counts[value]) for value in np.flatnonzero(counts) if value}
     return confidence.fit_histograms(histograms, KIND)
 
 

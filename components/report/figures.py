@@ -17,6 +17,8 @@ COLOURS = {
     "teacher_single": "teacher1",
     "teacher_majority": "teacher2",
     "teacher_weighted": "teacher3",
+    "teacher_log_odds": "teacher3",
+    "teacher_em": "teacher3",
     "sft": "sft",
     "sft_grpo": "grpo",
     "champion": "champion",

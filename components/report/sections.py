@@ -208,6 +208,8 @@ _SPOKEN = {
     "teacher_single": "one sample of the teacher",
     "teacher_majority": "the teacher's majority vote",
     "teacher_weighted": "the teacher's weighted vote",
+    "teacher_log_odds": "the teacher's vote by log-odds",
+    "teacher_em": "the teacher's vote by EM",
     "sft": "the student after SFT",
     "sft_grpo": "the student after SFT and GRPO",
     "champion": "the champion until now",

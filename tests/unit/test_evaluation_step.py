@@ -33,6 +33,7 @@ def test_a_full_evaluation(world: World) -> None:
     assert result["candidate"] == "sft_grpo"
     assert list(result["arms"]) == [
         "majority_tag", "base", "teacher_single", "teacher_majority", "teacher_weighted",
+        "teacher_log_odds", "teacher_em",
         "sft", "sft_grpo", "champion", "ceiling",
     ]  # fmt: skip
     f1 = {name: arm["f1"] for name, arm in result["arms"].items()}
@@ -42,6 +43,7 @@ def test_a_full_evaluation(world: World) -> None:
     assert [(pair["better"], pair["worse"]) for pair in result["paired"]] == [
         ("sft", "teacher_single"), ("sft", "base"), ("sft_grpo", "sft"), ("sft_grpo", "base"),
         ("sft_grpo", "teacher_single"), ("sft_grpo", "champion"), ("teacher_weighted", "teacher_majority"),
+        ("teacher_log_odds", "teacher_weighted"), ("teacher_em", "teacher_weighted"),
     ]  # fmt: skip
     gain = next(pair for pair in result["paired"] if pair["worse"] == "champion")
     assert gain["low"] <= gain["difference"] == pytest.approx(f1["sft_grpo"] - f1["champion"])

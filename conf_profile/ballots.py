@@ -1,0 +1,91 @@
+"""The sampled answers of one attribute as arrays, counted: what every vote starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from conf_profile.errors import DataError
+
+NO_ANSWER = -1
+"""The tag of a sample that is malformed or says unknown, and of a user for whom no sample answered."""
+MAX_LEVEL = 5
+
+Integers = npt.NDArray[np.integer[Any]]
+Numbers = npt.NDArray[np.number[Any]]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ballots:
+    """The answers of one attribute: `tags` and `levels` are [users, samples].
+
+    A tag is an index into the attribute's tags (NO_ANSWER: none), a level the verbal confidence 1-5 (0 where
+    there is none; ignored beside NO_ANSWER). Raises DataError for arrays that do not fit together.
+    """
+
+    tags: Integers
+    levels: Integers
+    tag_count: int
+
+    def __post_init__(self) -> None:
+        tags, levels = self.tags, self.levels
+        if tags.ndim != 2 or tags.shape != levels.shape:
+            raise DataError(f"a vote needs tags and levels [users, samples]; got {tags.shape} and {levels.shape}")
+        if tags.size and not (tags.min() >= NO_ANSWER and tags.max() < self.tag_count):
+            raise DataError(f"a vote over {self.tag_count} tags got tag numbers from {tags.min()} to {tags.max()}")
+        if levels.size and not (levels.min() >= 0 and levels.max() <= MAX_LEVEL):
+            raise DataError(f"levels are 1 to 5 (0: none); got {levels.min()} to {levels.max()}")
+
+    @property
+    def samples(self) -> int:
+        """M: how many answers were asked for, whether they came or not."""
+        return int(self.tags.shape[1])
+
+    @cached_property
+    def votes(self) -> Numbers:
+        """How many samples named each tag, [users, tags]."""
+        return tally(self.tags, None, self.tag_count)
+
+    @cached_property
+    def confidence(self) -> Numbers:
+        """The summed verbal confidence of each tag, [users, tags]."""
+        return tally(self.tags, self.levels, self.tag_count)
+
+    @cached_property
+    def cells(self) -> Numbers:
+        """How many samples named each tag at each level, [users, tags * 5]; a missing level counts as 1."""
+        cell = self.tags.astype(np.int64) * MAX_LEVEL + np.maximum(self.levels, 1) - 1
+        return tally(np.where(self.tags == NO_ANSWER, NO_ANSWER, cell), None, self.tag_count * MAX_LEVEL)
+
+
+def tally(tags: Integers, weights: Numbers | None, tag_count: int) -> Numbers:
+    """Sums the weights of the samples that name each tag: [users, samples] -> [users, tags].
+
+    Samples without an answer count for no tag. Without weights each sample counts 1, and sums are integers.
+    """
+    users, width = len(tags), tag_count + 1
+    # Column 0 collects the samples without an answer: cheaper than leaving them out first.
+    cells = np.arange(1, users * width + 1, width, dtype=np.int64)[:, None] + tags
+    flat = None if weights is None else weights.ravel()
+    sums: Numbers = np.bincount(cells.ravel(), flat, minlength=users * width)
+    return sums.reshape(users, width)[:, 1:]
+
+
+def disagreement(tags: Integers, tag_count: int) -> Floats:
+    """Entropy of each user's votes over log(tag_count), [users]: 0 unanimous, 1 spread evenly over all tags.
+
+    NaN where nobody answered.
+    """
+    votes = tally(tags, None, tag_count).astype(np.int64, copy=False)
+    answered = votes.sum(axis=1)
+    counts = np.arange(tags.shape[1] + 1)
+    # A table of n log n: counts are small integers, and a million logarithms are not free.
+    surprise = (counts * np.log(np.maximum(counts, 1)))[votes].sum(axis=1)
+    safe = np.maximum(answered, 1)
+    entropy = np.maximum(np.log(safe) - surprise / safe, 0.0) / np.log(max(tag_count, 2))
+    return np.where(answered > 0, entropy, np.nan)
