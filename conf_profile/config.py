@@ -134,13 +134,27 @@ class TrainingConfig(Section):
     report_to: tuple[Literal["tensorboard", "mlflow"], ...] = ("tensorboard",)
 
 
-class SFTConfig(TrainingConfig):
-    """Supervised fine-tuning on the teacher's voted and calibrated answers."""
+class SupervisedConfig(TrainingConfig):
+    """What both kinds of supervised training share."""
 
     batch_size: int = Field(64, ge=1)
+
+
+class SFTConfig(SupervisedConfig):
+    """Supervised fine-tuning on the teacher's voted and calibrated answers."""
+
     epochs: float = Field(3.0, gt=0)
     min_steps: int = Field(0, ge=0, description="optimiser steps at least: a small data set gets more epochs")
+    max_users: int | None = Field(None, ge=1, description="train on the first so many users; null: on all of them")
     rationales_per_user: int = Field(4, ge=1, description="sequences of each user in one epoch, a rationale each")
+
+
+class RejectionConfig(SupervisedConfig):
+    """Rejection-sampling fine-tuning on the student's own vote, between SFT and the frozen reference."""
+
+    rounds: int = Field(0, ge=0, description="0 leaves the SFT student as it is; users and sampling as in reference")
+    kept_per_user: int = Field(4, ge=1, description="of each user's samples, those that agree best with their vote")
+    learning_rate: float = Field(1e-3, gt=0)
 
 
 class ReferenceConfig(Section):
@@ -148,6 +162,7 @@ class ReferenceConfig(Section):
 
     samples: int = Field(10, ge=1)
     temperature: float = Field(1.0, gt=0)
+    vote: Vote = "weighted"
     max_users: int | None = Field(
         None, ge=1, description="second-stage users come first, training users fill up; null: all of both"
     )
@@ -160,6 +175,9 @@ class FilteringConfig(Section):
 
     shape: Literal["original", "m", "lambda"] = "m"
     keep: float = Field(0.8, gt=0.0, le=1.0, description="share of the users that is kept by a shaped filter")
+    strata: Literal["none", "rarest_tag"] = Field(
+        "none", description="rarest_tag: shape and share hold within the users of each rare tag, not over all"
+    )
 
 
 class GRPOConfig(TrainingConfig):
@@ -171,10 +189,13 @@ class GRPOConfig(TrainingConfig):
     rollouts: int = Field(8, ge=2, description="completions sampled for each prompt (the group)")
     temperature: float = Field(1.0, gt=0)
     kl: float = Field(0.03, ge=0, description="beta: weight of the KL term against the SFT student")
-    quasi_ground_truth: Literal["reference", "rollouts"] = "reference"
+    quasi_ground_truth: Literal["reference", "rollouts", "soft"] = "reference"
     weight: Literal["frozen", "self", "none"] = "frozen"
     level_reward: float = Field(0.3, ge=0, description="pays for levels near the frozen reference's; 0: the paper's")
     format_reward: float = Field(0.1, ge=0)
+    max_entropy_loss: float = Field(
+        0.3, gt=0, le=1, description="share of the tags' entropy whose loss counts as collapse and ends the training"
+    )
     use_vllm: bool = False
 
 
@@ -217,6 +238,7 @@ class RunConfig(Section):
     labelling: LabellingConfig = LabellingConfig()
     student: StudentConfig = StudentConfig()
     sft: SFTConfig = SFTConfig()
+    rejection: RejectionConfig = RejectionConfig()
     reference: ReferenceConfig = ReferenceConfig()
     filtering: FilteringConfig = FilteringConfig()
     grpo: GRPOConfig = GRPOConfig()

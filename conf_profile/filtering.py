@@ -8,6 +8,9 @@ the most confident (1), so it does the same for any distribution of confidence:
 - lambda: one peak at moderate difficulty, both ends dropped;
 - m: two peaks, at a rank of 0.3 and 0.7; both ends thinned out strongly, the very centre somewhat.
 
+With strata, the shape and the share hold within each stratum: users of a rare group are ranked among their own
+kind, so that a group whose confidence is low throughout is not filtered away as noise (ours).
+
 It samples without replacement and is a function of its arguments alone: no random state, no clock. It does
 not aggregate the confidence of several attributes; that is the caller's.
 """
@@ -27,6 +30,7 @@ BINS = 10
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Strata = npt.NDArray[np.int64]
 
 # Corners (rank, weight) of each density. No weight is zero, so that any share of the users can be kept.
 _CORNERS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -46,22 +50,41 @@ class Summary:
     after: tuple[int, ...]
 
 
-def select(confidence: Floats, shape: str, keep: float, seed: int) -> Mask:
-    """Which users stay, [users]: round(keep * users) of them, or all for the shape `original`.
+def select(confidence: Floats, shape: str, keep: float, seed: int, strata: Strata | None = None) -> Mask:
+    """Which users stay, [users]: round(keep * users) of each stratum, or all for the shape `original`.
 
-    `confidence` [users] is in [0, 1]; the order of the users and the seed decide between equals. Raises
-    ConfigError for an unknown shape or a share outside (0, 1], DataError for confidence outside [0, 1].
+    `confidence` [users] is in [0, 1]; the order of the users and the seed decide between equals. `strata` [users]
+    numbers the stratum of each user; None: all are in one. Raises ConfigError for an unknown shape or a share
+    outside (0, 1], DataError for confidence outside [0, 1].
     """
     _check(confidence, shape, keep)
     users = len(confidence)
     if shape == ORIGINAL:
         return np.ones(users, dtype=np.bool_)
-    uniform = _uniform(users, seed)
-    # Gumbel keys: the largest ones are a weighted sample without replacement.
-    keys = np.log(weights(_rank(confidence, uniform), shape)) - np.log(-np.log(_uniform(users, ~seed)))
+    uniform, gumbel = _uniform(users, seed), -np.log(-np.log(_uniform(users, ~seed)))
     mask = np.zeros(users, dtype=np.bool_)
-    mask[np.argsort(-keys, kind="stable")[: round(keep * users)]] = True
+    for stratum in [np.arange(users)] if strata is None else _members(strata):
+        # Gumbel keys: the largest ones are a weighted sample without replacement.
+        keys = np.log(weights(_rank(confidence[stratum], uniform[stratum]), shape)) + gumbel[stratum]
+        mask[stratum[np.argsort(-keys, kind="stable")[: round(keep * len(stratum))]]] = True
     return mask
+
+
+def rarest(groups: Strata) -> Strata:
+    """The stratum of each user: of the groups that the user belongs to, the one with the fewest users.
+
+    `groups` [users, memberships] numbers groups (negative: none); users without any are in the stratum -1.
+    """
+    known = groups >= 0
+    sizes = np.bincount(groups[known], minlength=1)
+    size = np.where(known, sizes[np.maximum(groups, 0)], np.iinfo(np.int64).max)
+    column = size.argmin(axis=1)
+    return np.where(known.any(axis=1), groups[np.arange(len(groups)), column], -1)
+
+
+def _members(strata: Strata) -> list[Strata]:
+    """Row numbers of each stratum."""
+    return [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
 
 
 def weights(rank: Floats, shape: str) -> Floats:

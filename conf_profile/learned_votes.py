@@ -56,7 +56,7 @@ class LogOdds:
         """The winner's log-odds over the greatest possible sum, [users], in [0, 1]."""
         support = self._support(ballots)[np.arange(len(winner)), winner]
         # Rounding can carry a unanimous sum past its greatest possible value.
-        return np.minimum(support / (self.weights.max() * max(ballots.samples, 1)), 1.0)
+        return np.asarray(np.minimum(support / (self.weights.max() * max(ballots.samples, 1)), 1.0))
 
     def _support(self, ballots: Ballots) -> Floats:
         return np.asarray(tally(ballots.tags, self.weights[ballots.levels], ballots.tag_count), dtype=np.float64)

@@ -27,12 +27,12 @@ from conf_profile.source import local_image
 _COLOUR = re.compile(r"\x1b\[\d+m")
 _BEGIN = re.compile(r"Executing task '([\w-]+)'")
 _END = re.compile(r"Task '([\w-]+)' finished with status (\w+)$")
-_PROGRESS = re.compile(r"^\s*[a-z]+ (?P<done>\d+)/(?P<total>\d+).*$")
+_PROGRESS = re.compile(r"^\s*[a-z]+(?: \d+)? (?P<done>\d+)/(?P<total>\d+).*$")
 _ERROR = re.compile(r"^\s*conf_profile\.errors\.\w+: (.*)$")
 # kfp indents a step's own output; its own traceback, which follows, says nothing of the cause.
 _STEPS_TRACEBACK = re.compile(r"^ +Traceback \(most recent call last\):$")
 _STEPS_EXCEPTION = re.compile(r"^ {4}([A-Za-z_][\w.]*(?:: .*)?)$")
-STEPS = 11
+STEPS = 12
 """Tasks that do work: importers and loops are not counted, the shards of a loop count once."""
 _QUIET = ("behaviour", "demographics", "taxonomy", "lexicon", "labels", "ceiling", "importer")
 

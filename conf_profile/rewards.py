@@ -7,14 +7,17 @@
 (arXiv 2509.18864, section on confidence-guided RL; the level term is ours.) C is the reference confidence,
 frozen before the training starts (`frozen`); the stated level (`self`) and 1 (`none`) exist for the ablation:
 with `self` a policy is paid for stating high levels. The quasi-ground truth is the frozen reference vote
-(`reference`) or the weighted vote over the group's own rollouts (`rollouts`).
+(`reference`), the weighted vote over the group's own rollouts (`rollouts`), or the frozen share of the confidence
+that each tag got (`soft`, ours): [tag = quasi-ground truth] becomes that share, so the second best tag earns too.
 
 A malformed answer earns nothing. Attributes without a quasi-ground truth are left out of the average.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,18 +25,30 @@ from conf_profile.output_format import LEVELS, Answer, ProfileAnswer, parse_or_n
 from conf_profile.taxonomy import Taxonomy
 
 Weight = Literal["frozen", "self", "none"]
-QuasiGroundTruth = Literal["reference", "rollouts"]
+QuasiGroundTruth = Literal["reference", "rollouts", "soft"]
+TAG_ENTROPY = "tag_entropy"
+"""The name under which the agreement reward logs `tag_entropy` of each step's completions."""
 Reward = Callable[..., list[float]]
 """TRL's signature: (prompts, completions, **columns) -> one number for each completion."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What is frozen for one user and attribute: the voted tag, its confidence in [0, 1] and level 1-5."""
+    """What is frozen for one user and attribute: the voted tag, its confidence in [0, 1] and level 1-5.
+
+    `shares` makes the quasi-ground truth soft: tag -> its share of the samples' confidence, in [0, 1].
+    """
 
     tag: str
     confidence: float
     level: int
+    shares: Mapping[str, float] | None = None
+
+    def truth_of(self, tag: str | None) -> float:
+        """How true the quasi-ground truth holds a tag, in [0, 1]."""
+        if self.shares is not None:
+            return self.shares.get(tag or "", 0.0)
+        return float(tag == self.tag)
 
 
 ReferenceOfUser = Sequence[Reference | None]
@@ -48,9 +63,19 @@ def agreement(
     if answer is None or not judged:
         return 0.0
     earned = (
-        _weight(answer.answers[name], entry, weight) for name, entry in judged if answer.answers[name].tag == entry.tag
+        _weight(answer.answers[name], entry, weight) * entry.truth_of(answer.answers[name].tag)
+        for name, entry in judged
     )
     return sum(earned) / len(judged)
+
+
+def tag_entropy(answers: Sequence[ProfileAnswer | None], taxonomy: Taxonomy) -> float:
+    """Entropy of the tags that the answers give, over all of them, summed over the attributes, in nats.
+
+    It falls when a policy drifts towards the frequent tags, which agreement with a vote does not show.
+    """
+    given = [[found.answers[name].tag for found in answers if found is not None] for name in taxonomy.names]
+    return sum(_entropy(tags) for tags in given)
 
 
 def level_agreement(answer: ProfileAnswer | None, truth: ReferenceOfUser, taxonomy: Taxonomy) -> float:
@@ -79,13 +104,20 @@ def make_rewards(
 ) -> tuple[Reward, Reward, Reward]:
     """Three reward functions for TRL: agreement, level agreement, format. TRL logs and weighs each by itself.
 
-    They read the column `user_id`; completions of one user stand next to each other, as TRL lays them out.
+    For `soft` the references carry shares. They read the column `user_id`; completions of one user stand next to each
+    other, as TRL lays them out.
     """
 
     def agreement_reward(
-        prompts: Sequence[Any], completions: Sequence[Any], user_id: Sequence[str], **_: Any
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        user_id: Sequence[str],
+        log_metric: Callable[[str, float], None] | None = None,
+        **_: Any,
     ) -> list[float]:
         answers = [parse_or_none(text_of(completion), taxonomy) for completion in completions]
+        if log_metric is not None:
+            log_metric(TAG_ENTROPY, tag_entropy(answers, taxonomy))
         truths = [references[user] for user in user_id]
         if quasi_ground_truth == "rollouts":
             truths = _group_truths(answers, user_id, truths, taxonomy)
@@ -108,6 +140,11 @@ def make_rewards(
 def text_of(completion: Any) -> str:
     """TRL gives text for plain prompts, a list of messages for conversational ones."""
     return completion if isinstance(completion, str) else str(completion[-1]["content"])
+
+
+def _entropy(tags: Sequence[str | None]) -> float:
+    shares = [count / len(tags) for count in Counter(tags).values()]
+    return -sum(share * math.log(share) for share in shares)
 
 
 def _weight(answer: Answer, entry: Reference, weight: Weight) -> float:

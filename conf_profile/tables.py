@@ -128,6 +128,12 @@ REFERENCE = TableSchema(
     pa.schema([_USER, _ATTRIBUTE, _field("tag", pa.string()), _field("confidence", pa.float64())]),
     unique=("user_id", "attribute"),
 )
+SUPPORT = TableSchema(
+    "support",
+    # Beside the reference: the confidence of every tag that a sample named, not of the vote's winner alone.
+    pa.schema([_USER, _ATTRIBUTE, _field("tag", pa.string()), _field("support", pa.float64())]),
+    unique=("user_id", "attribute", "tag"),
+)
 FILTERED = TableSchema(
     "filtered",
     pa.schema([_USER, _field("confidence", pa.float64()), _field("kept", pa.bool_())]),

@@ -43,6 +43,7 @@ def build(config: RunConfig, data: Dataset, champion_version: str, workspace: Pa
         "labelling_config": config.labelling.for_step(),
         "student_config": config.student.for_step(),
         "sft_config": config.sft.for_step(),
+        "rejection_config": config.rejection.for_step(),
         "reference_config": config.reference.for_step(),
         "filtering_config": config.filtering.for_step(),
         "grpo_config": config.grpo.for_step(),

@@ -17,6 +17,7 @@ from components.grpo.component import grpo
 from components.labelling.component import labelling
 from components.promotion.component import promotion
 from components.reference.component import freeze_reference
+from components.rejection.component import rejection_sampling
 from components.report.component import report
 from components.sft.component import sft
 from components.synthesis.component import synthesis
@@ -68,6 +69,7 @@ def training_pipeline(
     labelling_config: str,
     student_config: str,
     sft_config: str,
+    rejection_config: str,
     reference_config: str,
     filtering_config: str,
     grpo_config: str,
@@ -121,15 +123,25 @@ def training_pipeline(
         workspace=workspace,
         seed=seed,
     )
+    refined = rejection_sampling(
+        features=features,
+        sft_student=tuned.outputs["student"],
+        config=rejection_config,
+        sampling=reference_config,
+        student_config=student_config,
+        workspace=workspace,
+        seed=seed,
+    )
     frozen = freeze_reference(
-        features=features, student=tuned.outputs["student"], config=reference_config, dtype=dtype, seed=seed
+        features=features, student=refined.outputs["student"], config=reference_config, dtype=dtype, seed=seed
     )
     filtered = filtering(reference=frozen.outputs["reference"], config=filtering_config, seed=seed)
     reinforced = grpo(
         features=features,
         reference=frozen.outputs["reference"],
+        support=frozen.outputs["support"],
         filtered=filtered.outputs["filtered"],
-        sft_student=tuned.outputs["student"],
+        sft_student=refined.outputs["student"],
         config=grpo_config,
         student_config=student_config,
         workspace=workspace,

@@ -28,13 +28,20 @@ def run(reference: Path, filtered: Path, report: Path, config: FilteringConfig, 
     The result does not depend on the order of the rows. Raises DataError for an empty reference, or where
     nobody would be left.
     """
-    users, confidence = _aggregate(tables.read(reference, tables.REFERENCE), str(reference))
-    kept = filtering.select(confidence, config.shape, config.keep, seed)
+    table = tables.read(reference, tables.REFERENCE)
+    users, confidence = _aggregate(table, str(reference))
+    strata = _rarest_tags(table, users) if config.strata == "rarest_tag" else None
+    kept = filtering.select(confidence, config.shape, config.keep, seed, strata)
     if not kept.any():
         raise DataError(f"{reference}: filtering.keep={config.keep} of {len(users)} user(s) leaves nobody; raise it")
     table = pa.table({"user_id": users, "confidence": confidence, "kept": kept}, schema=tables.FILTERED.schema)
     tables.write(filtered, table, tables.FILTERED)
-    summary = {"shape": config.shape, "keep": config.keep, **asdict(filtering.summarise(confidence, kept))}
+    summary = {
+        "shape": config.shape,
+        "keep": config.keep,
+        "strata": config.strata,
+        **asdict(filtering.summarise(confidence, kept)),
+    }
     tables.write_text(report, json.dumps(summary, indent=2) + "\n")
     log.info("kept %d of %d users, shape %s", int(kept.sum()), len(users), config.shape)
 
@@ -47,3 +54,13 @@ def _aggregate(reference: pa.Table, source: str) -> tuple[pa.ChunkedArray, np.nd
     sums = reference.group_by("user_id").aggregate([("confidence", "sum")]).sort_by("user_id")
     # Rounded, since the last digits of a sum depend on the order of the rows.
     return sums.column("user_id"), np.round(sums.column("confidence_sum").to_numpy() / attributes, 12)
+
+
+def _rarest_tags(reference: pa.Table, users: pa.ChunkedArray) -> np.ndarray:
+    """The stratum of each user: of the tags that the reference gives, the one that fewest users have."""
+    names = reference.column("attribute").combine_chunks().dictionary_encode()
+    tags = pc.binary_join_element_wise(reference.column("attribute"), reference.column("tag"), "\x1f").combine_chunks()
+    groups = np.full((len(users), len(names.dictionary)), -1, dtype=np.int64)
+    row = pc.index_in(reference.column("user_id"), users.combine_chunks()).to_numpy()
+    groups[row, names.indices.to_numpy()] = tags.dictionary_encode().indices.to_numpy()
+    return filtering.rarest(groups)

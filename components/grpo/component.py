@@ -9,6 +9,7 @@ from components.image import IMAGE
 def grpo(
     features: dsl.Input[dsl.Dataset],
     reference: dsl.Input[dsl.Dataset],
+    support: dsl.Input[dsl.Dataset],
     filtered: dsl.Input[dsl.Dataset],
     sft_student: dsl.Input[dsl.Model],
     student: dsl.Output[dsl.Model],
@@ -30,6 +31,7 @@ def grpo(
     counts = run(
         features=Path(features.path),
         reference=Path(reference.path),
+        support=Path(support.path),
         filtered=Path(filtered.path),
         sft_student=Path(sft_student.path),
         student=Path(student.path),
@@ -39,7 +41,7 @@ def grpo(
         checkpoints=checkpoint_folder(
             workspace,
             "grpo",
-            [Path(sft_student.path), Path(reference.path), Path(filtered.path)],
+            [Path(sft_student.path), Path(reference.path), Path(support.path), Path(filtered.path)],
             [config, student_config, str(seed)],
         ),
         seed=int(seed),

@@ -6,7 +6,7 @@ Afterwards the partition of the levels is fitted again on unlabelled users, sinc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ LOG_KEYS = {
     "rewards/agreement_reward/mean": "agreement",
     "rewards/level_reward/mean": "level_agreement",
     "rewards/format_reward/mean": "well_formed",
+    rewards.TAG_ENTROPY: "tag_entropy",
     "completions/mean_length": "completion_tokens",
     "step_time": "seconds",
 }
@@ -37,6 +38,7 @@ LOG_KEYS = {
 def run(
     features: Path,
     reference: Path,
+    support: Path,
     filtered: Path,
     sft_student: Path,
     student: Path,
@@ -48,19 +50,22 @@ def run(
 ) -> dict[str, int]:
     """Trains the SFT student further and writes the new student's folder and its log.
 
-    `filtered` (tables.FILTERED) says which users the difficulty filter kept.
+    `filtered` (tables.FILTERED) says which users the difficulty filter kept; `support` (tables.SUPPORT) is read for
+    a soft quasi-ground truth alone. `collapsed` in the result is 1 where the tags' entropy fell so far that the
+    training was ended.
     """
     training.quiet_imports(config.use_vllm)
     loaded = folder.load(sft_student, student_config.dtype)
     table = tables.read(features, tables.FEATURES)
-    references = _references(tables.read(reference, tables.REFERENCE), loaded.taxonomy)
+    references = _references(tables.read(reference, tables.REFERENCE), loaded.taxonomy, _shares(support, config))
     people = _kept_people(table, references, tables.read(filtered, tables.FILTERED))
     if not people and config.steps:
         raise StudentError(f"{filtered}: no user is left for GRPO; relax the filter or give more users")
     network = loaded.model
     history: Sequence[Any] = []
+    guard = training.collapse_guard(rewards.TAG_ENTROPY, config.max_entropy_loss)
     if config.steps:
-        trainer = _trainer(loaded, people, references, config, student_config, checkpoints, seed)
+        trainer = _trainer(loaded, people, references, config, student_config, checkpoints, seed, guard)
         trainer.train(resume_from_checkpoint=training.last_checkpoint(checkpoints))
         network, history = model.merge_adapter(trainer.model), trainer.state.log_history
     unlabelled = examples.users(table, ["second_stage", "validation"]) or people
@@ -75,15 +80,29 @@ def run(
         student,
     )
     training.write_log(log, history, LOG_KEYS)
-    return {"users": len(people), "steps": config.steps}
+    steps = max((int(entry["step"]) for entry in history), default=0)
+    return {"users": len(people), "steps": steps, "collapsed": int(guard.collapsed)}
 
 
-def _references(table: pa.Table, taxonomy: Taxonomy) -> dict[str, ReferenceOfUser]:
+def _shares(support: Path, config: GRPOConfig) -> Mapping[tuple[str, str], dict[str, float]] | None:
+    """(user, attribute) -> tag -> its share of the samples' confidence; None for a hard quasi-ground truth."""
+    if config.quasi_ground_truth != "soft":
+        return None
+    summed: dict[tuple[str, str], dict[str, float]] = {}
+    for row in tables.read(support, tables.SUPPORT).to_pylist():
+        summed.setdefault((row["user_id"], row["attribute"]), {})[row["tag"]] = row["support"]
+    return {cell: {tag: value / sum(tags.values()) for tag, value in tags.items()} for cell, tags in summed.items()}
+
+
+def _references(
+    table: pa.Table, taxonomy: Taxonomy, shares: Mapping[tuple[str, str], dict[str, float]] | None
+) -> dict[str, ReferenceOfUser]:
     """user -> one frozen reference for each attribute; its level is the balanced partition of the confidence."""
     levels = _reference_levels(table, taxonomy)
     found: dict[str, dict[str, Reference]] = {}
     for row, level in zip(table.to_pylist(), levels, strict=True):
-        entry = Reference(row["tag"], row["confidence"], level)
+        soft = None if shares is None else shares[row["user_id"], row["attribute"]]
+        entry = Reference(row["tag"], row["confidence"], level, soft)
         found.setdefault(row["user_id"], {})[row["attribute"]] = entry
     return {user: tuple(entries.get(name) for name in taxonomy.names) for user, entries in found.items()}
 
@@ -113,6 +132,7 @@ def _trainer(
     student_config: StudentConfig,
     checkpoints: Path,
     seed: int,
+    guard: Any,
 ) -> Any:
     from datasets import Dataset
     from trl import GRPOTrainer
@@ -124,7 +144,7 @@ def _trainer(
         train_dataset=data,
         processing_class=loaded.tokenizer,
         reward_funcs=list(rewards.make_rewards(loaded.taxonomy, references, config.weight, config.quasi_ground_truth)),
-        callbacks=[training.progress_callback("grpo", LOG_KEYS), training.whole_checkpoints()],
+        callbacks=[training.progress_callback("grpo", LOG_KEYS), training.whole_checkpoints(), guard],
     )
 
 

@@ -128,6 +128,36 @@ def progress_callback(label: str, keys: Mapping[str, str]) -> Any:
     return Progress()
 
 
+COLLAPSE_WINDOW = 5
+"""Log entries that are averaged before two entropies are compared: each is of other users' answers."""
+
+
+def collapse_guard(key: str, max_loss: float) -> Any:
+    """A trainer callback that ends the training once `key`, averaged over the last entries, has lost more than
+    the share `max_loss` of its average over the first ones; its `collapsed` tells whether it did."""
+    from transformers import TrainerCallback
+
+    class Guard(TrainerCallback):  # type: ignore[misc]  # transformers is not analysed
+        collapsed = False
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            # From the history, not from calls seen: a continued training remembers its beginning.
+            values = [float(entry[key]) for entry in state.log_history if key in entry]
+            if has_collapsed(values, max_loss):
+                self.collapsed = control.should_training_stop = True
+                print(f"collapse: {key} fell from {values[0]:.2f} to {values[-1]:.2f}; training ends", flush=True)
+
+    return Guard()
+
+
+def has_collapsed(values: Sequence[float], max_loss: float) -> bool:
+    """Whether the mean of the last entries lies more than `max_loss` below that of the first, non-overlapping ones."""
+    if len(values) < 2 * COLLAPSE_WINDOW:
+        return False
+    first, last = np.mean(values[:COLLAPSE_WINDOW]), np.mean(values[-COLLAPSE_WINDOW:])
+    return bool(last < (1 - max_loss) * first)
+
+
 def write_log(path: Path, history: Sequence[Mapping[str, Any]], keys: Mapping[str, str]) -> None:
     """The trainer's history as a JSON list [{step, ...}], with our names for TRL's keys."""
     rows = [

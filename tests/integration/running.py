@@ -16,6 +16,8 @@ SMALL = [
     "--set=sft.min_steps=0",
     "--set=sft.batch_size=32",
     "--set=sft.save_steps=20",
+    "--set=rejection.rounds=1",
+    "--set=rejection.kept_per_user=1",
     "--set=reference.samples=3",
     "--set=grpo.steps=2",
     "--set=grpo.prompts_per_step=4",
@@ -24,8 +26,8 @@ SMALL = [
     "--set=evaluation.bootstrap=200",
 ]
 ORDER = (
-    "build-features", "synthesis", "labelling", "sft", "freeze-reference", "filtering", "grpo", "evaluate", "gate",
-    "promotion", "report",
+    "build-features", "synthesis", "labelling", "sft", "rejection-sampling", "freeze-reference", "filtering", "grpo",
+    "evaluate", "gate", "promotion", "report",
 )  # fmt: skip
 STEPS = set(ORDER)
 

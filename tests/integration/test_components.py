@@ -17,6 +17,7 @@ from components.gate.component import gate
 from components.grpo.component import grpo
 from components.labelling.component import labelling
 from components.reference.component import freeze_reference
+from components.rejection.component import rejection_sampling
 from components.report.component import report
 from components.sft.component import sft
 from components.synthesis.component import synthesis
@@ -126,13 +127,26 @@ def test_sft_without_a_workspace(finished, alone):
     assert json.loads(outputs["metrics"].read_text())["steps"] > 0
 
 
+def test_rejection_without_rounds_passes_the_student_on(finished, alone):
+    files = {
+        "features": finished.artefact("build-features", "features"),
+        "sft_student": finished.artefact("sft", "student"),
+    }
+    config = json.loads(finished.arguments["rejection_config"]) | {"rounds": 0}
+    parameters = finished.parameters(sampling="reference_config", student_config="student_config", seed="seed")
+    outputs = alone(rejection_sampling, files, {**parameters, "config": json.dumps(config), "workspace": ""})
+    for file in files["sft_student"].iterdir():
+        assert (outputs["student"] / file.name).read_bytes() == file.read_bytes()
+
+
 def test_reference(finished, alone):
     files = {
         "features": finished.artefact("build-features", "features"),
-        "student": finished.artefact("sft", "student"),
+        "student": finished.artefact("rejection-sampling", "student"),
     }
     outputs = alone(freeze_reference, files, finished.parameters(config="reference_config", dtype="dtype", seed="seed"))
     assert same_table(outputs["reference"], finished.artefact("freeze-reference", "reference"), tables.REFERENCE)
+    assert same_table(outputs["support"], finished.artefact("freeze-reference", "support"), tables.SUPPORT)
 
 
 def test_filtering(finished, alone):
@@ -145,14 +159,15 @@ def test_grpo_of_one_step(finished, alone):
     files = {
         "features": finished.artefact("build-features", "features"),
         "reference": finished.artefact("freeze-reference", "reference"),
+        "support": finished.artefact("freeze-reference", "support"),
         "filtered": finished.artefact("filtering", "filtered"),
-        "sft_student": finished.artefact("sft", "student"),
+        "sft_student": finished.artefact("rejection-sampling", "student"),
     }
-    config = json.loads(finished.arguments["grpo_config"]) | {"steps": 1, "report_to": []}
+    config = json.loads(finished.arguments["grpo_config"]) | {"steps": 1, "report_to": [], "quasi_ground_truth": "soft"}
     parameters = finished.parameters(student_config="student_config", seed="seed")
     outputs = alone(grpo, files, {**parameters, "config": json.dumps(config), "workspace": ""})
     (line,) = json.loads(outputs["log"].read_text())
-    assert {"reward", "kl", "entropy", "agreement"} <= line.keys()
+    assert {"reward", "kl", "entropy", "agreement", "tag_entropy"} <= line.keys()
     assert (outputs["student"] / "model.safetensors").is_file()
 
 

@@ -12,7 +12,7 @@ from components.filtering.step import run
 from conf_profile import tables
 from conf_profile.config import FilteringConfig
 from conf_profile.errors import ConfigError, DataError
-from conf_profile.filtering import SHAPES, select, summarise, weights
+from conf_profile.filtering import SHAPES, rarest, select, summarise, weights
 
 RANKS = np.array([0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0])
 
@@ -121,7 +121,7 @@ def test_the_step_averages_over_the_attributes(tmp_path):
         {"user_id": "c", "confidence": 0.5, "kept": True},
     ]
     assert report == {
-        "shape": "original", "keep": 0.8, "users": 3, "kept": 3,
+        "shape": "original", "keep": 0.8, "strata": "none", "users": 3, "kept": 3,
         "before": [0, 0, 1, 0, 0, 1, 1, 0, 0, 0], "after": [0, 0, 1, 0, 0, 1, 1, 0, 0, 0],
     }  # fmt: skip
 
@@ -138,3 +138,35 @@ def test_the_step_refuses_to_leave_nobody(tmp_path):
         step(tmp_path, [])
     with pytest.raises(DataError, match="leaves nobody; raise it"):
         step(tmp_path, ROWS[:1], shape="m", keep=0.1)
+
+
+def test_strata_keep_their_share_though_one_of_them_is_unsure_throughout():
+    # A tenth of the users are of a rare group, and all of them are less sure than anybody else.
+    strata = np.repeat([0, 1], [900, 100])
+    confidence = np.concatenate([np.linspace(0.4, 0.9, 900), np.linspace(0.0, 0.1, 100)])
+    over_all, within = (select(confidence, "m", 0.5, 0, given)[strata == 1].mean() for given in (None, strata))
+    assert over_all < 0.4
+    assert within == 0.5
+    assert (
+        select(confidence, "m", 0.5, 0, np.zeros(1000, dtype=int)).tolist() == select(confidence, "m", 0.5, 0).tolist()
+    )
+
+
+def test_a_user_belongs_to_the_rarest_of_its_groups():
+    # Group 0 has three users, 1 has one, 2 has two, 5 has two.
+    groups = np.array([[0, 2], [0, 1], [0, 2], [5, -1], [-1, 5], [-1, -1]])
+    assert rarest(groups).tolist() == [2, 1, 2, 5, 5, -1]
+
+
+def test_the_step_ranks_within_the_rarest_tag(tmp_path):
+    rows = [{"user_id": f"u{i:03}", "attribute": "age", "tag": "old", "confidence": 0.5 + i / 500} for i in range(100)]
+    rows += [{"user_id": f"v{i}", "attribute": "age", "tag": "young", "confidence": 0.1 + i / 500} for i in range(10)]
+    tables.write(tmp_path / "reference", tables.from_rows(rows, tables.REFERENCE), tables.REFERENCE)
+    kept = {}
+    for strata in ("none", "rarest_tag"):
+        config = FilteringConfig(shape="m", keep=0.5, strata=strata)
+        run(tmp_path / "reference", tmp_path / "filtered", tmp_path / "report.json", config, seed=0)
+        rows = pq.read_table(tmp_path / "filtered").to_pylist()
+        kept[strata] = sum(row["kept"] for row in rows if row["user_id"].startswith("v"))
+        assert json.loads((tmp_path / "report.json").read_text())["strata"] == strata
+    assert kept["none"] < kept["rarest_tag"] == 5

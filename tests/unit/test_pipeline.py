@@ -96,6 +96,6 @@ def test_no_training_module_names_the_labels_table():
 
 def test_steps_install_nothing_and_share_one_image(spec):
     executors = [e["container"] for e in spec["deploymentSpec"]["executors"].values() if "container" in e]
-    assert len(executors) == 11
+    assert len(executors) == 12
     assert {container["image"] for container in executors} == {"conf-profile/training:0.1.0"}
     assert not any("pip install" in part for container in executors for part in container["command"])

@@ -1,5 +1,7 @@
 """Rewards on literals: agreement, the three weights, the two quasi-ground truths, levels, format."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +38,28 @@ def test_only_self_confidence_pays_for_stating_high_levels():
     for weight in ("frozen", "none"):
         assert rewards.agreement(modest, TRUTH, TAGS, weight) == rewards.agreement(boastful, TRUTH, TAGS, weight)
     assert rewards.agreement(boastful, TRUTH, TAGS, "self") > rewards.agreement(modest, TRUTH, TAGS, "self")
+
+
+def test_a_soft_truth_pays_for_the_second_best_tag_too():
+    soft = (Reference("old", 0.8, 4, {"old": 0.7, "young": 0.3}), TRUTH[1])
+    assert rewards.agreement(answer("old", "male"), soft, TAGS, "none") == pytest.approx((0.7 + 1.0) / 2)
+    assert rewards.agreement(answer("young", "male"), soft, TAGS, "frozen") == pytest.approx((0.8 * 0.3 + 0.4) / 2)
+    assert rewards.agreement(answer(None, None), soft, TAGS, "none") == 0.0
+
+
+def test_tag_entropy_falls_when_everybody_gets_the_same_tag():
+    spread = [answer("old", "male"), answer("young", "male"), None]
+    assert rewards.tag_entropy(spread, TAGS) == pytest.approx(math.log(2))
+    assert rewards.tag_entropy([answer("old", "male")] * 3, TAGS) == 0.0
+    assert rewards.tag_entropy([None], TAGS) == 0.0
+
+
+def test_the_agreement_reward_logs_the_tag_entropy_where_the_trainer_asks_for_it():
+    logged = {}
+    agreement, _, _ = rewards.make_rewards(TAGS, {"u": TRUTH}, "frozen", "reference")
+    texts = [render(answer("old", "male"), TAGS), render(answer("young", "male"), TAGS)]
+    assert agreement([], texts, ["u", "u"], log_metric=logged.__setitem__) == agreement([], texts, ["u", "u"])
+    assert logged == {"tag_entropy": pytest.approx(math.log(2))}
 
 
 def test_attributes_without_a_reference_are_left_out():

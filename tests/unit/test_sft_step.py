@@ -2,12 +2,12 @@
 
 import pytest
 
-from components.sft.step import IGNORED, _dataset, epochs
+from components.sft.step import epochs
 from conf_profile import taxonomy
 from conf_profile.config import PromptConfig, SFTConfig, StudentConfig
 from conf_profile.errors import StudentError
 from conf_profile.prompts import UserFeatures
-from conf_profile.students import examples
+from conf_profile.students import examples, supervised
 from conf_profile.students.examples import Example
 from conf_profile.students.tokenizer import train_tokenizer
 
@@ -35,13 +35,13 @@ def example(*watch):
 
 
 def rows(sequences, pieces, count, **student):
-    dataset = _dataset(sequences, pieces, SFTConfig(batch_size=2), StudentConfig(**student), count, seed=0)
+    dataset = supervised.dataset(sequences, pieces, SFTConfig(batch_size=2), StudentConfig(**student), count, seed=0)
     return dataset.to_list()
 
 
 def test_the_loss_sees_the_answer_and_its_end_and_nothing_of_the_prompt(pieces):
     (row,) = rows([example("rose pruning", "weather tomorrow")], pieces, 1)
-    seen = [token for token in row["labels"] if token != IGNORED]
+    seen = [token for token in row["labels"] if token != supervised.IGNORED]
     assert pieces.decode(seen) == ANSWER + pieces.eos_token
     assert row["input_ids"][-len(seen) :] == seen
     prompt = examples.prompt_texts([example("rose pruning", "weather tomorrow").messages], pieces)[0]

@@ -1,0 +1,111 @@
+"""Rejection-sampling fine-tuning: the student learns from those of its own samples that agree with their vote.
+
+The cheap rival of GRPO, and a possible start for it. Each round samples the student for the second-stage users,
+votes, keeps for each user the samples with the largest agreement (the reward of GRPO, `rewards.agreement`), and
+trains on them as they are. It reads no label, and asks no teacher.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from conf_profile import rewards, tables
+from conf_profile.config import ReferenceConfig, RejectionConfig, StudentConfig
+from conf_profile.rewards import Reference, ReferenceOfUser
+from conf_profile.students import examples, folder, supervised, training
+from conf_profile.students.examples import Example
+from conf_profile.students.folder import Student
+from conf_profile.students.reference import Samples, sample, second_stage_users
+from conf_profile.voting import NO_ANSWER, Vote
+
+_ANY_LEVEL = 3
+"""The reference's level, which agreement does not look at."""
+
+
+def run(
+    features: Path,
+    sft_student: Path,
+    student: Path,
+    log: Path,
+    config: RejectionConfig,
+    sampling: ReferenceConfig,
+    student_config: StudentConfig,
+    checkpoints: Path,
+    seed: int,
+) -> dict[str, int]:
+    """Writes the student after `config.rounds` rounds, and the log of the last one.
+
+    Finished rounds lie in `checkpoints` and are not repeated. Without rounds the folder is passed on unchanged.
+    Returns rounds, and the sequences of the last one.
+    """
+    training.quiet_imports(sampling.use_vllm)
+    current, counts = sft_student, {"rounds": config.rounds, "sequences": 0}
+    tables.write_text(log, "[]")
+    for number in range(config.rounds):
+        after = checkpoints / f"round-{number}"
+        counts["sequences"] = _round(
+            features, current, after, log, config, sampling, student_config, checkpoints, seed, number
+        )
+        current = after / "student"
+    shutil.copytree(current, student, dirs_exist_ok=True)
+    return counts
+
+
+def _round(
+    features: Path,
+    source: Path,
+    after: Path,
+    log: Path,
+    config: RejectionConfig,
+    sampling: ReferenceConfig,
+    student_config: StudentConfig,
+    checkpoints: Path,
+    seed: int,
+    number: int,
+) -> int:
+    """One round from the student in `source` to the one in `after`; returns its training sequences."""
+    if (after / "log.json").is_file():
+        shutil.copyfile(after / "log.json", log)
+        return 0
+    table, loaded = tables.read(features, tables.FEATURES), folder.load(source, student_config.dtype)
+    people = second_stage_users(table, sampling)
+    sequences = list(best_samples(sample(source, loaded, people, sampling, seed + number), sampling, config, loaded))
+    network, history, _ = supervised.train(
+        loaded.model, loaded.tokenizer, sequences, len(sequences), config, student_config,
+        checkpoints / f"training-{number}", seed + number, f"rejection {number + 1}",
+    )  # fmt: skip
+    unlabelled = examples.users(table, ["second_stage", "validation"]) or people
+    folder.save(
+        network, loaded.tokenizer, loaded.taxonomy, loaded.prompt, student_config, unlabelled,
+        4 * config.batch_size, after / "student",
+    )  # fmt: skip
+    # Last, since its presence says that the round is whole.
+    training.write_log(after / "log.json", history, supervised.LOG_KEYS)
+    shutil.copyfile(after / "log.json", log)
+    return len(sequences)
+
+
+def best_samples(
+    samples: Samples, sampling: ReferenceConfig, config: RejectionConfig, student: Student
+) -> Iterator[Example]:
+    """For each user the `kept_per_user` samples that agree best with the vote, the earlier one of equals."""
+    votes = samples.votes(sampling.vote)
+    for row, person in enumerate(samples.people):
+        truth = _truth(votes, samples, row)
+        agreement = [rewards.agreement(found, truth, samples.taxonomy) for found in samples.parsed[row]]
+        order = sorted(range(len(agreement)), key=lambda column: -agreement[column])
+        kept = [column for column in order if samples.parsed[row][column] is not None][: config.kept_per_user]
+        messages = examples.student_messages(person, samples.taxonomy, student.prompt)
+        for column in kept:
+            yield Example(person.user_id, messages, samples.texts[row][column])
+
+
+def _truth(votes: Mapping[str, Vote], samples: Samples, row: int) -> ReferenceOfUser:
+    entries: list[Reference | None] = []
+    for attribute in samples.taxonomy.attributes:
+        vote = votes[attribute.name]
+        winner, score = int(vote.tag[row]), float(vote.score[row])
+        entries.append(None if winner == NO_ANSWER else Reference(attribute.tags[winner], score, _ANY_LEVEL))
+    return entries

@@ -1,0 +1,96 @@
+"""A student sampled M times for each user, and the vote over its samples. No labels.
+
+The reference step freezes this vote; rejection sampling chooses by it which samples to learn from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from conf_profile import voting
+from conf_profile.config import ReferenceConfig
+from conf_profile.errors import StudentError
+from conf_profile.output_format import ProfileAnswer, parse_or_none
+from conf_profile.prompts import UserFeatures
+from conf_profile.students import examples, rollouts
+from conf_profile.students.folder import Student
+from conf_profile.students.rollouts import Sampling
+from conf_profile.taxonomy import Taxonomy
+from conf_profile.voting import NO_ANSWER, Vote
+
+Ballot = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the student said: texts and parsed answers (None: malformed), both [users][samples]."""
+
+    people: Sequence[UserFeatures]
+    texts: Sequence[Sequence[str]]
+    parsed: Sequence[Sequence[ProfileAnswer | None]]
+    taxonomy: Taxonomy
+
+    def ballots(self, name: str) -> tuple[Ballot, Ballot]:
+        """[users, samples] tag indices (-1: none) and levels (0: none) of one attribute."""
+        index = self.taxonomy[name].index
+        tags = np.full((len(self.parsed), len(self.parsed[0])), NO_ANSWER)
+        levels = np.zeros_like(tags)
+        for row, samples in enumerate(self.parsed):
+            for column, found in enumerate(samples):
+                if found is not None and (tag := found.answers[name].tag) is not None:
+                    tags[row, column] = index[tag]
+                    levels[row, column] = found.answers[name].level
+        return tags, levels
+
+    def votes(self, method: str) -> Mapping[str, Vote]:
+        """Attribute -> the vote over the samples."""
+        return {
+            attribute.name: voting.vote(*self.ballots(attribute.name), len(attribute.tags), method)
+            for attribute in self.taxonomy.attributes
+        }
+
+
+def second_stage_users(features: pa.Table, config: ReferenceConfig) -> list[UserFeatures]:
+    """Users of the split `second_stage`, then `train`, at most `max_users`."""
+    return [*examples.users(features, ["second_stage"]), *examples.users(features, ["train"])][: config.max_users]
+
+
+def sample(source: Path, student: Student, people: list[UserFeatures], config: ReferenceConfig, seed: int) -> Samples:
+    """Samples the student that was loaded from `source`. StudentError where no sample follows the grammar."""
+    sampling = Sampling(config.temperature, config.samples, config.batch_size, student.max_completion_tokens, seed)
+    texts = _texts(source, student, people, sampling, config.use_vllm)
+    parsed = [[parse_or_none(text, student.taxonomy) for text in samples] for samples in texts]
+    if not any(found for samples in parsed for found in samples):
+        raise StudentError(f"{source}: none of the student's samples follows the grammar; train it for longer")
+    return Samples(people, texts, parsed, student.taxonomy)
+
+
+def _texts(
+    source: Path, student: Student, people: list[UserFeatures], sampling: Sampling, use_vllm: bool
+) -> list[list[str]]:
+    prompts: list[str] = student.prompts(people)
+    if use_vllm:
+        from conf_profile.students.vllm_rollouts import generate as generate_with_vllm
+
+        return generate_with_vllm(source, prompts, sampling)
+    return rollouts.generate(student.model, student.tokenizer, prompts, sampling, _Reporter(len(people)))
+
+
+class _Reporter:
+    """Prints a line at every tenth of the users."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.said = total, 0, 0
+
+    def __call__(self, count: Any) -> None:
+        self.done += count
+        if self.done * 10 // self.total > self.said:
+            self.said = self.done * 10 // self.total
+            print(f"reference {self.done}/{self.total} users", flush=True)
