@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= $(shell nproc)
 export HF_HUB_DISABLE_TELEMETRY := 1
 RUN_ARGS ?=
 
-.PHONY: run test test-fast lint bench clean environment lock
+.PHONY: run test test-fast lint bench evidence clean environment lock
 
 run: environment
 	$(BIN)/conf-profile run $(RUN_ARGS)
@@ -31,6 +31,19 @@ bench: environment
 	$(BIN)/python -m benchmarks.command_line
 	$(BIN)/python -m benchmarks.rewards
 	$(BIN)/python -m benchmarks.teacher_vllm
+
+# Hours. Fixed beforehand in docs/evidence-protocol.md; an interrupted call continues.
+EVIDENCE := runs/evidence
+EXPERIMENT := $(BIN)/conf-profile experiment --first-seed 100
+evidence: environment
+	$(EXPERIMENT) table2 figure3 table1 figure5 table3 table5 --out $(EVIDENCE)/world-tiny
+	$(EXPERIMENT) regimes second_stage teachers --out $(EVIDENCE)/world-tiny
+	$(EXPERIMENT) second_stage_regimes --seeds 2 --out $(EVIDENCE)/world-tiny
+	$(EXPERIMENT) transfer --dataset movielens-100k --out $(EVIDENCE)/movielens-100k-tiny
+	$(BIN)/python -m benchmarks.sentiment.build --out $(EVIDENCE)/sentiment-data
+	$(EXPERIMENT) transfer --config benchmarks/sentiment/run.yaml --data $(EVIDENCE)/sentiment-data \
+		--out $(EVIDENCE)/sentiment-tiny
+	$(BIN)/python -m pipelines.experiments.page $(EVIDENCE) docs
 
 environment: $(VENV)/.installed
 

@@ -20,6 +20,7 @@ COMMANDS = {
         "Compile the pipeline to YAML for a cluster.",
     ),
     "models": ("conf_profile.commands.models", "models", "List, show and roll back models in the registry."),
+    "experiment": ("conf_profile.commands.experiment", "experiment", "Compare variants of the method over seeds."),
     "report": ("conf_profile.commands.report", "report", "Show a finished run's summary again."),
 }
 

@@ -32,12 +32,33 @@ class Section(BaseModel):
         return self.model_dump_json()
 
 
+class WorldConfig(Section):
+    """How hard the generated benchmark is; for data.name 'world' alone."""
+
+    median_keyphrases: float = Field(14.0, ge=2, le=200, description="of a user's history, which has a long tail")
+    noise_share: float = Field(0.30, ge=0, lt=1, description="of the keyphrases say nothing about anybody")
+
+
+class LexiconConfig(Section):
+    """How much the embedded teacher knows of the generated world, and how it speaks of its confidence."""
+
+    gaps: float = Field(0.25, ge=0, lt=1, description="share of (keyphrase, attribute) pairs that it knows nothing of")
+    noise: float = Field(0.7, ge=0, description="standard deviation of the error on each piece of evidence, in nats")
+    leaning: float = Field(0.5, ge=0, description="standard deviation of its leaning towards single tags, in nats")
+    overconfident_tags: float = Field(0.2, ge=0, le=1, description="share of the tags that it is too sure of")
+    overconfidence: int = Field(1, ge=0, le=4, description="levels that it adds for such a tag")
+    random_levels: float = Field(0.0, ge=0, le=1, description="share of answers whose level is drawn at random")
+    seed: int = Field(7, ge=0, description="of gaps, errors and leanings: another seed is another teacher")
+
+
 class DataConfig(Section):
     """Which data set, and how much of it."""
 
     name: Literal["world", "movielens-100k", "parquet"] = "world"
     path: Path | None = Field(None, description="folder of your tables, or of GroupLens's ml-100k")
     users: int | None = Field(3000, ge=1, description="how many users; null: all that there are")
+    world: WorldConfig = WorldConfig()
+    lexicon: LexiconConfig = LexiconConfig()
 
 
 class FeaturesConfig(Section):
@@ -163,9 +184,10 @@ class ReferenceConfig(Section):
     samples: int = Field(10, ge=1)
     temperature: float = Field(1.0, gt=0)
     vote: Vote = "weighted"
-    max_users: int | None = Field(
-        None, ge=1, description="second-stage users come first, training users fill up; null: all of both"
+    splits: tuple[Literal["second_stage", "train"], ...] = Field(
+        ("second_stage", "train"), min_length=1, description="whose users take part in the second stage, in this order"
     )
+    max_users: int | None = Field(None, ge=1, description="the first so many of them; null: all")
     batch_size: int = Field(256, ge=1, description="completions generated at once")
     use_vllm: bool = False
 

@@ -24,14 +24,38 @@ def predict_arms(
     work: Path,
 ) -> dict[str, Path]:
     """Writes tables.PREDICTIONS of the arms base, sft, sft_grpo and champion; returns arm -> file."""
-    training.quiet_imports(use_vllm=False)
-    people = examples.users(tables.read(features, tables.FEATURES), MEASURED_SPLITS)
-    dtype = student_config.dtype
-    written = {"base": _predict_base(sft_student, people, student_config, batch_size, seed, work)}
-    for arm, source in (("sft", sft_student), ("sft_grpo", student), ("champion", champion)):
+    target = {arm: work / f"predictions-{arm}.parquet" for arm in ("base", "sft", "sft_grpo", "champion")}
+    predict_untrained(sft_student, features, student_config, batch_size, seed, target["base"])
+    given = {"sft": sft_student, "sft_grpo": student, "champion": champion}
+    for arm, source in given.items():
         if source is not None:
-            written[arm] = _predict(arm, folder.load(source, dtype), source, people, batch_size, work)
-    return written
+            predict_student(arm, source, features, student_config, batch_size, target[arm])
+    return {arm: path for arm, path in target.items() if path.is_file()}
+
+
+def predict_student(
+    arm: str, source: Path, features: Path, config: StudentConfig, batch_size: int, predictions: Path
+) -> None:
+    """Writes tables.PREDICTIONS of the student in `source` for the validation and test users."""
+    training.quiet_imports(use_vllm=False)
+    student, people = folder.load(source, config.dtype), _people(features)
+    print(f"evaluation: {arm} answers for {len(people)} users", flush=True)
+    table = predict.to_table(student.answer(people, batch_size), folder.load_calibration(source), student.taxonomy)
+    tables.write(predictions, table, tables.PREDICTIONS)
+
+
+def predict_untrained(
+    sft_student: Path, features: Path, config: StudentConfig, batch_size: int, seed: int, predictions: Path
+) -> None:
+    """The same of the model that SFT began with; its partition is fitted on its own answers, without labels."""
+    training.quiet_imports(use_vllm=False)
+    loaded, people = folder.load(sft_student, config.dtype), _people(features)
+    network, tokenizer = model.base_of(sft_student, config, seed)
+    base = Student(network, tokenizer, loaded.taxonomy, loaded.prompt, loaded.max_completion_tokens)
+    print(f"evaluation: base answers for {len(people)} users", flush=True)
+    answers = base.answer(people, batch_size)
+    table = predict.to_table(answers, predict.fit_calibration(answers, loaded.taxonomy), loaded.taxonomy)
+    tables.write(predictions, table, tables.PREDICTIONS)
 
 
 def fetch_champion(version: str, storage: StorageConfig, target: Path) -> Path | None:
@@ -44,31 +68,5 @@ def fetch_champion(version: str, storage: StorageConfig, target: Path) -> Path |
     return target
 
 
-def _predict(arm: str, student: Student, source: Path, people: list[UserFeatures], batch_size: int, work: Path) -> Path:
-    print(f"evaluation: {arm} answers for {len(people)} users", flush=True)
-    answers = student.answer(people, batch_size)
-    return _write(arm, predict.to_table(answers, folder.load_calibration(source), student.taxonomy), work)
-
-
-def _predict_base(
-    sft_student: Path,
-    people: list[UserFeatures],
-    config: StudentConfig,
-    batch_size: int,
-    seed: int,
-    work: Path,
-) -> Path:
-    """The base has no partition of its own: it is fitted on its own answers, without labels."""
-    loaded = folder.load(sft_student, config.dtype)
-    network, tokenizer = model.base_of(sft_student, config, seed)
-    base = Student(network, tokenizer, loaded.taxonomy, loaded.prompt, loaded.max_completion_tokens)
-    print(f"evaluation: base answers for {len(people)} users", flush=True)
-    answers = base.answer(people, batch_size)
-    calibration = predict.fit_calibration(answers, loaded.taxonomy)
-    return _write("base", predict.to_table(answers, calibration, loaded.taxonomy), work)
-
-
-def _write(arm: str, table: object, work: Path) -> Path:
-    path = work / f"predictions-{arm}.parquet"
-    tables.write(path, table, tables.PREDICTIONS)
-    return path
+def _people(features: Path) -> list[UserFeatures]:
+    return examples.users(tables.read(features, tables.FEATURES), MEASURED_SPLITS)

@@ -44,7 +44,7 @@ def arms(candidates: Sequence[Path], people: Population, methods: Sequence[str] 
 
     DataError when it was asked about some of the users only.
     """
-    samples, asked = _samples(candidates, people.taxonomy)
+    samples, asked = read_samples(candidates, people.taxonomy)
     rows = integers(pc.index_in(people.user_ids, asked), NONE)
     if (rows == NONE).all():
         return {}
@@ -53,7 +53,7 @@ def arms(candidates: Sequence[Path], people: Population, methods: Sequence[str] 
     return {SINGLE: single} | {arm_of(method): _voted(samples, rows, people, method) for method in methods}
 
 
-def _samples(candidates: Sequence[Path], taxonomy: Taxonomy) -> tuple[Samples, pa.Array]:
+def read_samples(candidates: Sequence[Path], taxonomy: Taxonomy) -> tuple[Samples, pa.Array]:
     """The samples of everybody who was asked, and their ids."""
     columns = ["user_id", "sample", "attribute", "tag", "level"]
     parts = [tables.read(path, tables.CANDIDATES).select(columns) for path in candidates]

@@ -15,7 +15,7 @@ def build(config: RunConfig, folder: Path) -> Dataset:
     if data.name == "world":
         from conf_profile.data import world_files
 
-        return world_files.build(folder, data.users or 3000, config.seed)
+        return world_files.build(folder, data.users or 3000, config.seed, data.world, data.lexicon)
     if data.name == "movielens-100k":
         from conf_profile.data import movielens
         from conf_profile.data.movielens_sources import default_cache

@@ -5,7 +5,8 @@ keyphrase is drawn from noise or speaks about one attribute; sign-up data are mi
 share of the people. Nothing else is random in a way that depends on the attributes, so the posterior over the
 joint state is exact (`world_posterior`), and with it the best F1 that any method could reach.
 
-The probabilities below were chosen once, for plausibility, and are not tuned to results.
+The probabilities below were chosen once, for plausibility, and are not tuned to results. Noise and length of the
+histories are arguments, so that experiments can vary them.
 """
 
 from __future__ import annotations
@@ -21,18 +22,20 @@ import numpy.typing as npt
 import yaml
 
 from conf_profile import taxonomy as taxonomies
+from conf_profile.config import WorldConfig
 from conf_profile.taxonomy import Taxonomy
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+DEFAULT = WorldConfig()
 AS_OF = datetime(2026, 6, 1, tzinfo=UTC)
-NOISE_SHARE = 0.30
 OWN_SHARE = 0.62
 """Of the keyphrases about an attribute, how many belong to the person's own tag; the rest are other tags'."""
 MODIFIER_SHARE = 0.35
 ZIPF_EXPONENT = 0.8
-MEDIAN_KEYPHRASES = 14.0
+LONGEST_HISTORY = 7.0
+"""The most keyphrases that anybody has, as a multiple of the median."""
 SELF_AGE_GIVEN, SELF_AGE_TRUE = 0.45, 0.85
 SELF_GENDER_GIVEN, SELF_GENDER_TRUE = 0.60, 0.95
 SIGNATURE_GIVEN, SIGNATURE_SPEAKS = 0.5, 0.4
@@ -124,9 +127,10 @@ class People:
 
 
 class World:
-    """The generator's tables: phrases, mixture and prior, all derived from the constants above."""
+    """The generator's tables: phrases, mixture and prior, all derived from the constants above and `config`."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: WorldConfig) -> None:
+        self.config = config
         self.taxonomy: Taxonomy = taxonomies.builtin("profile")
         raw = _phrases()
         self.topics: list[tuple[str, str]] = [
@@ -172,9 +176,10 @@ class World:
 
     def phrase_given_state(self, states: Ints) -> Floats:
         """[states, phrases]: the mixture of noise and the six attributes."""
-        mixture = np.tile(NOISE_SHARE * self.noise, (len(states), 1))
+        noise_share = self.config.noise_share
+        mixture = np.tile(noise_share * self.noise, (len(states), 1))
         for column, name in enumerate(self.taxonomy.names):
-            weight = (1.0 - NOISE_SHARE) * TOPIC_WEIGHTS[name]
+            weight = (1.0 - noise_share) * TOPIC_WEIGHTS[name]
             mixture += weight * self.phrase_given_tag[name][states[:, column]]
         return mixture
 
@@ -220,14 +225,14 @@ class World:
 
 
 @cache
-def the_world() -> World:
-    """The one world; building it costs milliseconds, its tables are shared."""
-    return World()
+def the_world(config: WorldConfig = DEFAULT) -> World:
+    """The world of a configuration; building it costs milliseconds, its tables are shared."""
+    return World(config)
 
 
-def draw(count: int, seed: int) -> People:
+def draw(count: int, seed: int, config: WorldConfig = DEFAULT) -> People:
     """Draws `count` people. The same seed gives the same people."""
-    world, random = the_world(), np.random.default_rng([seed, 1])
+    world, random = the_world(config), np.random.default_rng([seed, 1])
     age = _choose(random, np.tile(_AGE, (count, 1)))
     gender = _choose(random, np.tile(_GENDER, (count, 1)))
     occupation = _choose(random, np.array(_OCCUPATION)[age])
@@ -248,7 +253,9 @@ def draw(count: int, seed: int) -> People:
 def _draw_phrases(world: World, states: Ints, random: np.random.Generator) -> tuple[Ints, ...]:
     """History lengths have a long tail; one person in a hundred has none."""
     count = len(states)
-    lengths = np.clip(np.round(np.exp(random.normal(np.log(MEDIAN_KEYPHRASES), 0.6, count))), 2, 100).astype(int)
+    median = world.config.median_keyphrases
+    longest = round(LONGEST_HISTORY * median) + 2
+    lengths = np.clip(np.round(np.exp(random.normal(np.log(median), 0.6, count))), 2, longest).astype(int)
     lengths[random.random(count) < 0.01] = 0
     owners = np.repeat(np.arange(count), lengths)
     drawn = np.empty(len(owners), dtype=np.int64)

@@ -16,11 +16,13 @@ import numpy as np
 import pyarrow as pa
 
 from conf_profile import tables
+from conf_profile.config import LexiconConfig, WorldConfig
 from conf_profile.data import dataset, world_posterior
 from conf_profile.data.dataset import Dataset
 from conf_profile.data.world import (
     AS_OF,
     CONSENT_SHARE,
+    DEFAULT,
     FIRST_AGE,
     LAST_AGE,
     LIST_SHARES,
@@ -32,20 +34,16 @@ from conf_profile.data.world import (
     the_world,
 )
 
-LEXICON_GAPS = 0.25
-"""Share of the (keyphrase, attribute) pairs that the teacher knows nothing about."""
-LEXICON_NOISE = 0.7
-"""Standard deviation of the error on each piece of evidence, in nats."""
-LEANING = 0.5
-"""Standard deviation of the teacher's leaning towards single tags, in nats."""
-OVERCONFIDENT_TAGS = 0.2
-"""Share of the tags that the teacher is sure of without a reason: one level more than it should say."""
-LEXICON_SEED = 7
 
-
-def build(folder: Path, users: int, seed: int) -> Dataset:
+def build(
+    folder: Path,
+    users: int,
+    seed: int,
+    config: WorldConfig = DEFAULT,
+    knowledge: LexiconConfig | None = None,
+) -> Dataset:
     """Generates `users` people and writes the folder. The same arguments give the same files."""
-    people, world = draw(users, seed), the_world()
+    people, world = draw(users, seed, config), the_world(config)
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng([seed, 2])
     user_ids = [f"u{index:07d}" for index in range(users)]
@@ -54,28 +52,34 @@ def build(folder: Path, users: int, seed: int) -> Dataset:
     tables.write(folder / "labels.parquet", _labels(world, people, user_ids), tables.LABELS)
     tables.write(folder / "ceiling.parquet", _ceiling(world, people, user_ids), tables.PREDICTIONS)
     world.taxonomy.save(folder / "taxonomy.yaml")
-    tables.write_text(folder / "lexicon.json", json.dumps(lexicon(), indent=0, sort_keys=True))
+    tables.write_text(
+        folder / "lexicon.json", json.dumps(lexicon(world, knowledge or LexiconConfig()), indent=0, sort_keys=True)
+    )
     return dataset.finish(folder, name="world", as_of=AS_OF, source="generated", licence="Apache-2.0")
 
 
-def lexicon() -> dict[str, Any]:
+def lexicon(world: World, config: LexiconConfig) -> dict[str, Any]:
     """The embedded teacher's knowledge: keyphrase or field value -> attribute -> tag -> evidence in nats."""
-    world, random = the_world(), np.random.default_rng(LEXICON_SEED)
+    random = np.random.default_rng(config.seed)
     given = _phrase_given_each_tag(world)
     entries: dict[str, dict[str, dict[str, float]]] = {phrase: {} for phrase in world.phrases}
     for name, likelihood in given.items():
         evidence = np.log(likelihood) - np.log(likelihood.mean(axis=0))
         speaks = np.abs(evidence).max(axis=0) > 0.3
-        known = random.random(len(world.phrases)) >= LEXICON_GAPS
-        believed = evidence + random.normal(0.0, LEXICON_NOISE, evidence.shape)
+        known = random.random(len(world.phrases)) >= config.gaps
+        believed = evidence + random.normal(0.0, config.noise, evidence.shape)
         for column in np.flatnonzero(speaks & known):
             entries[world.phrases[column]][name] = _weights(world, name, believed[:, column])
     leaning = {
-        name: _weights(world, name, random.normal(0.0, LEANING, len(world.taxonomy[name].tags)))
+        name: _weights(world, name, random.normal(0.0, config.leaning, len(world.taxonomy[name].tags)))
         for name in world.taxonomy.names
     }
     overconfidence = {
-        name: {tag: 1 for tag in world.taxonomy[name].tags if random.random() < OVERCONFIDENT_TAGS}
+        name: {
+            tag: config.overconfidence
+            for tag in world.taxonomy[name].tags
+            if random.random() < config.overconfident_tags
+        }
         for name in world.taxonomy.names
     }
     return {
@@ -85,6 +89,7 @@ def lexicon() -> dict[str, Any]:
         "fields": _field_evidence(world),
         "prior": leaning,
         "overconfidence": overconfidence,
+        "random_levels": config.random_levels,
     }
 
 
@@ -178,7 +183,7 @@ def _labels(world: World, people: People, user_ids: list[str]) -> pa.Table:
 
 def _ceiling(world: World, people: People, user_ids: list[str]) -> pa.Table:
     rows = []
-    for name, posterior in world_posterior.marginals(people).items():
+    for name, posterior in world_posterior.marginals(people, world.config).items():
         best, probability = posterior.argmax(axis=1), posterior.max(axis=1)
         levels = np.clip((probability * 5).astype(int) + 1, 1, 5)
         rows += [

@@ -58,8 +58,8 @@ class Samples:
 
 
 def second_stage_users(features: pa.Table, config: ReferenceConfig) -> list[UserFeatures]:
-    """Users of the split `second_stage`, then `train`, at most `max_users`."""
-    return [*examples.users(features, ["second_stage"]), *examples.users(features, ["train"])][: config.max_users]
+    """Users of the splits, one split after the other, at most `max_users`."""
+    return [person for split in config.splits for person in examples.users(features, [split])][: config.max_users]
 
 
 def sample(source: Path, student: Student, people: list[UserFeatures], config: ReferenceConfig, seed: int) -> Samples:

@@ -95,6 +95,9 @@ class LexiconTeacher:
         best = int(odds.argmax())
         level = 1 + int(np.searchsorted(LEVEL_BOUNDS, odds[best] / odds.sum(), side="right"))
         tag = self._taxonomy[name].tags[best]
+        # A teacher that never guesses its level draws no number, so its answers stay what they were.
+        if self._lexicon.random_levels and random.random() < self._lexicon.random_levels:
+            level = int(random.integers(1, 6))
         return Answer(tag, min(5, level + self._lexicon.overconfidence[name].get(tag, 0)))
 
 
@@ -119,6 +122,7 @@ class _Lexicon:
         self.prior = {name: prior[columns] for name, columns in self.columns.items()}
         given = data.get("overconfidence", {})
         self.overconfidence: dict[str, dict[str, int]] = {name: given.get(name, {}) for name in taxonomy.names}
+        self.random_levels = float(data.get("random_levels", 0.0))
         self._known: dict[str, Floats] = {}
 
     def keyphrase_evidence(self, phrases: list[str]) -> Floats:

@@ -1,0 +1,188 @@
+"""What an arm got right on the test users. The only module of the experiments that reads true labels.
+
+Counts (correct, answered, answerable) are kept, not rates: every figure of the evidence page can be made from them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from components.evaluation import teacher
+from components.evaluation.cells import (
+    Population,
+    history_lengths,
+    population,
+    read_predictions,
+    regions,
+    self_reported,
+)
+from conf_profile import confidence, metrics, slices, tables
+from conf_profile import taxonomy as taxonomies
+from conf_profile.metrics import BoolArray, Cells
+from conf_profile.output_format import LEVELS
+from pipelines.experiments.chain import Chain
+from pipelines.experiments.plan import Arm
+
+EVERYBODY = ""
+ALL_ATTRIBUTES = ""
+
+
+@dataclass(frozen=True)
+class Count:
+    """Counts of one arm over the test users of a slice, answers below level `tau` left out."""
+
+    arm: str
+    slice: str
+    attribute: str
+    tau: int
+    correct: int
+    answered: int
+    answerable: int
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Anything else that was seen of an arm: a name and a number."""
+
+    arm: str
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """The test users of one chain and their true tags."""
+
+    chain: Chain
+
+    @cached_property
+    def people(self) -> Population:
+        data = self.chain.data
+        if data.labels is None:
+            raise ValueError(f"{data.folder} has no labels to measure with")
+        features, labels = tables.read(self.chain.features, tables.FEATURES), tables.read(data.labels, tables.LABELS)
+        return population(features, labels, "test", taxonomies.load(data.taxonomy))
+
+    @cached_property
+    def slices(self) -> Mapping[str, BoolArray]:
+        """Groups of users by name; none of them is made from a label."""
+        by_history = slices.by_history(history_lengths(self.people))
+        short_to_long = dict(zip(("history: short", "history: middle", "history: long"), by_history.values()))  # noqa: B905
+        return (
+            slices.by_region(regions(self.people)) | slices.by_self_report(self_reported(self.people)) | short_to_long
+        )
+
+
+def arm_cells(arm: Arm, chain: Chain, people: Population) -> Cells | None:
+    """What the arm says of the test users; None where the data set has no such arm (a ceiling, a lexicon)."""
+    if arm.stage == "majority_tag":
+        return metrics.majority_tag(people.truth, [len(attribute.tags) for attribute in people.taxonomy.attributes])
+    if arm.stage == "ceiling":
+        known = chain.data.paths.get("ceiling.parquet")
+        return None if known is None else read_predictions(known, people, arm.name)
+    if arm.stage == "teacher":
+        methods = () if arm.vote == "single" else (arm.vote,)
+        return teacher.arms([chain.candidates], people, methods)[teacher.arm_of(arm.vote)]
+    return read_predictions(_predictions(arm, chain), people, arm.name)
+
+
+def counts(arm: str, cells: Cells, yardstick: Yardstick) -> Iterator[Count]:
+    """Over all attributes and each of them, at every threshold; slices at threshold 0 alone."""
+    people = yardstick.people
+    for tau in (0, *LEVELS):
+        yield from _counts(arm, EVERYBODY, tau, metrics.counts(cells, tau), people)
+    everything = metrics.counts(cells)
+    for name, mask in yardstick.slices.items():
+        yield from _counts(arm, name, 0, everything[mask], people)
+    for column, attribute in enumerate(people.taxonomy.attributes):
+        for position, tag in enumerate(attribute.tags):
+            of_tag = everything[people.truth[:, column] == position, column].sum(axis=0)
+            yield Count(arm, f"tag: {tag}", attribute.name, 0, *map(int, of_tag))
+
+
+def observations(arm: Arm, chain: Chain, cells: Cells) -> Iterator[Observation]:
+    """Levels, balance and tag entropy of the answers; of a second stage also what its log says at the end."""
+    given = metrics.level_counts(cells)
+    for level, count in zip(LEVELS, given, strict=True):
+        yield Observation(arm.name, f"level {level}", count)
+    yield Observation(arm.name, "imbalance of levels", confidence.balance_of_counts(np.array(given)))
+    yield Observation(arm.name, "tag entropy", _tag_entropy(cells))
+    if arm.stage == "teacher":
+        yield from _labelling(arm, chain)
+    if arm.stage == "grpo":
+        yield from _training(arm, chain)
+
+
+def _predictions(arm: Arm, chain: Chain) -> Path:
+    if arm.stage == "base":
+        return chain.base_predictions()
+    student = {"sft": "sft", "rejection": "refined"}.get(arm.stage)
+    return chain.predictions(chain.trained / "student" if student is None else getattr(chain, student))
+
+
+def _counts(arm: str, name: str, tau: int, found: metrics.FloatArray, people: Population) -> Iterator[Count]:
+    """`found` is [users, attributes, 3]."""
+    by_attribute = found.sum(axis=0)
+    yield Count(arm, name, ALL_ATTRIBUTES, tau, *map(int, by_attribute.sum(axis=0)))
+    for attribute, row in zip(people.taxonomy.names, by_attribute, strict=True):
+        yield Count(arm, name, attribute, tau, *map(int, row))
+
+
+def _tag_entropy(cells: Cells) -> float:
+    """Summed over the attributes, in nats."""
+    total = 0.0
+    for column in cells.prediction.T:
+        share = np.bincount(column[column != metrics.NONE]) / max(1, int((column != metrics.NONE).sum()))
+        total -= float((share[share > 0] * np.log(share[share > 0])).sum())
+    return total
+
+
+def _labelling(arm: Arm, chain: Chain) -> Iterator[Observation]:
+    """Verbal levels as the teacher said them, and after the partition, over everybody who was asked."""
+    report = json.loads((chain.labelled / "report.json").read_text(encoding="utf-8"))
+    for kind in ("raw_levels", "calibrated_levels"):
+        summed = np.sum(list(report[kind].values()), axis=0)
+        for level, count in zip(LEVELS, summed, strict=True):
+            yield Observation(arm.name, f"{kind} {level}", float(count))
+        yield Observation(arm.name, f"imbalance of {kind}", confidence.balance_of_counts(summed))
+
+
+def _training(arm: Arm, chain: Chain) -> Iterator[Observation]:
+    history = json.loads((chain.trained / "log.json").read_text(encoding="utf-8"))
+    for name in ("reward", "agreement", "kl", "entropy", "tag_entropy"):
+        values = [row[name] for row in history if name in row]
+        if values:
+            yield Observation(arm.name, f"{name}, first 5 steps", float(np.mean(values[:5])))
+            yield Observation(arm.name, f"{name}, last 5 steps", float(np.mean(values[-5:])))
+    done: dict[str, Any] = json.loads((chain.trained / "counts.json").read_text(encoding="utf-8"))
+    yield Observation(arm.name, "collapsed", float(done["collapsed"]))
+    yield Observation(arm.name, "steps", float(done["steps"]))
+    kept = pq.read_table(chain.filtered / "filtered", columns=["user_id", "kept"])
+    yield Observation(arm.name, "users of the second stage", float(sum(kept["kept"].to_pylist())))
+    yield from _kept_by_tag(arm, chain)
+
+
+def _kept_by_tag(arm: Arm, chain: Chain) -> Iterator[Observation]:
+    """Which share of the users that the reference gives each tag passes the filter: who is thrown away."""
+    kept = {
+        row["user_id"]: row["kept"] for row in tables.read(chain.filtered / "filtered", tables.FILTERED).to_pylist()
+    }
+    of_tag: dict[str, list[bool]] = {}
+    for row in tables.read(chain.reference / "reference", tables.REFERENCE).to_pylist():
+        of_tag.setdefault(f"{row['attribute']}={row['tag']}", []).append(kept[row["user_id"]])
+    for tag, passed in sorted(of_tag.items()):
+        yield Observation(arm.name, f"kept of {tag}", float(np.mean(passed)))
+        yield Observation(arm.name, f"reference users of {tag}", float(len(passed)))
+
+
+def rows(items: Iterator[Any], **constant: Any) -> list[dict[str, Any]]:
+    """Dictionaries of dataclasses, with the same further columns."""
+    return [constant | asdict(item) for item in items]
