@@ -184,6 +184,7 @@ SECOND_STAGE = Experiment(
         SFT_GRPO,
         Arm("vote_rollouts", "grpo", {"grpo.quasi_ground_truth": "rollouts"}),
         Arm("vote_soft", "grpo", {"grpo.quasi_ground_truth": "soft"}),
+        Arm("vote_em", "grpo", {"reference.vote": "em"}),
         Arm("weight_none", "grpo", {"grpo.weight": "none"}),
         Arm("weight_self", "grpo", {"grpo.weight": "self"}),
         Arm("no_level_reward", "grpo", {"grpo.level_reward": 0.0}),
@@ -192,6 +193,7 @@ SECOND_STAGE = Experiment(
         Arm("train_users_only", "grpo", {"reference.splits": ["train"]}),
         Arm("rejection_1", "rejection", {"rejection.rounds": 1}),
         Arm("rejection_2", "rejection", {"rejection.rounds": 2}),
+        Arm("rejection_1_em", "rejection", {"rejection.rounds": 1, "reference.vote": "em"}),
         Arm("rejection_1_grpo", "grpo", {"rejection.rounds": 1}),
     ),
     (
@@ -201,6 +203,7 @@ SECOND_STAGE = Experiment(
             for arm in (
                 "vote_rollouts",
                 "vote_soft",
+                "vote_em",
                 "weight_none",
                 "weight_self",
                 "no_level_reward",
@@ -211,6 +214,7 @@ SECOND_STAGE = Experiment(
         ),
         Comparison("rejection_1", "sft"),
         Comparison("rejection_2", "sft"),
+        Comparison("rejection_1_em", "sft"),
         Comparison("rejection_1", "sft_grpo"),
         Comparison("rejection_1_grpo", "rejection_1"),
     ),
