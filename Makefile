@@ -34,7 +34,7 @@ bench: environment
 
 # Hours. Fixed beforehand in docs/evidence-protocol.md; an interrupted call continues.
 EVIDENCE := runs/evidence
-EXPERIMENT := $(BIN)/conf-profile experiment --first-seed 100
+EXPERIMENT := $(BIN)/conf-profile experiment --first-seed 100 --jobs $(shell nproc)
 evidence: environment
 	$(EXPERIMENT) table2 figure3 table1 figure5 table3 table5 --out $(EVIDENCE)/world-tiny
 	$(EXPERIMENT) regimes second_stage teachers --out $(EVIDENCE)/world-tiny

@@ -31,7 +31,10 @@ NAMES = (
 @click.option("--out", type=click.Path(path_type=Path), help="Default: runs/evidence/DATASET-PRESET.")
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="How many seeds.")
 @click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True, help="The others follow it.")
-def experiment(config: RunConfig, names: tuple[str, ...], out: Path | None, seeds: int, first_seed: int) -> None:
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Seeds that run at once.")
+def experiment(
+    config: RunConfig, names: tuple[str, ...], out: Path | None, seeds: int, first_seed: int, jobs: int
+) -> None:
     """Compare arms over seeds: NAMES are tables and figures of the paper, or questions of ours; all: every one.
 
     What is done is not done again, so an interrupted experiment continues. Results are written to OUT/NAME.parquet
@@ -41,12 +44,11 @@ def experiment(config: RunConfig, names: tuple[str, ...], out: Path | None, seed
 
     from pipelines.experiments import run
 
-    console = Console(stderr=True)
     folder = (out or Path("runs") / "evidence" / f"{config.data.name}-{config.preset}").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     chosen = NAMES if "all" in names else names
     for name in chosen:
-        summary = run.run(name, config, range(first_seed, first_seed + seeds), folder, console)
+        summary = run.run(name, config, range(first_seed, first_seed + seeds), folder, jobs)
         Console().print(_table(summary))
         click.echo(f"results: {folder / name}.json")
 

@@ -107,8 +107,13 @@ def summarise(experiment: Experiment, results: Results, dataset: str) -> dict[st
 def write(folder: Path, name: str, results: Results) -> None:
     """NAME.parquet and NAME.observations.parquet, each whole or not at all."""
     for suffix, rows in (("", results.counts), (".observations", results.observations)):
-        with tables.atomic_path(folder / f"{name}{suffix}.parquet") as temporary:
-            pq.write_table(pa.Table.from_pylist(rows), temporary)
+        write_rows(folder / f"{name}{suffix}.parquet", rows)
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Rows of equal columns as one Parquet file, whole or not at all."""
+    with tables.atomic_path(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows), temporary)
 
 
 def read(folder: Path, name: str) -> Results:

@@ -1,75 +1,104 @@
-"""Runs an experiment's arms seed by seed and writes its results; what is done is not done again."""
+"""Runs an experiment's arms seed by seed and writes its results; what is done is not done again.
+
+Seeds share nothing but the code, so `jobs` of them run at once, each in a process of its own.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from conf_profile import tables
 from conf_profile.config import RunConfig, resolve
 from pipelines.experiments import measure, regimes, results
 from pipelines.experiments.chain import Chain
 from pipelines.experiments.measure import Yardstick
-from pipelines.experiments.plan import EXPERIMENTS, Experiment, Settings
+from pipelines.experiments.plan import EXPERIMENTS, Settings
 from pipelines.experiments.results import Results
 
 REGIMES = "regimes"
 
 
-def run(name: str, config: RunConfig, seeds: Sequence[int], out: Path, console: Any) -> dict[str, Any]:
+def run(name: str, config: RunConfig, seeds: Sequence[int], out: Path, jobs: int = 1) -> dict[str, Any]:
     """Writes OUT/NAME.parquet, OUT/NAME.observations.parquet and OUT/NAME.json; returns what the last one holds.
 
     `config` is what all arms begin with (preset, data set). Finished steps lie in OUT/work. The files are written
     after every seed, so that a long experiment can be looked at while it runs.
     """
     if name == REGIMES:
-        return _run_regimes(config, seeds, out, console)
+        return _run_regimes(config, seeds, out, jobs)
     experiment, found = EXPERIMENTS[name], Results([], [])
     summary: dict[str, Any] = {}
-    for seed in seeds:
-        _measure_seed(experiment, config, seed, out, found, console)
+    for of_seed_ in _each(partial(measure_seed, name, config, out), seeds, jobs):
+        found.counts.extend(of_seed_.counts)
+        found.observations.extend(of_seed_.observations)
         results.write(out, name, found)
         summary = results.summarise(experiment, found, config.data.name)
         tables.write_text(out / f"{name}.json", json.dumps(summary, indent=2))
     return summary
 
 
-def _measure_seed(
-    experiment: Experiment, config: RunConfig, seed: int, out: Path, found: Results, console: Any
-) -> None:
+def measure_seed(name: str, config: RunConfig, out: Path, seed: int) -> Results:
+    """All arms of one experiment for one seed."""
+    experiment, found = EXPERIMENTS[name], Results([], [])
     yardsticks: dict[Path, Yardstick] = {}
     for arm in experiment.arms:
-        console.print(f"{experiment.name}, seed {seed}: {arm.name}", highlight=False)
+        _say(f"{name}, seed {seed}: {arm.name}")
         chain = Chain(with_settings(config, of_seed(seed) | {**experiment.settings, **arm.settings}), out / "work")
         yardstick = yardsticks.setdefault(chain.features, Yardstick(chain))
         cells = measure.arm_cells(arm, chain, yardstick.people)
         if cells is None:
             continue
-        constant = {"experiment": experiment.name, "dataset": config.data.name, "seed": seed}
+        constant = {"experiment": name, "dataset": config.data.name, "seed": seed}
         found.counts.extend(measure.rows(measure.counts(arm.name, cells, yardstick), **constant))
         found.observations.extend(measure.rows(measure.observations(arm, chain, cells), **constant))
+    return found
 
 
-def _run_regimes(config: RunConfig, seeds: Sequence[int], out: Path, console: Any) -> dict[str, Any]:
+def _run_regimes(config: RunConfig, seeds: Sequence[int], out: Path, jobs: int) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     summary: dict[str, Any] = {}
-    for seed in seeds:
-        for factor in regimes.FACTORS:
-            for value, settings in regimes.cells(factor):
-                console.print(f"regimes, seed {seed}: {factor.name} {value}", highlight=False)
-                chain = Chain(with_settings(config, of_seed(seed) | {**settings}), out / "work")
-                constant = {"seed": seed, "factor": factor.name, "value": float(value)}
-                rows += [constant | row for row in regimes.measure(chain)]
-        with tables.atomic_path(out / f"{REGIMES}.parquet") as temporary:
-            pq.write_table(pa.Table.from_pylist(rows), temporary)
+    for of_seed_ in _each(partial(measure_regimes, config, out), seeds, jobs):
+        rows.extend(of_seed_)
+        results.write_rows(out / f"{REGIMES}.parquet", rows)
         summary = regimes.summarise(rows, config.data.name)
         tables.write_text(out / f"{REGIMES}.json", json.dumps(summary, indent=2))
     return summary
+
+
+def measure_regimes(config: RunConfig, out: Path, seed: int) -> list[dict[str, Any]]:
+    """Every vote in every cell of the regimes for one seed."""
+    rows: list[dict[str, Any]] = []
+    for factor in regimes.FACTORS:
+        for value, settings in regimes.cells(factor):
+            _say(f"{REGIMES}, seed {seed}: {factor.name} {value}")
+            chain = Chain(with_settings(config, of_seed(seed) | {**settings}), out / "work")
+            constant = {"seed": seed, "factor": factor.name, "value": float(value)}
+            rows += [constant | row for row in regimes.measure(chain)]
+    return rows
+
+
+def _each(measure_one: Callable[[int], Any], seeds: Sequence[int], jobs: int) -> Iterator[Any]:
+    """What is measured for each seed, in the seeds' order."""
+    if jobs == 1:
+        yield from map(measure_one, seeds)
+        return
+    # Spawned children read it when they load torch: two trainings that each spin on all cores starve each other.
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(measure_one, seeds)
+
+
+def _say(text: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(text, highlight=False)
 
 
 def of_seed(seed: int) -> dict[str, Any]:

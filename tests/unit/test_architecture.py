@@ -57,7 +57,11 @@ def test_components_do_not_know_each_other():
 
 def test_the_command_line_may_start_the_pipeline_and_nothing_else():
     known = {n for p in files("conf_profile") if "commands" in p.parts for n in imports(p) if n.split(".")[0] in ROOMS}
-    assert {name for name in known if not name.startswith("conf_profile")} <= {"pipelines", "pipelines.compile", "pipelines.experiments"}
+    assert {name for name in known if not name.startswith("conf_profile")} <= {
+        "pipelines",
+        "pipelines.compile",
+        "pipelines.experiments",
+    }
 
 
 def test_no_module_of_the_method_loads_anything_heavy():
