@@ -110,15 +110,16 @@ def counts(arm: str, cells: Cells, yardstick: Yardstick) -> Iterator[Count]:
 
 def observations(arm: Arm, chain: Chain, cells: Cells) -> Iterator[Observation]:
     """Levels, balance and tag entropy of the answers; of a second stage also what its log says at the end."""
-    given = metrics.level_counts(cells)
+    given = _levels(cells)
     for level, count in zip(LEVELS, given, strict=True):
-        yield Observation(arm.name, f"level {level}", count)
-    yield Observation(arm.name, "imbalance of levels", confidence.balance_of_counts(np.array(given)))
+        yield Observation(arm.name, f"level {level}", float(count))
+    yield Observation(arm.name, "imbalance of levels", confidence.balance_of_counts(given))
     yield Observation(arm.name, "tag entropy", _tag_entropy(cells))
     if arm.stage == "teacher":
         yield from _labelling(arm, chain)
     if arm.stage == "grpo":
         yield from _training(arm, chain)
+        yield from _drift(arm, chain, cells)
 
 
 def _predictions(arm: Arm, chain: Chain) -> Path:
@@ -168,6 +169,27 @@ def _training(arm: Arm, chain: Chain) -> Iterator[Observation]:
     kept = pq.read_table(chain.filtered / "filtered", columns=["user_id", "kept"])
     yield Observation(arm.name, "users of the second stage", float(sum(kept["kept"].to_pylist())))
     yield from _kept_by_tag(arm, chain)
+
+
+def _drift(arm: Arm, chain: Chain, cells: Cells) -> Iterator[Observation]:
+    """What the levels would be with the partition from before GRPO, and how precision rises over each of the two."""
+    from conf_profile.students.folder import load_calibration
+
+    before = load_calibration(chain.refined)
+    level = np.zeros_like(cells.level)
+    for column, name in enumerate(before.partitions):
+        said = cells.prediction[:, column] != metrics.NONE
+        level[said, column] = confidence.apply(before, name, cells.score[said, column])
+    old = Cells(cells.prediction, level, cells.score, cells.truth)
+    yield Observation(arm.name, "imbalance of levels, old partition", confidence.balance_of_counts(_levels(old)))
+    for kind, found in (("old", old), ("new", cells)):
+        curve = metrics.sweep(found)
+        rise = curve[-1].scores.precision - curve[0].scores.precision
+        yield Observation(arm.name, f"rise of precision, {kind} partition", rise)
+
+
+def _levels(cells: Cells) -> metrics.IntArray:
+    return np.array(metrics.level_counts(cells))
 
 
 def _kept_by_tag(arm: Arm, chain: Chain) -> Iterator[Observation]:
