@@ -20,6 +20,8 @@ COMMANDS = {
         "Compile the pipeline to YAML for a cluster.",
     ),
     "models": ("conf_profile.commands.models", "models", "List, show and roll back models in the registry."),
+    "serve": ("conf_profile.commands.serve", "serve", "Serve the champion on this machine."),
+    "profile": ("conf_profile.commands.serve", "profile", "Ask a running server for one user's profile."),
     "experiment": ("conf_profile.commands.experiment", "experiment", "Compare variants of the method over seeds."),
     "report": ("conf_profile.commands.report", "report", "Show a finished run's summary again."),
 }

@@ -43,3 +43,7 @@ class RegistryConflictError(RegistryError):
 
 class PipelineError(ConfProfileError):
     """A pipeline step failed; its own message is included."""
+
+
+class ServingError(ConfProfileError):
+    """The serving path cannot start: its model, feature store or predictor is not what it must be."""

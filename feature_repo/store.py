@@ -59,10 +59,14 @@ CONSENT_AT = pa.schema([FEATURES_AT.field(USER_ID), FEATURES_AT.field(CONSENT)])
 
 @dataclass(frozen=True)
 class OnlineUser:
-    """One user as the online store knows them. `consent` is None for somebody without demographics."""
+    """One user as the online store knows them. `consent` is None for somebody without demographics.
+
+    `as_of` is the time of the latest behaviour; None for somebody without any.
+    """
 
     features: UserFeatures
     consent: bool | None
+    as_of: datetime | None
 
 
 def open_store(workspace: Path, behaviour: Path, demographics: Path, config: FeaturesConfig) -> FeatureStore:
@@ -126,7 +130,7 @@ def read_online(store: FeatureStore, user_ids: Sequence[str]) -> list[OnlineUser
     response = store.get_online_features(
         features=store.get_feature_service(SERVICE, allow_cache=True),
         entity_rows=[{USER_ID: user_id} for user_id in user_ids],
-    ).to_dict()
+    ).to_dict(include_event_timestamps=True)
     return [_online_user(user_id, response, row) for row, user_id in enumerate(user_ids)]
 
 
@@ -213,7 +217,13 @@ def _online_user(user_id: str, response: Mapping[str, list[Any]], row: int) -> O
             **{name: values[name] for name in SIGN_UP_FEATURES},
         ),
         consent=values[CONSENT],
+        as_of=_moment(response[f"{LIST_FEATURES[0]}__ts"][row]),
     )
+
+
+def _moment(seconds: int) -> datetime | None:
+    """Feast's event time, in seconds of the epoch; 0 where there is no row."""
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None
 
 
 @contextmanager

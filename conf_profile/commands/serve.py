@@ -1,0 +1,110 @@
+"""`conf-profile serve`: the champion on this machine, and `conf-profile profile`: one user asked for."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from conf_profile.commands.models import Storage, open_registry, storage_options
+
+
+@click.command()
+@storage_options
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: a free one.")
+@click.option("--web/--no-web", default=False, help="Serve the page at /web; it shows what is known of users.")
+@click.option("--threshold", "thresholds", multiple=True, metavar="ATTRIBUTE=LEVEL", help="Over the model's own.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of vLLM on a CPU; default: one fewer than cores.")
+@click.option(
+    "--poll", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Seconds between looks at the champion."
+)
+@click.option("--work", type=click.Path(path_type=Path), help="Models, online store and logs; default: RUN/serving.")
+def serve(
+    storage: Storage,
+    as_json: bool,
+    port: int,
+    web: bool,
+    thresholds: tuple[str, ...],
+    threads: int | None,
+    poll: float,
+    work: Path | None,
+) -> None:
+    """Serve the champion: online features of the run's people, vLLM, and the transformer that callers ask.
+
+    Prints one line of JSON when it is ready, and another one whenever the champion has changed. Ctrl-C or SIGTERM ends
+    everything that it started.
+    """
+    import os
+
+    from serving import local
+    from serving.processes import free_port
+
+    folder = (work or (storage.run or Path("runs/world-tiny")) / "serving").resolve()
+    options = local.Options(
+        port=port or free_port(),
+        web=web,
+        threads=threads or max(1, (os.cpu_count() or 2) - 1),
+        poll_seconds=poll,
+        thresholds=tuple(map(_threshold, thresholds)),
+    )
+    # Children are ended by the blocks that started them, so both signals have to unwind the stack.
+    signal.signal(signal.SIGTERM, _interrupt)
+    with open_registry(storage) as registry:
+        registry.require_champion()
+        repository = local.online_store(storage.run, folder) if storage.run else None
+        click.echo("starting vLLM, about a minute; logs are in " + str(folder / "logs"), err=True)
+        with local.serving(registry, repository, folder, options) as running:
+            click.echo(json.dumps(running.state))
+            click.echo(_example(running.state, storage.run), err=True)
+            sys.stdout.flush()
+            try:
+                running.run()
+            except KeyboardInterrupt:
+                click.echo("ending", err=True)
+
+
+@click.command()
+@click.argument("user")
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="The transformer's address.")
+@click.option("--name", default="conf-profile", show_default=True, help="The model's name.")
+@click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Answers to vote over.")
+@click.option("--threshold", "thresholds", multiple=True, metavar="ATTRIBUTE=LEVEL", help="Over the model's own.")
+def profile(user: str, url: str, name: str, samples: int, thresholds: tuple[str, ...]) -> None:
+    """Ask a running server for the profile of USER."""
+    import httpx
+
+    from conf_profile.errors import ServingError
+
+    parameters = {"samples": samples, "explain": True, "thresholds": dict(map(_threshold, thresholds))}
+    body = {"instances": [{"user_id": user}], "parameters": parameters}
+    try:
+        response = httpx.post(f"{url}/v1/models/{name}:predict", json=body, timeout=60.0)
+    except httpx.HTTPError as error:
+        raise ServingError(f"{url} cannot be asked: {error}; start it with: conf-profile serve --run RUN") from error
+    if response.status_code != httpx.codes.OK:
+        raise ServingError(f"{url} answered {response.status_code}: {response.text[:500]}")
+    click.echo(json.dumps(response.json()["predictions"][0], indent=2, ensure_ascii=False))
+
+
+def _threshold(text: str) -> tuple[str, int]:
+    attribute, equals, level = text.partition("=")
+    if not equals or level not in {"1", "2", "3", "4", "5"}:
+        raise click.BadParameter(f"{text!r}: expected ATTRIBUTE=LEVEL with a level of 1 to 5")
+    return attribute, int(level)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _example(state: dict[str, Any], run: Path | None) -> str:
+    user = '{"user_id": "u0000001"}' if run else '{"user_id": "a", "features": {"watch": ["chess"], "consent": true}}'
+    body = f'{{"instances": [{user}]}}'
+    return (
+        f"try: curl -s {state['url']}/v1/models/{state['model']}:predict "
+        f"-H 'content-type: application/json' -d '{body}'"
+    )

@@ -1,0 +1,89 @@
+"""What the transformer needs of a model's folder: everything but the weights. No torch, no tokenizer.
+
+The folder is a registry version (or a student's folder before promotion): taxonomy.yaml, calibration.json,
+profile.json, and from the promotion thresholds.json, evaluation.json and manifest.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conf_profile import confidence, taxonomy
+from conf_profile.confidence import Calibration
+from conf_profile.config import PromptConfig
+from conf_profile.errors import ServingError
+from conf_profile.output_format import structured_output_regex
+from conf_profile.prompts import Message, UserFeatures
+from conf_profile.students import examples
+from conf_profile.taxonomy import Taxonomy
+
+TAXONOMY, CALIBRATION, PROFILE = "taxonomy.yaml", "calibration.json", "profile.json"
+THRESHOLDS, EVALUATION, MANIFEST = "thresholds.json", "evaluation.json", "manifest.json"
+UNRELEASED = "unreleased"
+"""The version of a folder that no registry has published."""
+GREEDY = "greedy"
+LOWEST_LEVEL = 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One model version as the transformer sees it. `thresholds` are the model's own: attribute -> lowest level."""
+
+    version: str
+    taxonomy: Taxonomy
+    calibration: Calibration
+    prompt: PromptConfig
+    max_completion_tokens: int
+    thresholds: Mapping[str, int]
+    evaluation: Mapping[str, Any]
+
+    def messages(self, features: UserFeatures) -> tuple[Message, ...]:
+        """The prompt, by the one function that training uses."""
+        return examples.student_messages(features, self.taxonomy, self.prompt)
+
+    @property
+    def grammar(self) -> str:
+        """The regex that vLLM holds an answer to; its rationale is short enough that the tags still fit."""
+        return structured_output_regex(self.taxonomy, self.rationale_characters)
+
+    @property
+    def rationale_characters(self) -> int:
+        """A token is taken for one character at worst, and half of the tokens are left to the tags."""
+        return max(self.max_completion_tokens // 2, 16)
+
+
+def load(folder: Path) -> Bundle:
+    """Reads a model's folder; ServingError names what is missing or broken."""
+    profile = _json(folder / PROFILE)
+    tags = taxonomy.load(folder / TAXONOMY)
+    manifest = _json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
+    return Bundle(
+        version=str(manifest.get("version", UNRELEASED)),
+        taxonomy=tags,
+        calibration=confidence.load(folder / CALIBRATION, GREEDY),
+        prompt=PromptConfig.model_validate(profile["prompt"]),
+        max_completion_tokens=int(profile["max_completion_tokens"]),
+        thresholds=_thresholds(folder / THRESHOLDS, tags),
+        evaluation=_json(folder / EVALUATION) if (folder / EVALUATION).is_file() else {},
+    )
+
+
+def _thresholds(path: Path, tags: Taxonomy) -> Mapping[str, int]:
+    given = _json(path) if path.is_file() else {}
+    return {name: int(given.get(name, LOWEST_LEVEL)) for name in tags.names}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ServingError(f"{path}: cannot be read: {error.strerror}; is this a model's folder?") from error
+    except ValueError as error:
+        raise ServingError(f"{path}: not valid JSON: {error}; fetch the model again") from error
+    if not isinstance(found, dict):
+        raise ServingError(f"{path}: expected a JSON object; fetch the model again")
+    return found

@@ -1,0 +1,230 @@
+"""The whole serving path on one machine: online features, vLLM on the champion, the transformer in front.
+
+A supervisor starts the processes and watches the registry. When the champion changes, the new version is fetched and
+verified, a second vLLM loads and answers a first prompt, the transformer changes over, and only after the last request
+of the old version is over does the old vLLM end: no request is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from conf_profile import tables
+from conf_profile.config import FeaturesConfig, parse_section
+from conf_profile.errors import RegistryError, ServingError
+from conf_profile.registry import Registry
+from serving import bundle, processes
+from serving.predictor.arguments import PredictorArguments, command, environment
+from serving.processes import Child, free_port
+from serving.settings import FeatureSettings, PredictorSettings, Settings
+
+PREDICTOR_SECONDS = 600.0
+TRANSFORMER_SECONDS = 120.0
+FIRST_ANSWER_SECONDS = 120.0
+"""vLLM's first answer loads kernels and compiles the grammar, which takes far longer than any other."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to serve."""
+
+    port: int
+    name: str = "conf-profile"
+    web: bool = False
+    device: str = "cpu"
+    threads: int = 1
+    poll_seconds: float = 10.0
+    deadline_seconds: float = 10.0
+    thresholds: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A running vLLM and the version that it has loaded."""
+
+    version: str
+    folder: Path
+    url: str
+    child: Child
+
+
+class LocalServing:
+    """Started by `serving`; `state` is what is printed when it is ready."""
+
+    def __init__(self, registry: Registry, repository: Path | None, work: Path, options: Options) -> None:
+        self._registry, self._repository, self._work, self._options = registry, repository, work, options
+        self._predictor = self._start_predictor(self._registry.show().name)
+        try:
+            self._transformer = self._start_transformer()
+        except BaseException:
+            self._predictor.child.stop()
+            raise
+        self._stopped = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._options.port}"
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Addresses, model and version."""
+        return {
+            "url": self.url,
+            "predictor": self._predictor.url,
+            "model": self._options.name,
+            "version": self._predictor.version,
+            "web": f"{self.url}/web" if self._options.web else None,
+        }
+
+    def run(self) -> None:
+        """Watches until `stop` is called; ServingError when one of the processes dies."""
+        while not self._stopped.wait(self._options.poll_seconds):
+            for child in (self._transformer, self._predictor.child):
+                if child.process.poll() is not None:
+                    raise ServingError(
+                        f"{child.name} ended with status {child.process.returncode}: {child.last_words()}"
+                    )
+            champion = self._champion()
+            if champion not in (None, self._predictor.version):
+                self._change_over(str(champion))
+
+    def stop(self) -> None:
+        """Ends `run`."""
+        self._stopped.set()
+
+    def close(self) -> None:
+        """Ends every process: the transformer first, so that it accepts nothing that cannot be answered."""
+        self._transformer.stop()
+        self._predictor.child.stop()
+
+    def _champion(self) -> str | None:
+        """None where the registry cannot be asked now: what is served stays."""
+        try:
+            return self._registry.show().name
+        except RegistryError as error:
+            print(f"serve: the registry cannot be asked, going on with what is served: {error}", file=sys.stderr)
+            return None
+
+    def _change_over(self, version: str) -> None:
+        print(f"serve: champion is now {version}; loading it beside {self._predictor.version}", file=sys.stderr)
+        before = self._predictor
+        try:
+            self._predictor = self._start_predictor(version)
+        except (RegistryError, ServingError) as error:
+            print(f"serve: {version} cannot be served, going on with {before.version}: {error}", file=sys.stderr)
+            return
+        self._write_settings()
+        self._transformer.hang_up()
+        # Requests that began with the old version end within their deadline.
+        time.sleep(self._options.deadline_seconds + 1.0)
+        before.child.stop()
+        print(json.dumps(self.state), flush=True)
+
+    def _start_predictor(self, version: str) -> Predictor:
+        folder = self._work / "models" / version
+        if not (folder / bundle.MANIFEST).is_file():
+            self._registry.download(version, folder)
+        given = PredictorArguments(port=free_port(), device=self._options.device, served_name=self._options.name)  # type: ignore[arg-type]
+        log = self._work / "logs" / f"predictor-{version}.log"
+        child = processes.start("the predictor", command(folder, given), environment(given, self._options.threads), log)
+        predictor = Predictor(version, folder, f"http://127.0.0.1:{given.port}", child)
+        try:
+            child.wait_until(lambda: _answers(f"{predictor.url}/health"), PREDICTOR_SECONDS)
+            _first_answer(predictor, self._options.name)
+        except BaseException:
+            child.stop()
+            raise
+        return predictor
+
+    def _start_transformer(self) -> Child:
+        file = self._write_settings()
+        program = [sys.executable, "-m", "serving", "--settings", str(file), "--host", "127.0.0.1"]
+        log = self._work / "logs" / "transformer.log"
+        child = processes.start("the transformer", [*program, "--http_port", str(self._options.port)], {}, log)
+        try:
+            child.wait_until(lambda: _answers(f"{self.url}/v2/models/{self._options.name}/ready"), TRANSFORMER_SECONDS)
+        except BaseException:
+            child.stop()
+            raise
+        return child
+
+    def _write_settings(self) -> Path:
+        settings = Settings(
+            name=self._options.name,
+            model=self._predictor.folder,
+            predictor=PredictorSettings(url=self._predictor.url, model=self._options.name),
+            features=FeatureSettings(repository=self._repository),
+            thresholds=dict(self._options.thresholds),
+            deadline_seconds=self._options.deadline_seconds,
+            web=self._options.web,
+        )
+        file = self._work / "serving.yaml"
+        tables.write_text(file, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+        return file
+
+
+@contextmanager
+def serving(registry: Registry, repository: Path | None, work: Path, options: Options) -> Iterator[LocalServing]:
+    """Starts everything, and ends all of it with the block."""
+    running = LocalServing(registry, repository, work, options)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def online_store(run: Path, work: Path) -> Path:
+    """Feast's repository over a run's own data, its online store filled as of the run's moment."""
+    from feature_repo import store as feature_store
+
+    arguments = tables.read_json(run / "workspace" / "arguments.json", "give the folder of a run that has begun")
+    repository = work / "features"
+    store = feature_store.open_store(
+        repository,
+        Path(arguments["behaviour_uri"]),
+        Path(arguments["demographics_uri"]),
+        parse_section(FeaturesConfig, arguments["features_config"]),
+    )
+    feature_store.materialise(store, arguments["as_of"])
+    return repository
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2.0).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+def _first_answer(predictor: Predictor, name: str) -> None:
+    """One prompt with the model's own grammar, so that no caller waits for what is done once."""
+    import asyncio
+
+    from conf_profile.prompts import UserFeatures
+    from serving.predictor_client import PredictorClient, PredictorError, Question
+
+    model = bundle.load(predictor.folder)
+
+    async def ask() -> None:
+        client = PredictorClient(PredictorSettings(url=predictor.url, model=name), model)
+        try:
+            question = Question(model.messages(UserFeatures("")), 1)
+            await client.ask(question, time.monotonic() + FIRST_ANSWER_SECONDS, {})
+        finally:
+            await client.aclose()
+
+    try:
+        asyncio.run(ask())
+    except PredictorError as error:
+        raise ServingError(f"the predictor gave no first answer: {error}; {predictor.child.last_words()}") from error

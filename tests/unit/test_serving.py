@@ -1,0 +1,245 @@
+"""The serving path's pure parts: requests, levels from log-probabilities, profiles, thresholds, the breaker."""
+
+import json
+import math
+
+import pytest
+
+from conf_profile import confidence, taxonomy
+from conf_profile.confidence import Calibration, Partition
+from conf_profile.config import PromptConfig
+from conf_profile.errors import ServingError
+from conf_profile.output_format import Answer, ProfileAnswer, render, structured_output_regex
+from conf_profile.prompts import UserFeatures
+from conf_profile.students import examples
+from serving import bundle as bundles
+from serving import features, levels, profile, request, settings
+from serving.bundle import Bundle
+from serving.circuit_breaker import CircuitBreaker
+from serving.profile import Completion
+from serving.request import BadRequestError
+
+TAGS = taxonomy.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
+EVEN = Calibration("greedy", {name: Partition((0.2, 0.4, 0.6, 0.8)) for name in TAGS.names})
+BUNDLE = Bundle("v1", TAGS, EVEN, PromptConfig(student_style="brief"), 48, {"age": 3, "gender": 1}, {})
+SETTINGS = settings.Settings(model="m")
+
+
+def answer(age="old", gender="male", age_level=4, gender_level=2):
+    given = {"age": Answer(age, age_level), "gender": Answer(gender, gender_level)}
+    return render(ProfileAnswer("rose pruning", given), TAGS)
+
+
+# ---- requests
+
+
+def parse(body, **changed):
+    return request.parse(body, BUNDLE, SETTINGS.model_copy(update=changed))
+
+
+def test_a_plain_request():
+    found = parse({"instances": [{"user_id": "u1"}, {"user_id": "u2", "features": {"watch": []}}]})
+    assert [(i.user_id, i.features) for i in found.instances] == [("u1", None), ("u2", {"watch": []})]
+    assert (found.samples, found.explain, found.thresholds) == (1, False, {"age": 3, "gender": 1})
+
+
+def test_thresholds_of_the_request_go_over_the_configuration_over_the_model():
+    body = {"instances": [{"user_id": "u"}], "parameters": {"thresholds": {"gender": 5}}}
+    assert parse(body, thresholds={"age": 2, "gender": 4}).thresholds == {"age": 2, "gender": 5}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ([], "an object with a list 'instances'"),
+        ({"instances": {}}, "an object with a list 'instances'"),
+        ({"instances": []}, "has 0 entries; 1 to 256"),
+        ({"instances": [{"user_id": "u"}] * 257}, "has 257 entries"),
+        ({"instances": ["u"]}, r"instances\[0\] must be an object"),
+        ({"instances": [{"user_id": "u"}, {"user_id": " "}]}, r"instances\[1\]: 'user_id'"),
+        ({"instances": [{"user_id": 7}]}, r"instances\[0\]: 'user_id'"),
+        ({"instances": [{"user_id": "u"}], "parameters": []}, None),
+        ({"instances": [{"user_id": "u"}], "parameters": [1]}, "'parameters' must be an object"),
+        ({"instances": [{"user_id": "u"}], "parameters": {"tau": 3}}, r"unknown parameter\(s\) tau"),
+        ({"instances": [{"user_id": "u"}], "parameters": {"thresholds": {"height": 3}}}, "no attribute 'height'"),
+        ({"instances": [{"user_id": "u"}], "parameters": {"thresholds": {"age": 6}}}, "'age' is 6; a level is 1 to 5"),
+        ({"instances": [{"user_id": "u"}], "parameters": {"thresholds": {"age": True}}}, "'age' is True"),
+        ({"instances": [{"user_id": "u"}], "parameters": {"samples": 0}}, "'samples' is 0; 1 to 16"),
+        ({"instances": [{"user_id": "u"}], "parameters": {"samples": 2.5}}, "'samples' is 2.5"),
+        ({"instances": [{"user_id": "u"}], "parameters": {"explain": "yes"}}, "'explain' is 'yes'"),
+    ],
+)
+def test_a_request_that_breaks_the_api_is_told_where(body, message):
+    if message is None:
+        assert parse(body).samples == 1
+        return
+    with pytest.raises(BadRequestError, match=message):
+        parse(body)
+
+
+def test_features_of_a_request_need_consent_and_a_form():
+    given = {"watch": ["a"], "self_age": "31", "consent": True}
+    assert features.from_request("u", given, True).features == UserFeatures("u", ("a",), self_age="31")
+    assert features.from_request("u", {"watch": ["a"]}, True).reason == "no consent"
+    assert features.from_request("u", {"watch": ["a"]}, False).features is not None
+    assert features.from_request("u", {"watch": ["a"], "consent": False}, False).features is None
+    for wrong, message in (
+        ([], "must be an object"),
+        ({"watch": "a", "consent": True}, "'watch' must be a list of texts"),
+        ({"watch": [1], "consent": True}, "'watch' must be a list of texts"),
+        ({"region": 3, "consent": True}, "'region' must be a text"),
+        ({"height": 3, "consent": True}, r"unknown feature\(s\) height"),
+        ({"watch": ["a"] * 1001, "consent": True}, "has 1001 keyphrases"),
+    ):
+        with pytest.raises(features.BadFeaturesError, match=f"user 'u': .*{message}"):
+            features.from_request("u", wrong, True)
+
+
+# ---- levels from log-probabilities
+
+
+def token(text, **probabilities):
+    top = [{"token": other, "logprob": math.log(p)} for other, p in (probabilities or {text: 1.0}).items()]
+    return {"token": text, "logprob": top[0]["logprob"], "top_logprobs": top}
+
+
+def test_a_level_is_the_expected_value_of_its_digit():
+    digit = {"token": "4", "top_logprobs": [{"token": t, "logprob": math.log(p)} for t, p in (("4", 0.6), ("5", 0.2))]}
+    content = [token("<age>old"), token("<level>"), digit, token("</level></age>")]
+    assert levels.expected_levels(content) == [pytest.approx((4 * 0.6 + 5 * 0.2) / 0.8)]
+
+
+def test_a_level_inside_a_larger_token_is_compared_with_the_same_token_of_another_digit():
+    pieces = {"<level>2</level>": 0.5, "<level>1</level>": 0.5, "<level>5</other>": 0.9}
+    top = [{"token": t, "logprob": math.log(p)} for t, p in pieces.items()]
+    content = [token("old"), {"token": "<level>2</level>", "top_logprobs": top}]
+    assert levels.expected_levels(content) == [pytest.approx(1.5)]
+
+
+def test_without_alternatives_the_stated_level_counts():
+    assert levels.expected_levels([{"token": "<level>3</level>", "top_logprobs": []}]) == [3.0]
+    assert levels.expected_levels([]) == []
+
+
+# ---- profiles
+
+
+def test_one_completion_becomes_a_calibrated_profile():
+    found = profile.profile([Completion(answer(), (4.5, 1.2))], BUNDLE, BUNDLE.thresholds)
+    assert found.attributes["age"].to_json() == {"tag": "old", "level": 5, "score": 0.9, "accepted": True}
+    assert found.attributes["gender"].to_json() == {"tag": "male", "level": 2, "score": 0.24, "accepted": True}
+    assert (found.rationale, found.malformed) == ("rose pruning", 0)
+
+
+def test_an_answer_below_its_threshold_is_withheld_with_the_reason():
+    found = profile.profile([Completion(answer(), (2.0, 2.0))], BUNDLE, BUNDLE.thresholds)
+    assert found.attributes["age"].to_json() == {
+        "level": 3, "tag": None, "score": 0.4, "accepted": True,
+    } | {"tag": "old"}  # fmt: skip
+    found = profile.profile([Completion(answer(), (1.0, 2.0))], BUNDLE, BUNDLE.thresholds)
+    shown = {"tag": None, "level": 2, "score": 0.2, "accepted": False, "reason": "below threshold 3"}
+    assert found.attributes["age"].to_json() == shown
+
+
+def test_unknown_and_malformed_say_why():
+    found = profile.profile([Completion(answer(age=None), (1.0, 3.0))], BUNDLE, BUNDLE.thresholds)
+    assert found.attributes["age"].to_json() == {"tag": None, "accepted": False, "reason": "the evidence says nothing"}
+    cut = profile.profile([Completion(answer()[:40])], BUNDLE, BUNDLE.thresholds)
+    assert {a.reason for a in cut.attributes.values()} == {"malformed answer"} and cut.malformed == 1
+
+
+def test_several_completions_are_voted_on_and_malformed_ones_counted():
+    texts = [answer("old", "male", 5, 1), answer("young", "male", 2, 1), answer("young", "female", 2, 5), "cut"]
+    found = profile.profile([Completion(text) for text in texts], BUNDLE, {"age": 1, "gender": 1})
+    assert (found.attributes["age"].tag, found.attributes["gender"].tag) == ("old", "female")
+    assert found.attributes["age"].score == pytest.approx(5 / 20)
+    assert found.malformed == 1
+
+
+# ---- the breaker
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_the_breaker_opens_after_failures_in_a_row_and_tries_once():
+    clock = Clock()
+    breaker = CircuitBreaker(3, 5.0, clock)
+    breaker.failed()
+    breaker.failed()
+    breaker.succeeded()
+    for _ in range(3):
+        assert breaker.allow()
+        breaker.failed()
+    assert breaker.state == "open" and not breaker.allow()
+    clock.now = 5.0
+    assert breaker.state == "half_open" and breaker.allow() and not breaker.allow()
+    breaker.failed()
+    assert not breaker.allow()
+    clock.now = 10.0
+    assert breaker.allow()
+    breaker.succeeded()
+    assert breaker.state == "closed" and breaker.allow()
+
+
+def test_a_trial_that_says_nothing_frees_its_place():
+    clock = Clock()
+    breaker = CircuitBreaker(1, 5.0, clock)
+    breaker.failed()
+    clock.now = 6.0
+    assert breaker.allow() and not breaker.allow()
+    breaker.gave_up()
+    assert breaker.allow()
+
+
+# ---- settings and the model's folder
+
+
+def test_settings_name_the_wrong_key(tmp_path):
+    file = tmp_path / "serving.yaml"
+    file.write_text("model: m\npredictor: {concurency: 3}\n")
+    with pytest.raises(ServingError, match=r"serving\.yaml: predictor\.concurency"):
+        settings.read(file)
+    file.write_text("model: m\npredictor: {concurrency: 3}\n")
+    assert settings.read(file).predictor.concurrency == 3
+    with pytest.raises(ServingError, match="cannot be read"):
+        settings.read(tmp_path / "absent.yaml")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    TAGS.save(tmp_path / "taxonomy.yaml")
+    confidence.save(EVEN, tmp_path / "calibration.json")
+    profile_json = {"prompt": {"student_style": "brief", "max_keyphrases": 7}, "max_completion_tokens": 48}
+    (tmp_path / "profile.json").write_text(json.dumps(profile_json))
+    return tmp_path
+
+
+def test_a_students_folder_is_enough_and_a_version_says_more(folder):
+    found = bundles.load(folder)
+    assert (found.version, found.thresholds) == ("unreleased", {"age": 1, "gender": 1})
+    (folder / "thresholds.json").write_text('{"age": 4}')
+    (folder / "manifest.json").write_text('{"version": "v7"}')
+    found = bundles.load(folder)
+    assert (found.version, found.thresholds) == ("v7", {"age": 4, "gender": 1})
+
+
+def test_the_prompt_is_the_one_of_training(folder):
+    found, user = bundles.load(folder), UserFeatures("u", [f"phrase {i}" for i in range(9)], self_age="31")
+    assert found.messages(user) == examples.student_messages(user, TAGS, found.prompt)
+    assert "phrase 1;" not in found.messages(user)[0]["content"]
+
+
+def test_the_grammar_leaves_room_for_the_tags(folder):
+    found = bundles.load(folder)
+    assert found.grammar == structured_output_regex(TAGS, 24)
+
+
+def test_a_folder_without_a_profile_is_named(folder):
+    (folder / "profile.json").unlink()
+    with pytest.raises(ServingError, match=r"profile\.json: cannot be read.*is this a model's folder"):
+        bundles.load(folder)
