@@ -5,5 +5,14 @@ chain     runs an arm through the pipeline's own steps; work that arms share is 
 measure   counts what an arm got right on the test users: the one place here that reads true labels
 regimes   the votes alone, over many kinds of teachers and histories (no training)
 results   Parquet of counts over seeds -> means, intervals, paired tests, JSON
-page      docs/evidence.md and its plots, from the results alone
+run       an experiment, seed by seed
+
+The page, from the results alone:
+
+findings      estimates and the rule for a verdict
+quantities    what is compared: rates, slopes, kept shares, the share of the possible
+expectations  the protocol's expectations as code
+claims        the rows of the table at the top
+sections      the tables and plots of an experiment; regime_sections: of the regimes
+page          docs/evidence.md; calls, markdown, passages, plots: what it is made with
 """

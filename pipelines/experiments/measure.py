@@ -184,8 +184,10 @@ def _drift(arm: Arm, chain: Chain, cells: Cells) -> Iterator[Observation]:
     yield Observation(arm.name, "imbalance of levels, old partition", confidence.balance_of_counts(_levels(old)))
     for kind, found in (("old", old), ("new", cells)):
         curve = metrics.sweep(found)
-        rise = curve[-1].scores.precision - curve[0].scores.precision
-        yield Observation(arm.name, f"rise of precision, {kind} partition", rise)
+        # Where nothing stands at the highest level there is no precision to compare.
+        if curve[-1].scores.coverage > 0:
+            rise = curve[-1].scores.precision - curve[0].scores.precision
+            yield Observation(arm.name, f"rise of precision, {kind} partition", rise)
 
 
 def _levels(cells: Cells) -> metrics.IntArray:

@@ -21,6 +21,8 @@ from pipelines.experiments.measure import ALL_ATTRIBUTES, EVERYBODY
 from pipelines.experiments.plan import Comparison, Experiment
 
 METRICS = ("precision", "recall", "f1")
+ROUNDING = 1e-12
+"""Differences that differ by less are equal, and have no spread to test with."""
 Triple = tuple[float, float | None, float | None]
 """Mean, and the ends of its 95% interval (None with a single seed)."""
 
@@ -83,8 +85,8 @@ def p_value(differences: Sequence[float]) -> float | None:
         return None
     from scipy.stats import ttest_1samp
 
-    if np.ptp(differences) == 0:
-        return 1.0 if differences[0] == 0 else 0.0
+    if np.ptp(differences) < ROUNDING:
+        return 1.0 if abs(differences[0]) < ROUNDING else 0.0
     return float(ttest_1samp(differences, 0.0).pvalue)
 
 

@@ -61,6 +61,8 @@ def test_the_command_line_may_start_the_pipeline_and_nothing_else():
         "pipelines",
         "pipelines.compile",
         "pipelines.experiments",
+        "serving",
+        "serving.processes",
     }
 
 
