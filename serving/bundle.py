@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conf_profile import confidence, taxonomy
-from conf_profile.confidence import Calibration
+from conf_profile.confidence import EVEN_BOUNDARIES, Calibration, Partition
 from conf_profile.config import PromptConfig
 from conf_profile.errors import ServingError
 from conf_profile.output_format import structured_output_regex
@@ -22,20 +22,25 @@ from conf_profile.students import examples
 from conf_profile.taxonomy import Taxonomy
 
 TAXONOMY, CALIBRATION, PROFILE = "taxonomy.yaml", "calibration.json", "profile.json"
+VOTE_CALIBRATION = "calibration-vote.json"
 THRESHOLDS, EVALUATION, MANIFEST = "thresholds.json", "evaluation.json", "manifest.json"
 UNRELEASED = "unreleased"
 """The version of a folder that no registry has published."""
-GREEDY = "greedy"
+GREEDY, VOTE = "greedy", "vote"
 LOWEST_LEVEL = 1
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """One model version as the transformer sees it. `thresholds` are the model's own: attribute -> lowest level."""
+    """One model version as the transformer sees it. `thresholds` are the model's own: attribute -> lowest level.
+
+    `calibration` is for the score of one answer, `vote_calibration` for that of a vote over several.
+    """
 
     version: str
     taxonomy: Taxonomy
     calibration: Calibration
+    vote_calibration: Calibration
     prompt: PromptConfig
     max_completion_tokens: int
     thresholds: Mapping[str, int]
@@ -65,11 +70,19 @@ def load(folder: Path) -> Bundle:
         version=str(manifest.get("version", UNRELEASED)),
         taxonomy=tags,
         calibration=confidence.load(folder / CALIBRATION, GREEDY),
+        vote_calibration=_vote_calibration(folder / VOTE_CALIBRATION, tags),
         prompt=PromptConfig.model_validate(profile["prompt"]),
         max_completion_tokens=int(profile["max_completion_tokens"]),
         thresholds=_thresholds(folder / THRESHOLDS, tags),
         evaluation=_json(folder / EVALUATION) if (folder / EVALUATION).is_file() else {},
     )
+
+
+def _vote_calibration(path: Path, tags: Taxonomy) -> Calibration:
+    """Even fifths for a student that was saved without: it never went through the second stage."""
+    if path.is_file():
+        return confidence.load(path, VOTE)
+    return Calibration(VOTE, dict.fromkeys(tags.names, Partition(EVEN_BOUNDARIES)))
 
 
 def _thresholds(path: Path, tags: Taxonomy) -> Mapping[str, int]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from conf_profile import confidence, voting
+from conf_profile.confidence import Calibration
 from conf_profile.output_format import LEVELS, ProfileAnswer, parse_or_none
 from serving.bundle import Bundle
 
@@ -86,8 +87,10 @@ def profile(completions: Sequence[Completion], bundle: Bundle, thresholds: Mappi
     malformed = len(parsed) - len(found)
     if not found:
         return Profile(silent(bundle, MALFORMED).attributes, malformed=malformed)
-    said = _greedy(*found[0], bundle) if len(completions) == 1 else _voted(parsed, bundle)
-    attributes = {name: _judge(said[name], name, bundle, thresholds[name]) for name in bundle.taxonomy.names}
+    alone = len(completions) == 1
+    said = _greedy(*found[0], bundle) if alone else _voted(parsed, bundle)
+    partition = bundle.calibration if alone else bundle.vote_calibration
+    attributes = {name: _judge(said[name], name, partition, thresholds[name]) for name in bundle.taxonomy.names}
     return Profile(attributes, found[0][0].rationale, malformed)
 
 
@@ -116,10 +119,10 @@ def _voted(parsed: Sequence[ProfileAnswer | None], bundle: Bundle) -> dict[str, 
     return said
 
 
-def _judge(said: _Said, name: str, bundle: Bundle, threshold: int) -> Attribute:
+def _judge(said: _Said, name: str, partition: Calibration, threshold: int) -> Attribute:
     if said.tag is None:
         return Attribute(None, None, None, False, UNKNOWN)
-    level = int(confidence.apply(bundle.calibration, name, np.array([said.score]))[0])
+    level = int(confidence.apply(partition, name, np.array([said.score]))[0])
     if level < threshold:
         return Attribute(said.tag, level, said.score, False, f"below threshold {threshold}")
     return Attribute(said.tag, level, said.score, True)

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from conf_profile import confidence, rewards, tables
+from conf_profile.confidence import Calibration
 from conf_profile.config import GRPOConfig, StudentConfig
 from conf_profile.errors import StudentError
 from conf_profile.prompts import UserFeatures
@@ -57,7 +59,9 @@ def run(
     training.quiet_imports(config.use_vllm)
     loaded = folder.load(sft_student, student_config.dtype)
     table = tables.read(features, tables.FEATURES)
-    references = _references(tables.read(reference, tables.REFERENCE), loaded.taxonomy, _shares(support, config))
+    frozen = tables.read(reference, tables.REFERENCE)
+    partition = _partition(frozen, loaded.taxonomy)
+    references = _references(frozen, partition, loaded.taxonomy, _shares(support, config))
     people = _kept_people(table, references, tables.read(filtered, tables.FILTERED))
     if not people and config.steps:
         raise StudentError(f"{filtered}: no user is left for GRPO; relax the filter or give more users")
@@ -78,6 +82,7 @@ def run(
         unlabelled,
         config.prompts_per_step * config.rollouts,
         student,
+        partition,
     )
     training.write_log(log, history, LOG_KEYS)
     steps = max((int(entry["step"]) for entry in history), default=0)
@@ -94,29 +99,36 @@ def _shares(support: Path, config: GRPOConfig) -> Mapping[tuple[str, str], dict[
     return {cell: {tag: value / sum(tags.values()) for tag, value in tags.items()} for cell, tags in summed.items()}
 
 
+def _partition(reference: pa.Table, taxonomy: Taxonomy) -> Calibration:
+    """The balanced partition of the reference's confidences: scores of votes over a student's samples."""
+    attributes = reference.column("attribute").to_numpy(zero_copy_only=False)
+    scores = reference.column("confidence").to_numpy()
+    return confidence.fit({name: scores[attributes == name] for name in taxonomy.names}, "vote")
+
+
 def _references(
-    table: pa.Table, taxonomy: Taxonomy, shares: Mapping[tuple[str, str], dict[str, float]] | None
+    table: pa.Table,
+    partition: Calibration,
+    taxonomy: Taxonomy,
+    shares: Mapping[tuple[str, str], dict[str, float]] | None,
 ) -> dict[str, ReferenceOfUser]:
-    """user -> one frozen reference for each attribute; its level is the balanced partition of the confidence."""
-    levels = _reference_levels(table, taxonomy)
+    """user -> one frozen reference for each attribute; its level is the partition's of its confidence."""
     found: dict[str, dict[str, Reference]] = {}
-    for row, level in zip(table.to_pylist(), levels, strict=True):
+    for row, level in zip(table.to_pylist(), _levels(table, partition), strict=True):
         soft = None if shares is None else shares[row["user_id"], row["attribute"]]
         entry = Reference(row["tag"], row["confidence"], level, soft)
         found.setdefault(row["user_id"], {})[row["attribute"]] = entry
     return {user: tuple(entries.get(name) for name in taxonomy.names) for user, entries in found.items()}
 
 
-def _reference_levels(table: pa.Table, taxonomy: Taxonomy) -> list[int]:
+def _levels(table: pa.Table, partition: Calibration) -> list[int]:
     attributes = table.column("attribute").to_numpy(zero_copy_only=False)
     scores = table.column("confidence").to_numpy()
-    calibration = confidence.fit({name: scores[attributes == name] for name in taxonomy.names}, "vote")
-    levels = [0] * len(scores)
-    for name in taxonomy.names:
-        rows = (attributes == name).nonzero()[0]
-        for row, level in zip(rows, confidence.apply(calibration, name, scores[rows]), strict=True):
-            levels[row] = int(level)
-    return levels
+    levels = np.zeros(len(scores), dtype=np.int64)
+    for name in partition.partitions:
+        rows = attributes == name
+        levels[rows] = confidence.apply(partition, name, scores[rows])
+    return list(map(int, levels))
 
 
 def _kept_people(features: pa.Table, references: dict[str, ReferenceOfUser], filtered: pa.Table) -> list[UserFeatures]:

@@ -3,6 +3,7 @@
 model.safetensors, config.json, tokenizer.*   the network
 taxonomy.yaml                                 what it answers
 calibration.json                              how its scores become levels
+calibration-vote.json                         the same for a vote over several of its answers (after GRPO)
 profile.json                                  how a user becomes its prompt
 """
 
@@ -22,6 +23,7 @@ from conf_profile.students import examples, model, predict
 from conf_profile.taxonomy import Taxonomy
 
 TAXONOMY, CALIBRATION, PROFILE = "taxonomy.yaml", "calibration.json", "profile.json"
+VOTE_CALIBRATION = "calibration-vote.json"
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,12 @@ def save(
     unlabelled: list[UserFeatures],
     batch_size: int,
     folder: Path,
+    of_votes: Calibration | None = None,
 ) -> Calibration:
-    """Fits the partition on users without labels, then writes the complete folder, whole or not at all."""
+    """Fits the partition on users without labels, then writes the complete folder, whole or not at all.
+
+    `of_votes` is the partition of the scores of votes, where it is known.
+    """
     student = Student(network, tokenizer, tags, prompt, config.max_completion_tokens)
     answers = student.answer(unlabelled[: predict.MAX_CALIBRATION_USERS], batch_size)
     calibration = predict.fit_calibration(answers, tags)
@@ -92,7 +98,13 @@ def save(
     def complete(temporary: Path) -> None:
         tags.save(temporary / TAXONOMY)
         confidence.save(calibration, temporary / CALIBRATION)
-        profile = {"prompt": prompt.model_dump(), "max_completion_tokens": config.max_completion_tokens}
+        if of_votes is not None:
+            confidence.save(of_votes, temporary / VOTE_CALIBRATION)
+        profile = {
+            "prompt": prompt.model_dump(),
+            "max_prompt_tokens": config.max_prompt_tokens,
+            "max_completion_tokens": config.max_completion_tokens,
+        }
         tables.write_text(temporary / PROFILE, json.dumps(profile, indent=2))
 
     model.save(network, tokenizer, folder, complete)

@@ -168,7 +168,7 @@ def test_grpo_of_one_step(finished, alone):
     outputs = alone(grpo, files, {**parameters, "config": json.dumps(config), "workspace": ""})
     (line,) = json.loads(outputs["log"].read_text())
     assert {"reward", "kl", "entropy", "agreement", "tag_entropy"} <= line.keys()
-    assert (outputs["student"] / "model.safetensors").is_file()
+    assert {"model.safetensors", "calibration-vote.json"} <= {path.name for path in outputs["student"].iterdir()}
 
 
 def test_evaluation(finished, alone):

@@ -24,7 +24,7 @@ from serving.settings import PredictorSettings
 
 TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})
 EVEN = Calibration("greedy", {"gender": Partition((0.2, 0.4, 0.6, 0.8))})
-BUNDLE = Bundle("v1", TAGS, EVEN, PromptConfig(student_style="brief"), 48, {"gender": 1}, {})
+BUNDLE = Bundle("v1", TAGS, EVEN, EVEN, PromptConfig(student_style="brief"), 48, {"gender": 1}, {})
 QUESTION = Question([{"role": "user", "content": "watch: rose pruning"}], 1)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -21,7 +22,7 @@ from serving.request import BadRequestError
 
 TAGS = taxonomy.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
 EVEN = Calibration("greedy", {name: Partition((0.2, 0.4, 0.6, 0.8)) for name in TAGS.names})
-BUNDLE = Bundle("v1", TAGS, EVEN, PromptConfig(student_style="brief"), 48, {"age": 3, "gender": 1}, {})
+BUNDLE = Bundle("v1", TAGS, EVEN, EVEN, PromptConfig(student_style="brief"), 48, {"age": 3, "gender": 1}, {})
 SETTINGS = settings.Settings(model="m")
 
 
@@ -133,9 +134,7 @@ def test_one_completion_becomes_a_calibrated_profile():
 
 def test_an_answer_below_its_threshold_is_withheld_with_the_reason():
     found = profile.profile([Completion(answer(), (2.0, 2.0))], BUNDLE, BUNDLE.thresholds)
-    assert found.attributes["age"].to_json() == {
-        "level": 3, "tag": None, "score": 0.4, "accepted": True,
-    } | {"tag": "old"}  # fmt: skip
+    assert found.attributes["age"].to_json() == {"tag": "old", "level": 3, "score": 0.4, "accepted": True}
     found = profile.profile([Completion(answer(), (1.0, 2.0))], BUNDLE, BUNDLE.thresholds)
     shown = {"tag": None, "level": 2, "score": 0.2, "accepted": False, "reason": "below threshold 3"}
     assert found.attributes["age"].to_json() == shown
@@ -146,6 +145,14 @@ def test_unknown_and_malformed_say_why():
     assert found.attributes["age"].to_json() == {"tag": None, "accepted": False, "reason": "the evidence says nothing"}
     cut = profile.profile([Completion(answer()[:40])], BUNDLE, BUNDLE.thresholds)
     assert {a.reason for a in cut.attributes.values()} == {"malformed answer"} and cut.malformed == 1
+
+
+def test_a_vote_has_a_partition_of_its_own():
+    sure = Calibration("vote", {name: Partition((0.1, 0.12, 0.14, 0.16)) for name in TAGS.names})
+    bundle = replace(BUNDLE, vote_calibration=sure)
+    texts = [Completion(answer("old", "male", 2, 1)), Completion(answer("young", "male", 1, 1))]
+    found = profile.profile(texts, bundle, bundle.thresholds)
+    assert (found.attributes["age"].score, found.attributes["age"].level) == (0.2, 5)
 
 
 def test_several_completions_are_voted_on_and_malformed_ones_counted():
@@ -222,6 +229,7 @@ def folder(tmp_path):
 def test_a_students_folder_is_enough_and_a_version_says_more(folder):
     found = bundles.load(folder)
     assert (found.version, found.thresholds) == ("unreleased", {"age": 1, "gender": 1})
+    assert found.vote_calibration.partitions["age"].boundaries == (0.2, 0.4, 0.6, 0.8)
     (folder / "thresholds.json").write_text('{"age": 4}')
     (folder / "manifest.json").write_text('{"version": "v7"}')
     found = bundles.load(folder)
