@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,19 +23,21 @@ from fastapi import HTTPException
 from kserve.errors import InvalidInput
 
 from conf_profile.errors import ServingError
-from serving import metrics, profile, request
+from serving import metrics, profile, request, tracing
 from serving.bundle import Bundle
+from serving.drift import COLLECTOR, DriftMonitor
 from serving.features import BadFeaturesError, Known, OnlineFeatures, from_request
+from serving.logs import FIELDS
 from serving.predictor_client import PredictorClient, PredictorError, Question
 from serving.profile import Attribute, Completion, Profile
 from serving.request import BadRequestError, Instance, ProfileRequest
 from serving.settings import Settings
+from serving.tracing import tracer
 
 logger = logging.getLogger(__name__)
 
 DEADLINE_HEADER = "x-deadline-ms"
-PASSED_ON = ("traceparent", "tracestate", "x-request-id")
-"""Headers that travel through to vLLM."""
+REQUEST_ID = "x-request-id"
 NOT_ANSWERED = "the predictor gave no answer"
 
 
@@ -45,6 +48,7 @@ class Served:
     bundle: Bundle
     client: PredictorClient
     settings: Settings
+    drift: DriftMonitor
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,20 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
         super().__init__(served.settings.name)
         _check_thresholds(served.settings, served.bundle)
         self._features, self._served = features, served
+        COLLECTOR.monitor = served.drift
         self.ready = True
 
     def replace(self, served: Served) -> None:
         """From now on new requests are answered by this version; those under way end with the one they began with."""
         _check_thresholds(served.settings, served.bundle)
         before, self._served = self._served, served
+        COLLECTOR.monitor = served.drift
         _close_later(before)
+
+    async def __call__(self, body: Any, headers: dict[str, str] | None = None, *args: Any, **kwargs: Any) -> Any:
+        """One request under one span; its stages are spans beneath it."""
+        with tracer.start_as_current_span("profile", context=tracing.parent(headers or {})):
+            return await super().__call__(body, headers, *args, **kwargs)
 
     async def healthy(self) -> bool:
         """What /v2/models/NAME/ready asks: without its predictor the transformer can answer nobody."""
@@ -91,7 +102,7 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
         deadline = time.monotonic() + _seconds_left(headers or {}, served.settings.deadline_seconds)
         try:
             wanted = request.parse(payload, served.bundle, served.settings)
-            with metrics.STAGE_SECONDS.labels("features").time():
+            with _stage("features"):
                 known = await self._known(wanted.instances, served.settings.features.require_consent)
         except (BadRequestError, BadFeaturesError) as error:
             raise InvalidInput(str(error)) from error
@@ -104,8 +115,8 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
 
     async def predict(self, payload: Asked, headers: dict[str, str] | None = None, *_: Any) -> Answered:
         """Asks for all users at once; an error of one leaves the others alone."""
-        passed_on = {name: value for name, value in (headers or {}).items() if name in PASSED_ON}
-        with metrics.STAGE_SECONDS.labels("predictor").time():
+        with _stage("predictor"):
+            passed_on = _passed_on(headers or {})
             found = await asyncio.gather(
                 *(
                     _answer(payload.served.client, question, payload.deadline, passed_on)
@@ -118,12 +129,21 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
 
     async def postprocess(self, result: Answered, headers: dict[str, str] | None = None, *_: Any) -> dict[str, Any]:
         """The answer of the API."""
-        with metrics.STAGE_SECONDS.labels("parse").time():
-            return {
-                "predictions": [
-                    _prediction(row, instance, result) for row, instance in enumerate(result.asked.wanted.instances)
-                ]
-            }
+        with _stage("parse"):
+            predictions = [
+                self._prediction(row, instance, result) for row, instance in enumerate(result.asked.wanted.instances)
+            ]
+        _log(predictions, result)
+        return {"predictions": predictions}
+
+    def _prediction(self, row: int, instance: Instance, result: Answered) -> dict[str, Any]:
+        asked, completions = result.asked, result.completions.get(row)
+        found = _profile(asked.known[row], completions, asked)
+        _count(found)
+        if asked.wanted.samples == 1:
+            # What was measured at evaluation are single answers.
+            asked.served.drift.observe(found)
+        return _shown(instance, asked.known[row], asked, found, completions)
 
     async def _known(self, instances: Sequence[Instance], require_consent: bool) -> list[Known]:
         stored = [instance.user_id for instance in instances if instance.features is None]
@@ -138,6 +158,28 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
             else from_request(instance.user_id, instance.features, require_consent)
             for instance in instances
         ]
+
+
+@contextmanager
+def _stage(name: str) -> Iterator[None]:
+    """A span and an observation of the histogram."""
+    with tracer.start_as_current_span(name), metrics.STAGE_SECONDS.labels(name).time():
+        yield
+
+
+def _passed_on(headers: Mapping[str, str]) -> dict[str, str]:
+    """What vLLM is told besides the prompt: the span that it belongs to, and the caller's name for the request."""
+    known = {REQUEST_ID: headers[REQUEST_ID]} if REQUEST_ID in headers else {}
+    return tracing.passed_on() | known
+
+
+def _log(predictions: Sequence[Mapping[str, Any]], result: Answered) -> None:
+    """One line for a request: counts, no user."""
+    accepted = sum(shown["accepted"] for entry in predictions for shown in entry["profile"].values())
+    failed = sum("error" in entry for entry in predictions)
+    fields = {"users": len(predictions), "prompts": len(result.asked.questions), "accepted": accepted}
+    version = result.asked.served.bundle.version
+    logger.info("request", extra={FIELDS: fields | {"failed": failed, "model_version": version}})
 
 
 def _close_later(served: Served) -> None:
@@ -158,11 +200,14 @@ async def _answer(
         return error
 
 
-def _prediction(row: int, instance: Instance, result: Answered) -> dict[str, Any]:
-    asked, completions = result.asked, result.completions.get(row)
-    known = asked.known[row]
-    found = _profile(known, completions, asked)
-    _count(found)
+def _shown(
+    instance: Instance,
+    known: Known,
+    asked: Asked,
+    found: Profile,
+    completions: list[Completion] | PredictorError | None,
+) -> dict[str, Any]:
+    """One user's entry of the answer."""
     shown: dict[str, Any] = {"user_id": instance.user_id, "model_version": asked.served.bundle.version}
     if isinstance(completions, PredictorError):
         shown["error"] = {"code": completions.status, "message": str(completions)}

@@ -1,0 +1,116 @@
+"""Whether served answers still look like those that the model was judged by.
+
+For each attribute the last answers' tags and levels are compared with the distribution at evaluation, by the
+Jensen-Shannon divergence in bits: 0 the same, 1 nothing in common. It needs no label. A rise says that people or
+features have changed (or a feature feed broke), not that the model is wrong; but its measured precision no longer
+applies.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from prometheus_client import REGISTRY
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from conf_profile.output_format import LEVELS
+from serving.bundle import Bundle
+from serving.profile import Profile
+
+WINDOW = 2000
+"""Answers of each attribute that are compared: enough for stable shares, few enough to notice within the hour."""
+MINIMUM = 200
+"""Fewer answers than this have no divergence: chance alone would look like drift."""
+
+Counts = npt.NDArray[np.float64]
+
+
+class DriftMonitor:
+    """Counts the answers of one model version; a Prometheus collector reads `divergences`."""
+
+    def __init__(self, bundle: Bundle, window: int = WINDOW, minimum: int = MINIMUM) -> None:
+        self._minimum = minimum
+        self._indices = {attribute.name: attribute.index for attribute in bundle.taxonomy.attributes}
+        self._baseline = baseline(bundle)
+        self._answers: dict[str, deque[tuple[int, int]]] = {name: deque(maxlen=window) for name in self._indices}
+
+    def observe(self, profile: Profile) -> None:
+        """Counts one profile, withheld answers too; attributes of which nothing was said do not count."""
+        for name, attribute in profile.attributes.items():
+            if attribute.tag is not None and attribute.level is not None:
+                self._answers[name].append((self._indices[name][attribute.tag], attribute.level))
+
+    def divergences(self) -> Iterator[tuple[str, str, float]]:
+        """(attribute, "tag" or "level", bits) wherever enough was answered and a baseline is known."""
+        for name, answers in self._answers.items():
+            if len(answers) < self._minimum or name not in self._baseline:
+                continue
+            tags, levels = np.array(answers).T
+            expected_tags, expected_levels = self._baseline[name]
+            yield name, "tag", divergence(np.bincount(tags, minlength=len(expected_tags)), expected_tags)
+            yield name, "level", divergence(np.bincount(levels, minlength=len(LEVELS) + 1)[1:], expected_levels)
+
+
+class DriftCollector(Collector):
+    """Exposes the divergences of the version that is served; they are computed when Prometheus asks."""
+
+    monitor: DriftMonitor | None = None
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(
+            "conf_profile_drift_bits",
+            "Jensen-Shannon divergence of served answers from those at evaluation",
+            labels=["attribute", "of"],
+        )
+        for attribute, kind, bits in self.monitor.divergences() if self.monitor else ():
+            family.add_metric([attribute, kind], bits)
+        yield family
+
+
+COLLECTOR = DriftCollector()
+"""One for the process: Prometheus allows a name once."""
+REGISTRY.register(COLLECTOR)
+
+
+def baseline(bundle: Bundle) -> Mapping[str, tuple[Counts, Counts]]:
+    """Attribute -> counts of predicted tags, and shares of levels 1-5, of the candidate at its evaluation."""
+    evaluation = bundle.evaluation
+    arm = evaluation.get("arms", {}).get(evaluation.get("candidate", ""))
+    if arm is None:
+        return {}
+    return {
+        name: (_predicted_tags(arm["confusion"][name]["matrix"]), _levels(arm["sweep_per_attribute"][name]))
+        for name in bundle.taxonomy.names
+        if name in arm["confusion"] and name in arm["sweep_per_attribute"]
+    }
+
+
+def divergence(found: npt.ArrayLike, expected: npt.ArrayLike) -> float:
+    """Jensen-Shannon divergence of two lists of counts, in bits; 0 where one of them is empty."""
+    first, second = np.asarray(found, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+    if not first.sum() or not second.sum():
+        return 0.0
+    first, second = first / first.sum(), second / second.sum()
+    middle = (first + second) / 2
+    return (_relative_entropy(first, middle) + _relative_entropy(second, middle)) / 2
+
+
+def _relative_entropy(shares: Counts, of: Counts) -> float:
+    there = shares > 0
+    return float((shares[there] * np.log2(shares[there] / of[there])).sum())
+
+
+def _predicted_tags(matrix: Sequence[Sequence[int]]) -> Counts:
+    """Columns are predictions; the last one is "none"."""
+    return np.asarray(np.asarray(matrix, dtype=np.float64).sum(axis=0)[:-1])
+
+
+def _levels(sweep: Sequence[Mapping[str, Any]]) -> Counts:
+    """Coverage at or above each threshold to the share of each level."""
+    coverage = [float(point["coverage"]) for point in sorted(sweep, key=lambda point: int(point["tau"]))]
+    return np.asarray([above - beyond for above, beyond in zip(coverage, [*coverage[1:], 0.0], strict=True)])
