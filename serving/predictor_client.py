@@ -105,7 +105,7 @@ class PredictorClient:
         async with self._guarded():
             try:
                 response = await self._http.post(
-                    "/v1/chat/completions", json=self._body(question), headers=dict(headers)
+                    "/v1/chat/completions", json=self.body(question), headers=dict(headers)
                 )
             except httpx.ConnectError as error:
                 raise PredictorUnavailableError(
@@ -133,7 +133,8 @@ class PredictorClient:
         finally:
             BREAKER_OPEN.set(STATES[self._breaker.state])
 
-    def _body(self, question: Question) -> dict[str, Any]:
+    def body(self, question: Question) -> dict[str, Any]:
+        """The JSON that vLLM is sent."""
         several = question.samples > 1
         sampling = {"n": question.samples, "temperature": self._settings.vote_temperature if several else 0.0}
         return {**self._fixed, **sampling, "messages": list(question.messages)}
