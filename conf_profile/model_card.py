@@ -40,8 +40,8 @@ level reaches the attribute's threshold, and treat it as an estimate even then.
 """
 
 _SFT_METHOD = """\
-The Conf-Profile method (arXiv 2509.18864): the teacher's samples are combined by a vote weighted with their
-calibrated confidence, and the student is fine-tuned on the result.
+The Conf-Profile method (arXiv 2509.18864): the teacher's samples are combined by a vote that heeds their
+confidence (`labelling.vote` in the manifest), its scores are calibrated, and the student is fine-tuned on the result.
 """
 _GRPO_METHOD = """\
 The student's own confidence is then frozen as a reference, and reinforcement learning (GRPO) rewards

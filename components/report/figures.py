@@ -10,6 +10,8 @@ from components.report.inputs import Inputs, curve
 from components.report.markup import Html, join
 from conf_profile.summary import arm_title
 
+VOTED = "the vote that the student was taught by"
+"""Stands for the arm of the labelling's own vote."""
 LEVEL_NAMES = ("1", "2", "3", "4", "5")
 COLOURS = {
     "majority_tag": "majority",
@@ -24,7 +26,7 @@ COLOURS = {
     "champion": "champion",
     "ceiling": "ceiling",
 }
-CONFIDENCE_ARMS = ("teacher_single", "teacher_weighted", "sft", "sft_grpo", "champion", "ceiling")
+CONFIDENCE_ARMS = ("teacher_single", VOTED, "sft", "sft_grpo", "champion", "ceiling")
 STUDENT_ARMS = ("sft", "sft_grpo", "champion")
 
 
@@ -178,7 +180,9 @@ def _over_tau(inputs: Inputs, metric: str, title: str) -> Html:
 
 def _confident(inputs: Inputs) -> list[tuple[str, Mapping[str, Any]]]:
     found = inputs.evaluation["arms"]
-    return [(name, found[name]) for name in CONFIDENCE_ARMS if name in found]
+    voted = f"teacher_{inputs.labelling.get('vote', 'weighted')}"
+    names = [voted if name == VOTED else name for name in CONFIDENCE_ARMS]
+    return [(name, found[name]) for name in names if name in found]
 
 
 def _curve(title: str, label: str, log: Sequence[Mapping[str, Any]], key: str, key_colour: str) -> Html:

@@ -58,12 +58,14 @@ SFT = Arm("sft", "sft")
 SFT_GRPO = Arm("sft_grpo", "grpo")
 """The preset as it stands: frozen reference vote and weight, level reward, small steps."""
 
+PAPERS_VOTE: Settings = {"labelling.vote": "weighted"}
+"""What every arm begins with, whatever the preset has: an arm that takes another vote says so."""
+
 PAPERS_RECIPE: Settings = {"grpo.quasi_ground_truth": "rollouts", "grpo.level_reward": 0.0}
 """The quasi-ground truth is voted over the current rollouts, and levels earn nothing."""
 
 INSTRUCT: Settings = {
     "teacher.samples": 1,
-    "labelling.vote": "weighted",
     "sft.max_users": 200,
     "sft.min_steps": 160,
 }

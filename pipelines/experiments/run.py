@@ -19,7 +19,7 @@ from conf_profile.config import RunConfig, resolve
 from pipelines.experiments import measure, regimes, results
 from pipelines.experiments.chain import Chain
 from pipelines.experiments.measure import Yardstick
-from pipelines.experiments.plan import EXPERIMENTS, Settings
+from pipelines.experiments.plan import EXPERIMENTS, PAPERS_VOTE, Settings
 from pipelines.experiments.results import Results
 
 REGIMES = "regimes"
@@ -102,8 +102,11 @@ def _say(text: str) -> None:
 
 
 def of_seed(seed: int) -> dict[str, Any]:
-    """What a seed draws anew: people, samples and weights by the run's seed, and another teacher."""
-    return {"seed": seed, "data.lexicon.seed": seed}
+    """What a seed draws anew: people, samples and weights by the run's seed, and another teacher.
+
+    And what no arm takes from the preset.
+    """
+    return {"seed": seed, "data.lexicon.seed": seed, **PAPERS_VOTE}
 
 
 def with_settings(config: RunConfig, settings: Settings) -> RunConfig:

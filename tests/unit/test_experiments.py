@@ -17,6 +17,8 @@ def test_every_arm_is_a_configuration_and_every_comparison_names_two_arms(experi
     for arm in experiment.arms:
         resolved = run.with_settings(resolve(), run.of_seed(3) | {**experiment.settings, **arm.settings})
         assert (resolved.seed, resolved.data.lexicon.seed, resolved.preset) == (3, 3, "tiny")
+        # The preset's own vote is no part of the comparison.
+        assert resolved.labelling.vote == {**experiment.settings, **arm.settings}.get("labelling.vote", "weighted")
     for comparison in experiment.comparisons:
         assert {comparison.better, comparison.worse} <= set(names)
 
