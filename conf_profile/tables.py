@@ -153,6 +153,21 @@ PREDICTIONS = TableSchema(
     unique=("user_id", "attribute"),
     level_column="level",
 )
+INFERRED = TableSchema(
+    "inferred_profile",
+    # One row a user and change: the accepted tags, three lists of equal length.
+    pa.schema(
+        [
+            _USER,
+            _field("event_timestamp", _TIMESTAMP),
+            _field("attributes", pa.list_(pa.string())),
+            _field("tags", pa.list_(pa.string())),
+            _field("levels", pa.list_(pa.int64())),
+            _field("model_version", pa.string()),
+        ]
+    ),
+    unique=("user_id", "event_timestamp", "model_version"),
+)
 
 
 def read(path: Path | str, table: TableSchema) -> pa.Table:

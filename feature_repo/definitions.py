@@ -1,5 +1,5 @@
 """What Feast knows of a user: one entity, two feature views, and the one feature service that training and
-serving share.
+serving share; and beside them what our own models inferred, for others to read.
 
 `feature_repo.store` builds the objects over the files of a run. For `feast apply` from the shell, the objects
 at the end of the module read the files that CONF_PROFILE_BEHAVIOUR and CONF_PROFILE_DEMOGRAPHICS name.
@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
-from feast.types import Array, Bool, String
+from feast.types import Array, Bool, Int64, String
 
 SERVICE = "profile_features"
 USER_ID = "user_id"
@@ -20,6 +20,8 @@ TIMESTAMP = "event_timestamp"
 LIST_FEATURES = ("watch", "search", "submit")
 SIGN_UP_FEATURES = ("self_age", "self_gender", "signature", "region")
 CONSENT = "consent"
+BEHAVIOUR, DEMOGRAPHICS, INFERRED = "behaviour", "demographics", "inferred_profile"
+INFERRED_FEATURES = ("attributes", "tags", "levels", "model_version")
 
 FOR_EVER = timedelta(0)
 """Feast's zero time to live: a snapshot holds until the next one."""
@@ -32,21 +34,21 @@ user = Entity(
 def behaviour_view(path: Path | str) -> FeatureView:
     """Snapshots of the most recent keyphrases; the lists stay lists, most recent last."""
     return FeatureView(
-        name="behaviour",
+        name=BEHAVIOUR,
         entities=[user],
         ttl=FOR_EVER,
         schema=[
             Field(name=USER_ID, dtype=String),
             *(Field(name=name, dtype=Array(String)) for name in LIST_FEATURES),
         ],
-        source=_source("behaviour", path),
+        source=_source(BEHAVIOUR, path),
     )
 
 
 def demographics_view(path: Path | str) -> FeatureView:
     """What the user said at sign-up, and whether the user agreed to be profiled."""
     return FeatureView(
-        name="demographics",
+        name=DEMOGRAPHICS,
         entities=[user],
         ttl=FOR_EVER,
         schema=[
@@ -54,7 +56,31 @@ def demographics_view(path: Path | str) -> FeatureView:
             *(Field(name=name, dtype=String) for name in SIGN_UP_FEATURES),
             Field(name=CONSENT, dtype=Bool),
         ],
-        source=_source("demographics", path),
+        source=_source(DEMOGRAPHICS, path),
+    )
+
+
+def inferred_view(path: Path | str) -> FeatureView:
+    """The accepted tags of each user, for other models to read: three lists of equal length, and who said so.
+
+    Attributes are data, each taxonomy has its own: a column for each would make every taxonomy a new schema. A row
+    for each would let one read meet half of an old profile and half of a new one. Lists of native types are
+    replaced together, and need no text that only we could parse.
+
+    It belongs to no feature service of ours: a model that read its own answers would come to believe them.
+    """
+    return FeatureView(
+        name=INFERRED,
+        entities=[user],
+        ttl=FOR_EVER,
+        schema=[
+            Field(name=USER_ID, dtype=String),
+            Field(name="attributes", dtype=Array(String)),
+            Field(name="tags", dtype=Array(String)),
+            Field(name="levels", dtype=Array(Int64)),
+            Field(name="model_version", dtype=String),
+        ],
+        source=_source(INFERRED, path),
     )
 
 
@@ -70,3 +96,4 @@ def _source(name: str, path: Path | str) -> FileSource:
 behaviour = behaviour_view(os.environ.get("CONF_PROFILE_BEHAVIOUR", "data/behaviour.parquet"))
 demographics = demographics_view(os.environ.get("CONF_PROFILE_DEMOGRAPHICS", "data/demographics.parquet"))
 profile_features = feature_service(behaviour, demographics)
+inferred_profile = inferred_view("inferred_profile.parquet")

@@ -29,7 +29,9 @@ from conf_profile.errors import DataError
 from conf_profile.prompts import UserFeatures
 from feature_repo.dask_tokens import name_frames_without_hashing
 from feature_repo.definitions import (
+    BEHAVIOUR,
     CONSENT,
+    DEMOGRAPHICS,
     LIST_FEATURES,
     SERVICE,
     SIGN_UP_FEATURES,
@@ -38,8 +40,10 @@ from feature_repo.definitions import (
     behaviour_view,
     demographics_view,
     feature_service,
+    inferred_view,
     user,
 )
+from feature_repo.inferred import inferred_file, prepare
 
 PROJECT = "conf_profile"
 EPOCH = datetime.fromtimestamp(0, UTC)
@@ -94,7 +98,8 @@ def apply(store: FeatureStore, behaviour: Path, demographics: Path) -> None:
             raise DataError(f"{path}: no such file; the feature store reads it")
     views = behaviour_view(behaviour.resolve()), demographics_view(demographics.resolve())
     with _quiet():
-        store.apply([user, *views, feature_service(*views)])
+        store.apply([user, *views, feature_service(*views), inferred_view(inferred_file(store))])
+    prepare(store)
 
 
 def training_features(store: FeatureStore, user_ids: Sequence[str], as_of: datetime | str) -> pa.Table:
@@ -118,9 +123,13 @@ def consenting_users(store: FeatureStore, user_ids: Sequence[str], as_of: dateti
 
 
 def materialise(store: FeatureStore, as_of: datetime | str) -> None:
-    """Brings the latest rows at or before `as_of` into the online store."""
+    """Brings the latest features at or before `as_of` into the online store.
+
+    Inferred tags are not brought there: whoever writes them writes them online too, and Feast would put an older
+    row over a newer one.
+    """
     with _quiet():
-        store.materialize(EPOCH, parse_time(as_of, "as_of"))
+        store.materialize(EPOCH, parse_time(as_of, "as_of"), feature_views=[BEHAVIOUR, DEMOGRAPHICS])
 
 
 def read_online(store: FeatureStore, user_ids: Sequence[str]) -> list[OnlineUser | None]:

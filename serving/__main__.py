@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf_profile.errors import ConfProfileError
-from serving import bundle, settings
+from serving import bundle, logs, settings, tracing
 
 if TYPE_CHECKING:
     from serving.transformer import ProfileTransformer, Served
@@ -32,12 +32,17 @@ def main() -> None:
     parser.add_argument("--host", help="listen on this address alone; default: on all")
     given, _ = parser.parse_known_args()
     try:
-        model = build(settings.read(given.settings), given.predictor_host)
+        configured = settings.read(given.settings)
+        model = build(configured, given.predictor_host)
     except ConfProfileError as error:
         print(f"serving: {error}", file=sys.stderr)
         sys.exit(2)
+    logs.configure()
+    tracing.configure(configured.traces_endpoint, configured.name)
     if given.host:
         _listen_on(given.host)
+    if configured.web:
+        _show_page(model)
     _reload_on_hangup(model, given.settings, given.predictor_host)
     kserve.ModelServer(enable_grpc=False, enable_latency_logging=False).start([model])
 
@@ -52,6 +57,15 @@ def _listen_on(host: str) -> None:
             self.config.host = host
 
     model_server.RESTServer = OneAddress
+
+
+def _show_page(model: ProfileTransformer) -> None:
+    """kserve serves whatever its one application has, and adds its own routes when it starts."""
+    from kserve.model_server import app
+
+    from serving.web import routes
+
+    routes.register(app, model)
 
 
 def _reload_on_hangup(model: ProfileTransformer, file: Path, predictor_host: str | None) -> None:
@@ -78,6 +92,7 @@ def build(given: settings.Settings, predictor_host: str | None = None) -> Profil
 
 def served(given: settings.Settings, predictor_host: str | None = None) -> Served:
     """The model version of these settings and the way to its predictor."""
+    from serving.drift import DriftMonitor
     from serving.predictor_client import PredictorClient
     from serving.transformer import Served
 
@@ -85,7 +100,7 @@ def served(given: settings.Settings, predictor_host: str | None = None) -> Serve
         url = predictor_host if "://" in predictor_host else f"http://{predictor_host}"
         given = given.model_copy(update={"predictor": given.predictor.model_copy(update={"url": url})})
     model = bundle.load(given.model)
-    return Served(model, PredictorClient(given.predictor, model), given)
+    return Served(model, PredictorClient(given.predictor, model), given, DriftMonitor(model))
 
 
 if __name__ == "__main__":

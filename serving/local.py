@@ -27,7 +27,7 @@ from conf_profile.registry import Registry
 from serving import bundle, processes
 from serving.predictor.arguments import PredictorArguments, command, environment
 from serving.processes import Child, free_port
-from serving.settings import FeatureSettings, PredictorSettings, Settings
+from serving.settings import FeatureSettings, PredictorSettings, Settings, WriteBackSettings
 
 PREDICTOR_SECONDS = 600.0
 TRANSFORMER_SECONDS = 120.0
@@ -42,6 +42,7 @@ class Options:
     port: int
     name: str = "conf-profile"
     web: bool = False
+    write_back: bool = False
     device: str = "cpu"
     threads: int = 1
     poll_seconds: float = 10.0
@@ -168,6 +169,7 @@ class LocalServing:
             thresholds=dict(self._options.thresholds),
             deadline_seconds=self._options.deadline_seconds,
             web=self._options.web,
+            write_back=WriteBackSettings(enabled=self._options.write_back),
         )
         file = self._work / "serving.yaml"
         tables.write_text(file, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
@@ -198,6 +200,16 @@ def online_store(run: Path, work: Path) -> Path:
     )
     feature_store.materialise(store, arguments["as_of"])
     return repository
+
+
+def example_user(run: Path) -> str | None:
+    """Somebody of the run's people who has consented, for the example that is printed."""
+    import pyarrow.compute as pc
+
+    arguments = tables.read_json(run / "workspace" / "arguments.json", "give the folder of a run that has begun")
+    sign_ups = tables.read(Path(arguments["demographics_uri"]), tables.DEMOGRAPHICS)
+    consenting = sign_ups.filter(pc.field("consent")).column("user_id")
+    return str(consenting[0].as_py()) if len(consenting) else None
 
 
 def _answers(url: str) -> bool:

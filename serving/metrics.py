@@ -18,3 +18,5 @@ FEATURE_AGE_SECONDS = Histogram(
     "conf_profile_feature_age_seconds", "Age of a user's latest behaviour snapshot when it is used", buckets=_AGES
 )
 FAILURES = Counter("conf_profile_failures", "Users for whom the predictor gave no answer", ["status"])
+WRITTEN_BACK = Counter("conf_profile_written_back", "Profiles by what became of them on the way to Feast", ["outcome"])
+"""Outcome: written, nothing_new, no_consent, dropped (too many waited), failed."""

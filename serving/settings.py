@@ -40,6 +40,16 @@ class FeatureSettings(Section):
     require_consent: bool = Field(True, description="for features that a request brings, too: it must say consent")
 
 
+class WriteBackSettings(Section):
+    """Accepted tags into Feast's view inferred_profile; needs features.repository."""
+
+    enabled: bool = Field(False, description="off: what is inferred of a user leaves the server only as an answer")
+    batch_size: int = Field(256, ge=1, description="profiles written at once")
+    interval_seconds: float = Field(5.0, gt=0, description="a smaller batch is written after so long")
+    max_waiting: int = Field(10_000, ge=1, description="profiles that wait; further ones are dropped and counted")
+    shutdown_seconds: float = Field(5.0, ge=0, description="for writing what waits when the server ends")
+
+
 class Settings(Section):
     """Everything that the transformer can be told."""
 
@@ -47,10 +57,12 @@ class Settings(Section):
     model: Path = Field(description="the model's folder, or the registry's files without the weights")
     predictor: PredictorSettings = PredictorSettings()
     features: FeatureSettings = FeatureSettings()
+    write_back: WriteBackSettings = WriteBackSettings()
     thresholds: dict[str, int] = Field({}, description="attribute -> lowest accepted level, over the model's own")
     deadline_seconds: float = Field(10.0, gt=0, description="for a whole request; a header may ask for less")
     max_instances: int = Field(256, ge=1, description="users in one request")
     max_samples: int = Field(16, ge=1, description="samples that a request may ask for")
+    traces_endpoint: str | None = Field(None, description="OTLP over HTTP, e.g. http://collector:4318/v1/traces")
     web: bool = Field(False, description="serve the page at /web; it shows features: off in production")
 
 

@@ -23,7 +23,7 @@ from fastapi import HTTPException
 from kserve.errors import InvalidInput
 
 from conf_profile.errors import ServingError
-from serving import metrics, profile, request, tracing
+from serving import metrics, profile, request, tracing, write_back
 from serving.bundle import Bundle
 from serving.drift import COLLECTOR, DriftMonitor
 from serving.features import BadFeaturesError, Known, OnlineFeatures, from_request
@@ -77,8 +77,15 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
         super().__init__(served.settings.name)
         _check_thresholds(served.settings, served.bundle)
         self._features, self._served = features, served
+        self._write_back = write_back.start(served.settings)
         COLLECTOR.monitor = served.drift
+        self._predictor_seen = False
         self.ready = True
+
+    @property
+    def served(self) -> Served:
+        """What new requests are answered by."""
+        return self._served
 
     def replace(self, served: Served) -> None:
         """From now on new requests are answered by this version; those under way end with the one they began with."""
@@ -92,9 +99,21 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
         with tracer.start_as_current_span("profile", context=tracing.parent(headers or {})):
             return await super().__call__(body, headers, *args, **kwargs)
 
+    def stop(self) -> None:
+        """kserve calls it when the last request is over; tags that wait are written first."""
+        super().stop()
+        if self._write_back is not None:
+            self._write_back.close()
+
     async def healthy(self) -> bool:
-        """What /v2/models/NAME/ready asks: without its predictor the transformer can answer nobody."""
-        return bool(self.ready) and await self._served.client.ready()
+        """Whether the predictor has been seen ready once.
+
+        kserve asks before every request, so it must cost nothing. A predictor that fails later is told of by the
+        requests themselves, with a reason; a transformer that vanished with it could not even say so.
+        """
+        if not self._predictor_seen:
+            self._predictor_seen = await self._served.client.ready()
+        return bool(self.ready) and self._predictor_seen
 
     async def preprocess(self, payload: Any, headers: dict[str, str] | None = None) -> Asked:
         """Checks the request, reads features, writes prompts. 400 for a request that breaks the API."""
@@ -143,7 +162,17 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
         if asked.wanted.samples == 1:
             # What was measured at evaluation are single answers.
             asked.served.drift.observe(found)
+        if instance.features is None:
+            self._pass_on(instance.user_id, found, asked.served)
         return _shown(instance, asked.known[row], asked, found, completions)
+
+    def _pass_on(self, user_id: str, found: Profile, served: Served) -> None:
+        """Accepted tags of a user of the store go back into it; settings that were read again may have ended that."""
+        if self._write_back is None or not served.settings.write_back.enabled:
+            return
+        inferred = write_back.inferred(user_id, found, served.bundle, served.settings.thresholds)
+        if inferred is not None:
+            self._write_back.offer(inferred)
 
     async def _known(self, instances: Sequence[Instance], require_consent: bool) -> list[Known]:
         stored = [instance.user_id for instance in instances if instance.features is None]

@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,22 @@ def storage_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_storage
 
 
+def storage_of_run(given: Storage, arguments: Mapping[str, Any]) -> Storage:
+    """What the options leave open as the run had it; `arguments` are its pipeline's."""
+    config = json.loads(arguments["storage_config"])
+    return replace(
+        given,
+        endpoint=given.endpoint or config["endpoint"],
+        bucket=given.bucket or config["bucket"],
+        model=given.model or config["model"],
+    )
+
+
+def is_remote(storage: Storage) -> bool:
+    """Whether a server is named; otherwise the run's own folder is served."""
+    return bool(storage.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))
+
+
 @contextmanager
 def open_registry(storage: Storage) -> Iterator[Registry]:
     """The registry at the endpoint, or on a local server for as long as the block runs."""
@@ -64,7 +80,7 @@ def open_registry(storage: Storage) -> Iterator[Registry]:
     config = parse_section(
         StorageConfig, json.dumps({name: value for name, value in given.items() if value is not None})
     )
-    if storage.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+    if is_remote(storage):
         yield registry.connect(config, create_bucket=False)
         return
     with local_s3(_local_folder(storage.run)) as access:

@@ -32,6 +32,7 @@ def run(config: RunConfig, out: Path | None) -> None:
     from rich.console import Console
 
     from conf_profile import summary
+    from conf_profile.run_folder import exclusive
 
     console = Console(stderr=True)
     folder = (out or default_folder(config)).resolve()
@@ -39,7 +40,7 @@ def run(config: RunConfig, out: Path | None) -> None:
     with console.status("preparing the data set"):
         data = _data(config, folder)
     console.print(f"data: {data.name}, {data.users} users as of {data.as_of} ({data.source})")
-    with _storage(config, folder), _exclusive(folder):
+    with _storage(config, folder), exclusive(folder):
         finished = _run_pipeline(config, data, folder, console)
     result = _collect(config, finished, folder)
     Console().print(summary.render(result))
@@ -74,21 +75,6 @@ def _storage(config: RunConfig, folder: Path) -> Iterator[None]:
         finally:
             os.environ.clear()
             os.environ.update(before)
-
-
-@contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """Two runs in one folder would overwrite each other's work; the second is told to wait."""
-    import fcntl
-
-    from conf_profile.errors import PipelineError
-
-    with (folder / "run.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise PipelineError(f"{folder}: another run is under way in this folder; give another --out") from error
-        yield
 
 
 def _run_pipeline(config: RunConfig, data: Dataset, folder: Path, console: Any) -> Finished:

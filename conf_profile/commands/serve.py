@@ -17,6 +17,7 @@ from conf_profile.commands.models import Storage, open_registry, storage_options
 @storage_options
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: a free one.")
 @click.option("--web/--no-web", default=False, help="Serve the page at /web; it shows what is known of users.")
+@click.option("--write-back", is_flag=True, help="Accepted tags into Feast's view inferred_profile; needs --run.")
 @click.option("--threshold", "thresholds", multiple=True, metavar="ATTRIBUTE=LEVEL", help="Over the model's own.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of vLLM on a CPU; default: one fewer than cores.")
 @click.option(
@@ -28,6 +29,7 @@ def serve(
     as_json: bool,
     port: int,
     web: bool,
+    write_back: bool,
     thresholds: tuple[str, ...],
     threads: int | None,
     poll: float,
@@ -40,6 +42,7 @@ def serve(
     """
     import os
 
+    from conf_profile import run_folder
     from serving import local
     from serving.processes import free_port
 
@@ -47,6 +50,7 @@ def serve(
     options = local.Options(
         port=port or free_port(),
         web=web,
+        write_back=write_back,
         threads=threads or max(1, (os.cpu_count() or 2) - 1),
         poll_seconds=poll,
         thresholds=tuple(map(_threshold, thresholds)),
@@ -56,10 +60,12 @@ def serve(
     with open_registry(storage) as registry:
         registry.require_champion()
         repository = local.online_store(storage.run, folder) if storage.run else None
+        if storage.run:
+            run_folder.remember(storage.run, folder)
         click.echo("starting vLLM, about a minute; logs are in " + str(folder / "logs"), err=True)
         with local.serving(registry, repository, folder, options) as running:
             click.echo(json.dumps(running.state))
-            click.echo(_example(running.state, storage.run), err=True)
+            click.echo(_example(running.state, local.example_user(storage.run) if storage.run else None), err=True)
             sys.stdout.flush()
             try:
                 running.run()
@@ -101,9 +107,9 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _example(state: dict[str, Any], run: Path | None) -> str:
-    user = '{"user_id": "u0000001"}' if run else '{"user_id": "a", "features": {"watch": ["chess"], "consent": true}}'
-    body = f'{{"instances": [{user}]}}'
+def _example(state: dict[str, Any], user: str | None) -> str:
+    features = '{"user_id": "a", "features": {"watch": ["chess"], "consent": true}}'
+    body = f'{{"instances": [{json.dumps({"user_id": user}) if user else features}]}}'
     return (
         f"try: curl -s {state['url']}/v1/models/{state['model']}:predict "
         f"-H 'content-type: application/json' -d '{body}'"

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, cast
 
+from conf_profile import tables
 from conf_profile.errors import TeacherError
 from conf_profile.prompts import Message
 from conf_profile.teachers.protocol import Completion, Request, Teacher
@@ -221,6 +222,22 @@ class AnswerStore:
         )
 
 
+def count_kept(folder: Path, user_id: str) -> int:
+    """Answers about this user in all files of a folder, whoever wrote them."""
+    return sum(_count(path, user_id) for path in folder.glob("*.jsonl"))
+
+
+def forget(folder: Path, user_id: str) -> int:
+    """Takes the user's answers out of all files of a folder and returns how many there were.
+
+    Each file is replaced as a whole, or not at all. Damaged lines go with them: nobody can tell whose they are.
+    TeacherError for a file that somebody is appending to.
+    """
+    for leftover in folder.glob(".*.jsonl.*.tmp"):  # of a call that was killed
+        leftover.unlink()
+    return sum(_forget(path, user_id) for path in sorted(folder.glob("*.jsonl")))
+
+
 def prompt_hash(messages: Iterable[Message]) -> str:
     """32 hexadecimal digits that change whenever a message does."""
     text = json.dumps([[message["role"], message["content"]] for message in messages])
@@ -277,6 +294,38 @@ def _places(path: Path) -> Iterator[tuple[bytes, _Place]]:
                 key = _key(entry["user_id"], entry["prompt"], entry["sample"])
                 yield key, _Place(path, offset, len(line))
             offset += len(line)
+
+
+def _forget(path: Path, user_id: str) -> int:
+    lock = _open_locked(path)
+    try:
+        found = _count(path, user_id)
+        with path.open("rb") as file:
+            touched = any(not _may_stay(line, user_id) for line in file)
+        if touched:
+            _copy_others(path, user_id)
+        return found
+    finally:
+        os.close(lock)
+
+
+def _copy_others(path: Path, user_id: str) -> None:
+    with tables.atomic_path(path) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with path.open("rb") as file, os.fdopen(descriptor, "wb") as out:
+            out.writelines(line for line in file if _may_stay(line, user_id))
+            out.flush()
+            os.fsync(out.fileno())
+
+
+def _count(path: Path, user_id: str) -> int:
+    with path.open("rb") as file:
+        return sum((_entry(line) or {}).get("user_id") == user_id for line in file)
+
+
+def _may_stay(line: bytes, user_id: str) -> bool:
+    entry = _entry(line) if line.endswith(b"\n") else None
+    return entry is not None and entry.get("user_id") != user_id
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:

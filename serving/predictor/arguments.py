@@ -46,7 +46,7 @@ def arguments(model: Path, given: PredictorArguments) -> list[str]:
         "--served-model-name": given.served_name,
         "--host": given.host,
         "--port": str(given.port),
-        "--max-model-len": str(_length(model, config)),
+        "--max-model-len": str(max_length(model)),
         "--max-num-seqs": str(given.max_sequences),
         # Sampling is what the request says, not what the model's makers thought best for chatting.
         "--generation-config": "vllm",
@@ -62,6 +62,14 @@ def arguments(model: Path, given: PredictorArguments) -> list[str]:
     return [part for pair in found.items() for part in pair] + flags + list(given.further)
 
 
+def max_length(model: Path) -> int:
+    """Prompt and answer in tokens: what the profile says, else what the network can take."""
+    profile = _read(model / "profile.json")
+    if "max_prompt_tokens" in profile:
+        return int(profile["max_prompt_tokens"]) + int(profile["max_completion_tokens"])
+    return int(_config(model)["max_position_embeddings"])
+
+
 def environment(given: PredictorArguments, threads: int, cache_gib: int = 1) -> dict[str, str]:
     """Variables for vLLM's process: offline, silent, and on a CPU with a bounded cache and fixed threads."""
     quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
@@ -75,14 +83,6 @@ def _base(model: Path, config: Mapping[str, Any]) -> str:
     if not (model / ADAPTER).is_file():
         return str(model)
     return str(config["base_model_name_or_path"])
-
-
-def _length(model: Path, config: Mapping[str, Any]) -> int:
-    """Prompt and answer in tokens: what the profile says, else what the network can take."""
-    profile = _read(model / "profile.json")
-    if "max_prompt_tokens" in profile:
-        return int(profile["max_prompt_tokens"]) + int(profile["max_completion_tokens"])
-    return int(config["max_position_embeddings"])
 
 
 def _config(model: Path) -> Mapping[str, Any]:

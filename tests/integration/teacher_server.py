@@ -118,6 +118,10 @@ def _handler(server: TeacherServer) -> type[BaseHTTPRequestHandler]:
             finally:
                 server.enter(-1)
 
+        def do_GET(self) -> None:
+            """/health of a predictor."""
+            self._send(Reply())
+
         def _send(self, reply: Reply) -> None:
             self.send_response(reply.status)
             self.send_header("Content-Type", "application/json")

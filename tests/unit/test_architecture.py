@@ -63,6 +63,7 @@ def test_the_command_line_may_start_the_pipeline_and_nothing_else():
         "pipelines.experiments",
         "serving",
         "serving.processes",
+        "feature_repo",
     }
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from conf_profile import tables
+from conf_profile.config import LexiconConfig, WorldConfig
 from conf_profile.data import world, world_files, world_posterior
 from conf_profile.data.world import the_world
 
@@ -65,5 +66,24 @@ def test_some_self_reports_are_missing_and_some_are_false(people):
     assert 0.05 < (people.self_age[given] != people.states[given, 0]).mean() < 0.3
 
 
-def test_the_lexicon_is_the_same_every_time():
-    assert world_files.lexicon() == world_files.lexicon()
+def test_the_lexicon_is_the_same_every_time_and_another_seed_is_another_teacher():
+    known = [world_files.lexicon(the_world(), LexiconConfig(seed=seed)) for seed in (7, 7, 8)]
+    assert known[0] == known[1] != known[2]
+
+
+def test_a_teacher_can_be_made_better_and_more_sure_than_it_should_be():
+    perfect = LexiconConfig(gaps=0.0, noise=0.0, leaning=0.0, overconfident_tags=1.0, overconfidence=4)
+    found = world_files.lexicon(the_world(), perfect)
+    assert set(found["prior"]["age"].values()) == {0.0}
+    assert set(found["overconfidence"]["gender"].values()) == {4}
+    usual = world_files.lexicon(the_world(), LexiconConfig())
+    assert len(found["entries"]) > len(usual["entries"])
+
+
+def test_noise_and_length_of_the_histories_can_be_chosen():
+    long, quiet = WorldConfig(median_keyphrases=60), WorldConfig(noise_share=0.0)
+    lengths = [np.median([len(p) for p in world.draw(400, 1, config).phrases]) for config in (long, WorldConfig())]
+    assert lengths[0] > 3 * lengths[1]
+    states = the_world().all_states[:5]
+    assert the_world(quiet).phrase_given_state(states).sum(axis=1) == pytest.approx(1.0)
+    assert (the_world(quiet).phrase_given_state(states)[:, the_world().noise > 0] == 0).all()

@@ -1,0 +1,126 @@
+"""`conf-profile erase`: one user out of everything that a run has kept, and the proof that nothing is left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from conf_profile.commands.models import Storage, is_remote, open_registry, storage_of_run, storage_options
+from conf_profile.errors import DataError
+
+if TYPE_CHECKING:
+    from conf_profile.erasure import Erased, Store
+    from conf_profile.trained_versions import TrainedVersion
+
+COMES_BACK = (
+    "The data set is built by conf-profile itself: the next `run` builds its tables again, with this person in them. "
+    "From there they return to the online store of `serve`, and to the features as soon as these are not cached."
+)
+YOURS = "The data set is your own: whatever it was exported from is yours to clean."
+
+
+@click.command()
+@click.argument("user")
+@storage_options
+@click.option("--data-too", is_flag=True, help="Also from your own tables, where they lie outside the run's folder.")
+@click.option(
+    "--also",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A further folder: backfill output or a Feast repository outside the run's folder. May be repeated.",
+)
+@click.option("--without-versions", is_flag=True, help="Do not ask the registry, e.g. because it cannot be reached.")
+def erase(
+    user: str, storage: Storage, as_json: bool, data_too: bool, also: tuple[Path, ...], without_versions: bool
+) -> None:
+    """Erase USER from the run: raw tables, artefacts, kept answers, backfills, Feast online and offline.
+
+    Every store is read again afterwards, and the status is 2 if any row is left. Also lists the model versions that
+    were or may have been trained with USER: what weights have learnt cannot be taken out of them. A call that was
+    killed can be repeated.
+    """
+    from conf_profile import erasure, erasure_record, run_folder
+
+    if storage.run is None:
+        raise DataError("erase needs --run DIR: the run to erase the user from")
+    run = storage.run.resolve()
+    arguments = run_folder.arguments(run)
+    with run_folder.exclusive(run):
+        stores = _stores(run, arguments, also, data_too)
+        found = [] if without_versions else _versions(run, storage_of_run(storage, arguments), user)
+        versions = erasure_record.begin(run, user, found)
+        outcomes = erasure.erase(user, stores)
+        _show(outcomes, versions, _advice(arguments), as_json)
+        left = sum(outcome.left for outcome in outcomes)
+        if left:
+            raise DataError(f"{left} row(s) are left; see the table for where (your own tables: --data-too)")
+        erasure_record.finish(run, user, sum(outcome.removed for outcome in outcomes))
+
+
+def _stores(run: Path, arguments: Mapping[str, Any], also: Sequence[Path], data_too: bool) -> list[Store]:
+    """Online first: from then on there is no prompt, and nothing is written back."""
+    from conf_profile import erasure, run_folder
+
+    further = list(dict.fromkeys([*run_folder.elsewhere(run), *(path.resolve() for path in also)]))
+    there = [folder for folder in further if folder.is_dir()]
+    return [*_feast([run, *there]), *erasure.stores(run, arguments, there, data_too)]
+
+
+def _feast(folders: Sequence[Path]) -> list[Store]:
+    repositories = sorted({path.parent for folder in folders for path in folder.rglob("feature_store.yaml")})
+    if not repositories:
+        return []  # feast takes seconds to import
+    from feature_repo import erasure
+
+    return [store for repository in repositories for store in erasure.stores(repository)]
+
+
+def _versions(run: Path, storage: Storage, user: str) -> list[TrainedVersion]:
+    """From the run's own registry every version, from a shared one those that this run has published."""
+    from conf_profile import trained_versions
+
+    taught = trained_versions.training_splits(run, user)
+    if not taught or not (is_remote(storage) or (run / "s3").is_dir()):
+        return []
+    with open_registry(storage) as registry:
+        ours = trained_versions.published_by(run) if is_remote(storage) else None
+        published = [version for version in registry.list_versions() if ours is None or version.name in ours]
+        return trained_versions.trained_versions(published, registry.champion(), taught)
+
+
+def _advice(arguments: Mapping[str, Any]) -> str:
+    source = json.loads(arguments["run_config"])["data"]["name"]
+    return YOURS if source == "parquet" else COMES_BACK
+
+
+def _show(outcomes: Sequence[Erased], versions: Sequence[TrainedVersion], advice: str, as_json: bool) -> None:
+    if as_json:
+        found = {"stores": [asdict(o) for o in outcomes], "versions": [asdict(v) for v in versions], "advice": advice}
+        return click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    from rich.console import Console
+
+    console = Console()
+    rows = [(outcome.store, str(outcome.removed), str(outcome.left)) for outcome in outcomes]
+    console.print(_table("erased", ("store", "rows removed", "rows left"), rows))
+    trained = [(v.version, ", ".join(v.splits), v.promoted_at, "champion" if v.champion else "") for v in versions]
+    if trained:
+        console.print(_table("trained with this user, or maybe so", ("version", "split", "promoted", ""), trained))
+    else:
+        console.print("No model version is known to have been trained with this user.")
+    console.print(advice)
+
+
+def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for name in header:
+        table.add_column(name, overflow="fold", justify="right" if name.startswith("rows") else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table

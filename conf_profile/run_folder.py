@@ -1,0 +1,48 @@
+"""A run's folder, for whoever comes after the pipeline: its arguments, its lock, and what it has put elsewhere."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from conf_profile import tables
+from conf_profile.errors import PipelineError
+
+ELSEWHERE = "elsewhere.json"
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Two that work in one folder would overwrite each other's work; PipelineError tells the second to wait."""
+    with (folder / "run.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise PipelineError(
+                f"{folder}: another run, backfill or erasure is under way in this folder; wait for its end "
+                "(or give a run another --out)"
+            ) from error
+        yield
+
+
+def arguments(folder: Path) -> dict[str, Any]:
+    """What the run's pipeline was given last; DataError where none has begun."""
+    return tables.read_json(folder / "workspace" / "arguments.json", "give the folder of a run that has begun")
+
+
+def remember(folder: Path, place: Path) -> None:
+    """Notes a folder outside the run's that holds rows of its users, so that an erasure finds it again."""
+    place = place.resolve()
+    known = elsewhere(folder)
+    if place not in known and not place.is_relative_to(folder.resolve()):
+        tables.write_text(folder / ELSEWHERE, json.dumps({"folders": [*map(str, known), str(place)]}, indent=2))
+
+
+def elsewhere(folder: Path) -> list[Path]:
+    """The folders that were noted."""
+    path = folder / ELSEWHERE
+    return [Path(name) for name in tables.read_json(path, "put it right by hand")["folders"]] if path.is_file() else []

@@ -1,0 +1,70 @@
+"""Which model versions a user has, or may have, taken part in training.
+
+A manifest records how a version was trained, not on whom. What the run's folder does tell is the user's split in every
+features table that the run has made. Training reads the splits `train` and `second_stage` and no other, so all
+versions that a run published may know a user who was in one of these. That names too many rather than too few: a
+version may be older than the user's first row, and a cap on users or the difficulty filter may have left them out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from conf_profile import parquet_rows, splits
+from conf_profile.registry_format import Champion, Version
+
+TRAINING_SPLITS = (splits.TRAIN, splits.SECOND_STAGE)
+
+
+@dataclass(frozen=True)
+class TrainedVersion:
+    """A version, and the user's splits in the tables that it may have been trained on.
+
+    `promoted_at` is the pointer's for the champion. For others it is the time of their publication, seconds before
+    their promotion: only the pointer knows when it was moved, and it forgets.
+    """
+
+    version: str
+    splits: tuple[str, ...]
+    promoted_at: str
+    champion: bool
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> TrainedVersion:
+        """From its JSON form."""
+        return cls(data["version"], tuple(data["splits"]), data["promoted_at"], data["champion"])
+
+
+def trained_versions(
+    versions: Iterable[Version], champion: Champion | None, taught: tuple[str, ...]
+) -> list[TrainedVersion]:
+    """These versions as versions that were or may have been trained with a user of the splits `taught`."""
+    return [_trained(version, champion, taught) for version in versions if taught]
+
+
+def training_splits(run: Path, user_id: str) -> tuple[str, ...]:
+    """The user's splits that training reads, in any features table under the run's artefacts."""
+    found: set[str] = set()
+    for path in parquet_rows.tables_of_users(run / "artefacts"):
+        if "split" in pq.read_schema(path).names:
+            rows = pq.read_table(path, columns=["split"], filters=[(parquet_rows.USER_ID, "==", user_id)])
+            found.update(rows.column("split").to_pylist())
+    return tuple(split for split in TRAINING_SPLITS if split in found)
+
+
+def published_by(run: Path) -> frozenset[str]:
+    """Versions that the run's promotions say they published."""
+    outcomes = (json.loads(path.read_text(encoding="utf-8")) for path in run.glob("artefacts/*/promotion/outcome"))
+    return frozenset(outcome["version"] for outcome in outcomes if outcome.get("promoted"))
+
+
+def _trained(version: Version, champion: Champion | None, taught: tuple[str, ...]) -> TrainedVersion:
+    if champion is not None and champion.version == version.name:
+        return TrainedVersion(version.name, taught, champion.promoted_at, True)
+    return TrainedVersion(version.name, taught, version.created_at, False)

@@ -1,0 +1,128 @@
+"""The page at /web: what is known of one user, the rationale, the levels, and what each threshold accepts.
+
+It shows personal data to everybody who can reach the server, and asks nobody who they are. It is off by default for
+that reason, and belongs on a developer's machine. Somebody without consent is not shown on it either.
+
+The profile itself comes from the ordinary predict API, which the page's script calls like any other caller. Here are
+only the page's three files and what that API does not say: the model served now, and a user's features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from fastapi.responses import FileResponse, JSONResponse, Response
+
+from conf_profile.output_format import LEVELS
+from conf_profile.prompts import UserFeatures, quote
+from serving.bundle import Bundle
+from serving.features import LISTS, TEXTS, Known
+from serving.profile import NO_CONSENT
+from serving.transformer import ProfileTransformer, Served
+
+FILES = {
+    "/web": ("page.html", "text/html"),
+    "/web/page.js": ("page.js", "text/javascript"),
+    "/web/page.css": ("page.css", "text/css"),
+}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    # Addresses name users, and answers are about them: neither is left with anybody else.
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+RATES = ("precision", "recall", "coverage")
+
+
+def register(app: FastAPI, transformer: ProfileTransformer) -> None:
+    """Adds the page to a server. Its routes answer 404 once settings with `web: false` have been changed over to."""
+
+    def served() -> Served:
+        # Asked for at every request: `replace` puts another version in its place.
+        return transformer.served
+
+    def only_while_on() -> None:
+        if not served().settings.web:
+            raise HTTPException(404)
+
+    async def state() -> Response:
+        return _json(_state(served()))
+
+    async def features(user_id: str) -> Response:
+        # The way that every request goes, so the page can know nobody whom the API may not know.
+        asked = await transformer.preprocess({"instances": [{"user_id": user_id}]})
+        return _user(user_id, asked.known[0])
+
+    router = APIRouter(dependencies=[Depends(only_while_on)], include_in_schema=False)
+    for path, (name, media_type) in FILES.items():
+        router.add_api_route(path, _sender(name, media_type))
+    router.add_api_route("/web/state", state)
+    router.add_api_route("/web/features/{user_id:path}", features)
+    app.include_router(router)
+
+
+def _sender(name: str, media_type: str) -> Callable[[], Awaitable[Response]]:
+    async def send() -> Response:
+        return FileResponse(Path(__file__).parent / name, media_type=media_type, headers=HEADERS)
+
+    return send
+
+
+def _state(served: Served) -> dict[str, Any]:
+    """The model served now: per attribute the tags, the default threshold, and what the evaluation measured."""
+    bundle, settings = served.bundle, served.settings
+    thresholds = {**bundle.thresholds, **settings.thresholds}
+    return {
+        "model": settings.name,
+        "version": bundle.version,
+        "attributes": [
+            {
+                "name": attribute.name,
+                "tags": attribute.tags,
+                "threshold": thresholds[attribute.name],
+                "measured": _measured(bundle, attribute.name),
+            }
+            for attribute in bundle.taxonomy.attributes
+        ],
+    }
+
+
+def _measured(bundle: Bundle, attribute: str) -> list[dict[str, float | None]]:
+    """The rates of the arm that became this model, at each threshold; None where nothing was measured."""
+    arm = bundle.evaluation.get("arms", {}).get(bundle.evaluation.get("candidate"), {})
+    curve = {point["tau"]: point for point in arm.get("sweep_per_attribute", {}).get(attribute, [])}
+    return [{"tau": tau, **_rates(curve.get(tau, {}))} for tau in LEVELS]
+
+
+def _rates(point: dict[str, float]) -> dict[str, float | None]:
+    rates = {name: point.get(name) for name in RATES}
+    # The evaluation writes a precision of 0 for "nothing was accepted", which a reader would take for "all wrong".
+    return rates if rates["coverage"] else {**rates, "precision": None}
+
+
+def _user(user_id: str, known: Known) -> Response:
+    if known.features is not None:
+        return _json(_shown(known.features, known))
+    if known.reason == NO_CONSENT:
+        return _json({"consent": False})
+    return _json({"error": f"the online store knows no user {user_id!r}"}, 404)
+
+
+def _shown(features: UserFeatures, known: Known) -> dict[str, Any]:
+    """`quoted` is a keyphrase as the prompt has it, and so as the rationale names it."""
+    return {
+        "consent": True,
+        "features_as_of": known.as_of and known.as_of.isoformat(),
+        "keyphrases": {
+            name: [{"text": phrase, "quoted": quote(phrase)} for phrase in getattr(features, name)] for name in LISTS
+        },
+        "sign_up": {name: getattr(features, name) for name in TEXTS},
+    }
+
+
+def _json(content: dict[str, Any], status: int = 200) -> Response:
+    return JSONResponse(content, status, HEADERS)

@@ -1,0 +1,54 @@
+"""The backfill's engine on real vLLM, with a tiny untrained student: a minute, most of it the engine's start."""
+
+import os
+
+import pytest
+
+from conf_profile import tables, taxonomy
+from conf_profile.config import PromptConfig, StudentConfig
+from conf_profile.prompts import UserFeatures
+from conf_profile.students import examples, folder, model
+from serving import backfill_engines, bundle
+
+pytestmark = pytest.mark.slow
+
+TAGS = taxonomy.builtin("profile")
+BRIEF = PromptConfig(student_style="brief", max_keyphrases=400)
+# So many tokens that an answer is finished even if it is spelled character by character.
+SMALL = StudentConfig(hidden_size=64, layers=1, vocabulary_size=800, max_prompt_tokens=128, max_completion_tokens=640)
+PEOPLE = [UserFeatures(f"u{number}", [f"rose pruning {number}", "pension calculator"]) for number in range(5)]
+LONG = UserFeatures("long", ["an entirely different keyphrase"] * 400)
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    prompts = [examples.student_messages(person, TAGS, BRIEF)[-1]["content"] for person in PEOPLE]
+    network, pieces = model.base(SMALL, prompts, TAGS, seed=0)
+    path = tmp_path_factory.mktemp("model") / "student"
+    folder.save(network, pieces, TAGS, BRIEF, SMALL, PEOPLE, 4, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine(student):
+    """The engine's variables must not reach other tests."""
+    before = dict(os.environ)
+    yield backfill_engines.make("vllm", student, bundle.load(student), "float32", 4)
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def test_every_answer_is_in_the_grammar_and_has_a_calibrated_level(engine, monkeypatch):
+    monkeypatch.setattr(backfill_engines, "USERS_AT_ONCE", 2)
+    found = tables.check(engine.answer([*PEOPLE, LONG]), tables.PREDICTIONS, "answers").to_pylist()
+    assert len(found) == 6 * len(TAGS.names)
+    answered = [row for row in found if row["tag"] is not None]
+    assert answered
+    for row in answered:
+        assert row["tag"] in TAGS[row["attribute"]].index and 0.2 <= row["score"] <= 1.0
+    assert {row["tag"] for row in found if row["user_id"] == "long"} == {None}, "no room for an answer"
+    assert engine.answer(PEOPLE).to_pylist() == found[: 5 * len(TAGS.names)], "greedy"
+
+
+def test_nobody_is_nothing(engine):
+    assert engine.answer([]).num_rows == 0
