@@ -15,6 +15,8 @@ Device = Literal["cpu", "gpu"]
 CPU_BLOCK = 32
 """The smallest block of vLLM's CPU attention. Its default of 128 tokens is longer than a short prompt, and a prefix is
 cached by whole blocks."""
+CPU_HEAD_STEP = 32
+"""vLLM's CPU attention takes heads of a multiple of this many dimensions."""
 ADAPTER = "adapter_config.json"
 
 
@@ -54,6 +56,7 @@ def arguments(model: Path, given: PredictorArguments) -> list[str]:
     }
     flags = ["--enable-prefix-caching", "--disable-access-log-for-endpoints=/health,/metrics"]
     if given.device == "cpu":
+        _check_heads(model, config)
         # Compiling takes a minute at every start, for models that answer in milliseconds without.
         found["--block-size"], flags = str(CPU_BLOCK), [*flags, "--enforce-eager"]
     if (model / ADAPTER).is_file():
@@ -76,6 +79,17 @@ def environment(given: PredictorArguments, threads: int, cache_gib: int = 1) -> 
     if given.device == "gpu":
         return quiet
     return quiet | {"VLLM_CPU_KVCACHE_SPACE": str(cache_gib), "OMP_NUM_THREADS": str(threads)}
+
+
+def _check_heads(model: Path, config: Mapping[str, Any]) -> None:
+    """vLLM itself would say so minutes later, at the first prompt."""
+    heads = config.get("num_attention_heads")
+    size = config.get("head_dim") or (config["hidden_size"] // heads if heads else CPU_HEAD_STEP)
+    if size % CPU_HEAD_STEP:
+        raise ServingError(
+            f"{model}: its attention heads have {size} dimensions, and vLLM on a CPU takes multiples of "
+            f"{CPU_HEAD_STEP}; train with another student.hidden_size or student.heads"
+        )
 
 
 def _base(model: Path, config: Mapping[str, Any]) -> str:

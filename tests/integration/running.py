@@ -11,6 +11,8 @@ import psutil
 SMALL = [
     "--users=260",
     "--set=student.hidden_size=64",
+    "--set=student.heads=2",
+    "--set=student.key_value_heads=1",
     "--set=student.vocabulary_size=800",
     "--set=sft.epochs=14",
     "--set=sft.min_steps=0",
