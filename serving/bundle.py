@@ -52,13 +52,12 @@ class Bundle:
 
     @property
     def grammar(self) -> str:
-        """The regex that vLLM holds an answer to; its rationale is short enough that the tags still fit."""
-        return structured_output_regex(self.taxonomy, self.rationale_characters)
+        """The regex that vLLM holds an answer to.
 
-    @property
-    def rationale_characters(self) -> int:
-        """A token is taken for one character at worst, and half of the tokens are left to the tags."""
-        return max(self.max_completion_tokens // 2, 16)
+        Its rationale may be as long as in training. A shorter one would cut evidence off that the model was about to
+        name, and the answer would be another; that the tags still fit is what the model has learned.
+        """
+        return structured_output_regex(self.taxonomy)
 
 
 def load(folder: Path) -> Bundle:

@@ -17,7 +17,7 @@ BRIEF = PromptConfig(student_style="brief", max_keyphrases=400)
 # So many tokens that an answer is finished even if it is spelled character by character.
 SMALL = StudentConfig(
     hidden_size=64, heads=2, key_value_heads=1, layers=1, vocabulary_size=800,
-    max_prompt_tokens=128, max_completion_tokens=640,
+    max_prompt_tokens=128, max_completion_tokens=1000,
 )  # fmt: skip
 PEOPLE = [UserFeatures(f"u{number}", [f"rose pruning {number}", "pension calculator"]) for number in range(5)]
 LONG = UserFeatures("long", ["an entirely different keyphrase"] * 400)
