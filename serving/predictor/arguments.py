@@ -78,7 +78,13 @@ def environment(given: PredictorArguments, threads: int, cache_gib: int = 1) -> 
     quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     if given.device == "gpu":
         return quiet
-    return quiet | {"VLLM_CPU_KVCACHE_SPACE": str(cache_gib), "OMP_NUM_THREADS": str(threads)}
+    return quiet | {
+        "VLLM_CPU_KVCACHE_SPACE": str(cache_gib),
+        "OMP_NUM_THREADS": str(threads),
+        # Left to itself vLLM binds its threads to the first cores, and a second one, which is loading the next
+        # version, to the same: under load it would never get ready.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
 
 
 def _check_heads(model: Path, config: Mapping[str, Any]) -> None:
