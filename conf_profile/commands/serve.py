@@ -6,11 +6,14 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from conf_profile.commands.models import Storage, open_registry, storage_options
+
+if TYPE_CHECKING:
+    from serving.local import Options
 
 
 @click.command()
@@ -42,7 +45,6 @@ def serve(
     """
     import os
 
-    from conf_profile import run_folder
     from serving import local
     from serving.processes import free_port
 
@@ -57,6 +59,16 @@ def serve(
     )
     # Children are ended by the blocks that started them, so both signals have to unwind the stack.
     signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        _serve(storage, folder, options)
+    except KeyboardInterrupt:
+        click.echo("ending", err=True)
+
+
+def _serve(storage: Storage, folder: Path, options: Options) -> None:
+    from conf_profile import run_folder
+    from serving import local
+
     with open_registry(storage) as registry:
         registry.require_champion()
         repository = local.online_store(storage.run, folder) if storage.run else None
@@ -67,10 +79,7 @@ def serve(
             click.echo(json.dumps(running.state))
             click.echo(_example(running.state, local.example_user(storage.run) if storage.run else None), err=True)
             sys.stdout.flush()
-            try:
-                running.run()
-            except KeyboardInterrupt:
-                click.echo("ending", err=True)
+            running.run()
 
 
 @click.command()

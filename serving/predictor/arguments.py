@@ -50,6 +50,8 @@ def arguments(model: Path, given: PredictorArguments) -> list[str]:
         "--port": str(given.port),
         "--max-model-len": str(max_length(model)),
         "--max-num-seqs": str(given.max_sequences),
+        # Left to itself vLLM halves float32 weights, and near ties fall otherwise than in the evaluation.
+        "--dtype": str(config.get("dtype") or "auto"),
         # Sampling is what the request says, not what the model's makers thought best for chatting.
         "--generation-config": "vllm",
         "--uvicorn-log-level": "warning",

@@ -62,6 +62,7 @@ def test_the_command_line_may_start_the_pipeline_and_nothing_else():
         "pipelines.compile",
         "pipelines.experiments",
         "serving",
+        "serving.local",
         "serving.processes",
         "feature_repo",
     }

@@ -26,6 +26,13 @@ def test_a_cpu_gets_small_blocks_and_no_compilation(folder):
     assert (value(found, "--block-size"), value(found, "--host")) == ("32", "127.0.0.1")
     assert {"--enforce-eager", "--enable-prefix-caching"} <= set(found)
     assert value(found, "--generation-config") == "vllm"
+    assert value(found, "--dtype") == "auto"
+
+
+def test_weights_are_served_as_they_were_evaluated(folder):
+    config = json.loads((folder / "config.json").read_text()) | {"dtype": "float32"}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert value(arguments(folder, PredictorArguments()), "--dtype") == "float32"
 
 
 def test_a_gpu_keeps_vllms_own_blocks_and_compiles(folder):
