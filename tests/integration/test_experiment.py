@@ -38,7 +38,7 @@ def test_counts_stand_behind_every_threshold_and_slice(done):
     curve = [found.by_seed("sft", tau=tau)[0] for tau in range(6)]
     assert [point["coverage"] for point in curve] == sorted((point["coverage"] for point in curve), reverse=True)
     everybody, parts = found.by_seed("sft")[0], {row["slice"] for row in found.counts}
-    assert {"self-report: present", "self-report: absent", "history: tercile 1"} <= parts
+    assert {"self-report: present", "self-report: absent", "history: short"} <= parts
     answerable = sum(
         row["answerable"]
         for row in found.counts
