@@ -6,16 +6,14 @@ profile.json, and from the promotion thresholds.json, evaluation.json and manife
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conf_profile import confidence, taxonomy
+from conf_profile import confidence, tables, taxonomy
 from conf_profile.confidence import EVEN_BOUNDARIES, Calibration, Partition
 from conf_profile.config import PromptConfig
-from conf_profile.errors import ServingError
 from conf_profile.output_format import structured_output_regex
 from conf_profile.prompts import Message, UserFeatures
 from conf_profile.students import examples
@@ -24,6 +22,7 @@ from conf_profile.taxonomy import Taxonomy
 TAXONOMY, CALIBRATION, PROFILE = "taxonomy.yaml", "calibration.json", "profile.json"
 VOTE_CALIBRATION = "calibration-vote.json"
 THRESHOLDS, EVALUATION, MANIFEST = "thresholds.json", "evaluation.json", "manifest.json"
+ADVICE = "give a model's folder, or fetch the model again"
 UNRELEASED = "unreleased"
 """The version of a folder that no registry has published."""
 GREEDY, VOTE = "greedy", "vote"
@@ -61,10 +60,10 @@ class Bundle:
 
 
 def load(folder: Path) -> Bundle:
-    """Reads a model's folder; ServingError names what is missing or broken."""
-    profile = _json(folder / PROFILE)
+    """Reads a model's folder; ConfProfileError names what is missing or broken."""
+    profile = tables.read_json(folder / PROFILE, ADVICE)
     tags = taxonomy.load(folder / TAXONOMY)
-    manifest = _json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
+    manifest = tables.read_json(folder / MANIFEST, ADVICE) if (folder / MANIFEST).is_file() else {}
     return Bundle(
         version=str(manifest.get("version", UNRELEASED)),
         taxonomy=tags,
@@ -73,7 +72,7 @@ def load(folder: Path) -> Bundle:
         prompt=PromptConfig.model_validate(profile["prompt"]),
         max_completion_tokens=int(profile["max_completion_tokens"]),
         thresholds=_thresholds(folder / THRESHOLDS, tags),
-        evaluation=_json(folder / EVALUATION) if (folder / EVALUATION).is_file() else {},
+        evaluation=tables.read_json(folder / EVALUATION, ADVICE) if (folder / EVALUATION).is_file() else {},
     )
 
 
@@ -85,17 +84,5 @@ def _vote_calibration(path: Path, tags: Taxonomy) -> Calibration:
 
 
 def _thresholds(path: Path, tags: Taxonomy) -> Mapping[str, int]:
-    given = _json(path) if path.is_file() else {}
+    given = tables.read_json(path, ADVICE) if path.is_file() else {}
     return {name: int(given.get(name, LOWEST_LEVEL)) for name in tags.names}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ServingError(f"{path}: cannot be read: {error.strerror}; is this a model's folder?") from error
-    except ValueError as error:
-        raise ServingError(f"{path}: not valid JSON: {error}; fetch the model again") from error
-    if not isinstance(found, dict):
-        raise ServingError(f"{path}: expected a JSON object; fetch the model again")
-    return found

@@ -22,7 +22,7 @@ import yaml
 
 from conf_profile import tables
 from conf_profile.config import FeaturesConfig, parse_section
-from conf_profile.errors import RegistryError, ServingError
+from conf_profile.errors import ConfProfileError, RegistryError, ServingError
 from conf_profile.registry import Registry
 from serving import bundle, processes
 from serving.predictor.arguments import PredictorArguments, command, environment
@@ -122,7 +122,7 @@ class LocalServing:
         before = self._predictor
         try:
             self._predictor = self._start_predictor(version)
-        except (RegistryError, ServingError) as error:
+        except ConfProfileError as error:
             print(f"serve: {version} cannot be served, going on with {before.version}: {error}", file=sys.stderr)
             return
         self._write_settings()

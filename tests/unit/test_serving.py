@@ -10,7 +10,7 @@ import pytest
 from conf_profile import confidence, taxonomy
 from conf_profile.confidence import Calibration, Partition
 from conf_profile.config import PromptConfig
-from conf_profile.errors import ServingError
+from conf_profile.errors import DataError, ServingError
 from conf_profile.output_format import Answer, ProfileAnswer, render
 from conf_profile.prompts import UserFeatures
 from conf_profile.students import examples
@@ -251,5 +251,5 @@ def test_the_grammar_lets_every_answer_of_training_through(folder):
 
 def test_a_folder_without_a_profile_is_named(folder):
     (folder / "profile.json").unlink()
-    with pytest.raises(ServingError, match=r"profile\.json: cannot be read.*is this a model's folder"):
+    with pytest.raises(DataError, match=r"profile\.json: cannot be read.*give a model's folder"):
         bundles.load(folder)
