@@ -5,11 +5,16 @@
 RESULTS holds a folder for each data set and preset with the files that `conf-profile experiment` wrote. Commentary is
 written by hand in DOCS/evidence-notes.md, a section "## NAME" for each experiment ("summary" for the table at the top),
 and stands on the page word for word. The same files give the same bytes.
+
+The Parquet files that the page was made from are kept in DOCS/evidence/results: hours of computing, a few kilobytes. So
+the page can be made again from what stands beside it, and a test does. Results of another call replace those of the
+same experiment and folder; what this call has no results for stays.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +38,8 @@ from pipelines.experiments.run import REGIMES
 
 SUMMARY = "summary"
 NOTES = "evidence-notes.md"
+KEPT = "results"
+"""The folder beside the pictures with the Parquet files that the page was made from."""
 QUESTIONS = {name: experiment.question for name, experiment in EXPERIMENTS.items()} | {
     REGIMES: "Where does confidence weighting help, and where does it break?"
 }
@@ -43,9 +50,10 @@ What was measured for each claim of the method, and for each idea of ours. Made 
 
     python -m pipelines.experiments.page {EVIDENCE} docs
 
-from the results in `{EVIDENCE}` and the commentary in `{NOTES}`; not to be edited. What is measured, on
-what, and what would count as reproduced stands in [evidence-protocol.md](evidence-protocol.md), which was written
-first. The arms and their settings are in `pipelines/experiments/plan.py`.
+from the results in `{EVIDENCE}`, which it keeps in `docs/{PICTURES}/{KEPT}`, and the commentary in `{NOTES}`; not to
+be edited. What is measured, on what, and what would count as reproduced stands in
+[evidence-protocol.md](evidence-protocol.md), which was written first. The arms and their settings are in
+`pipelines/experiments/plan.py`.
 
 ## How to read it
 
@@ -83,7 +91,10 @@ class Chapter:
 def write(source: Path, docs: Path) -> None:
     """Writes DOCS/evidence.md and DOCS/evidence/*.svg, each whole or not at all. DataError says what is wrong."""
     notes = read_notes(docs / NOTES)
-    chapters = [Chapter(study, tuple(sections.of(study))) for study in find(source)]
+    find(source)
+    kept = docs / PICTURES / KEPT
+    _keep(source, kept)
+    chapters = [Chapter(study, tuple(sections.of(study))) for study in find(kept)]
     _save_pictures(chapters, docs / PICTURES)
     tables.write_text(docs / "evidence.md", page(chapters, notes))
 
@@ -138,6 +149,16 @@ def _read(folder: Path, name: str) -> Results:
         return results.read(folder, name)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{folder}: the results of {name} cannot be read: {error}; run the experiment again") from error
+
+
+def _keep(source: Path, kept: Path) -> None:
+    """Copies results that lie elsewhere, each file whole or not at all."""
+    if source.resolve() == kept.resolve():
+        return
+    for name in NAMES:
+        for file in sorted(source.glob(f"*/{name}.parquet")) + sorted(source.glob(f"*/{name}.observations.parquet")):
+            with tables.atomic_path(kept / file.parent.name / file.name) as temporary:
+                shutil.copyfile(file, temporary)
 
 
 def _save_pictures(chapters: Sequence[Chapter], folder: Path) -> None:

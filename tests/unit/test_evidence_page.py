@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -359,7 +360,7 @@ def test_the_command_line_prints_what_a_user_can_put_right(tmp_path, monkeypatch
 
 
 def test_every_plot_is_on_the_page_small_and_well_formed(docs, text):
-    pictures = sorted((docs / "evidence").iterdir())
+    pictures = sorted((docs / "evidence").glob("*.svg"))
     assert re.findall(r"\(evidence/(.*?)\)", text) and {path.name for path in pictures} == set(
         re.findall(r"\(evidence/(.*?)\)", text)
     )
@@ -375,6 +376,32 @@ def test_the_same_results_give_the_same_bytes(source, docs, tmp_path):
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (docs / "evidence" / path.name).read_bytes()
         assert b"date" not in path.read_bytes()
+
+
+def test_the_page_can_be_made_again_from_the_results_that_it_keeps(docs, tmp_path):
+    kept = docs / "evidence" / "results"
+    page.write(kept, tmp_path)
+    again = (tmp_path / "evidence.md").read_bytes()
+    assert again == (docs / "evidence.md").read_bytes()
+
+
+def test_results_of_one_more_experiment_join_those_that_are_kept(tmp_path):
+    for name in ("table2", "table5"):
+        write(tmp_path / name / "world-tiny", name, results_of(name, SEEDS))
+        page.write(tmp_path / name, tmp_path / "docs")
+    text = (tmp_path / "docs" / "evidence.md").read_text(encoding="utf-8")
+    assert "### table2 on world-tiny" in text and "### table5 on world-tiny" in text
+
+
+def test_the_projects_own_page_is_current(tmp_path):
+    """Commentary and results as they stand in docs/ give the page and the pictures that stand there."""
+    own = ROOT / "docs"
+    shutil.copy(own / "evidence-notes.md", tmp_path)
+    page.write(own / "evidence" / "results", tmp_path)
+    assert (tmp_path / "evidence.md").read_text(encoding="utf-8") == (own / "evidence.md").read_text(encoding="utf-8")
+    assert {path.name for path in (tmp_path / "evidence").glob("*.svg")} == {
+        path.name for path in (own / "evidence").glob("*.svg")
+    }
 
 
 def test_a_heat_map_marks_the_cells_whose_interval_is_clear_of_zero():
