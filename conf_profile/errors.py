@@ -47,3 +47,7 @@ class PipelineError(ConfProfileError):
 
 class ServingError(ConfProfileError):
     """The serving path cannot start: its model, feature store or predictor is not what it must be."""
+
+
+class ImageError(ConfProfileError):
+    """The container images cannot be built or saved."""

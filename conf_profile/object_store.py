@@ -8,32 +8,29 @@ mode, bounded; a read that breaks in the middle starts again.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from conf_profile.errors import RegistryConflictError, RegistryError
+from conf_profile.object_errors import CUT_OBJECT, MISSING_KEY, code, explained
+from conf_profile.object_parts import in_order
 
+REGION = "us-east-1"
 MULTIPART_THRESHOLD = 64 << 20
 PART_BYTES = 16 << 20
 _MAX_PARTS = 9000
 _PARALLEL_PARTS = 4
+READ_PART_BYTES = 8 << 20
+"""A larger object is fetched in parts of this size, several at once, and hashed as they arrive in order."""
 _BLOCK_BYTES = 1 << 20
+_CONNECTIONS = 32
 _READ_ATTEMPTS = 3
-# NoSuchUpload: somebody completed the version meanwhile and cleaned up after the others.
-_LOST_RACE = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchUpload", "412", "409"}
-_MISSING_KEY = {"NoSuchKey", "404"}
-_ADVICE = {
-    "NoSuchBucket": "the bucket does not exist; create it, or correct the bucket's name",
-    "SignatureDoesNotMatch": "the server refuses the secret; correct AWS_SECRET_ACCESS_KEY",
-    "InvalidAccessKeyId": "the server does not know the access key; correct AWS_ACCESS_KEY_ID",
-    "AccessDenied": "access denied; give this key the right to list, read and write the bucket",
-    "403": "access denied; check the keys and their rights on the bucket",
-}
 
 T = TypeVar("T")
 
@@ -52,6 +49,31 @@ class Digest:
 
     sha256: str
     size: int
+
+
+def find_endpoint(given: str | None) -> str:
+    """The given endpoint, else the environment's; RegistryError where there is none."""
+    found = given or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not found:
+        raise RegistryError(
+            "no S3 endpoint: set storage.endpoint or AWS_ENDPOINT_URL (on a cluster: by the secret that "
+            "pipelines.s3Secret names), or start a local server"
+        )
+    return found
+
+
+def open_location(uri: str, create: bool = False) -> tuple[ObjectStore, str]:
+    """The bucket of `s3://BUCKET/PREFIX[?endpoint=URL&region=NAME]`, and the prefix without slashes around it.
+
+    `create` makes a missing bucket. RegistryError for another form, and where the server cannot be reached.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme != "s3" or not parts.netloc:
+        raise RegistryError(f"{uri!r} is not an S3 address; expected s3://BUCKET/PREFIX")
+    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    store = ObjectStore(s3_client(find_endpoint(query.get("endpoint")), query.get("region", REGION)), parts.netloc)
+    store.ensure_bucket(create)
+    return store, parts.path.strip("/")
 
 
 def s3_client(
@@ -73,6 +95,9 @@ def s3_client(
         retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=5,
         read_timeout=read_timeout,
+        max_pool_connections=_CONNECTIONS,
+        # What is read is compared with the manifest's hash; a second checksum would cost as much again.
+        response_checksum_validation="when_required",
         s3={"addressing_style": "auto" if "amazonaws.com" in endpoint else "path"},
     )
     # Not the default session: it would keep the keys that the process first had.
@@ -104,7 +129,7 @@ class ObjectStore:
             with self._errors("look into the bucket"):
                 self.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
         except RegistryError as error:
-            if not (create and _code(error.__cause__) == "NoSuchBucket"):
+            if not (create and code(error.__cause__) == "NoSuchBucket"):
                 raise
             self._create_bucket()
 
@@ -116,15 +141,26 @@ class ObjectStore:
         """Hash and size of what the server really gives back, or None where there is no object."""
         return self._read_attempts(key, self._digest_once)
 
-    def download(self, key: str, target: Path) -> Digest | None:
-        """Writes the object to `target` and returns what was written; None where there is no object."""
+    def download(self, key: str, target: Path, size: int) -> Digest | None:
+        """Writes the object to `target` and returns what was written, hashed on its way; None where there is none.
+
+        `size` is what it should have, in bytes: a large object comes in several parts at once, and what it has beyond
+        that is not read.
+        """
         target.parent.mkdir(parents=True, exist_ok=True)
 
         def once(name: str) -> Digest:
             with target.open("wb") as file:
                 return self._digest_once(name, file)
 
-        return self._read_attempts(key, once)
+        if size <= READ_PART_BYTES:
+            return self._read_attempts(key, once)
+        with target.open("wb") as file:
+            return self._digest_parts(key, size, file)
+
+    def etag(self, key: str) -> str | None:
+        """What changes whenever the object's content does, or None where there is no object."""
+        return self._read_attempts(key, lambda name: str(self.client.head_object(Bucket=self.bucket, Key=name)["ETag"]))
 
     def size(self, key: str) -> int | None:
         """Bytes of an object, or None where there is none."""
@@ -256,7 +292,7 @@ class ObjectStore:
                 with self._errors(f"read {key}"):
                     return once(key)
             except RegistryError as error:
-                if _code(error.__cause__) in _MISSING_KEY:
+                if code(error.__cause__) in MISSING_KEY:
                     return None
                 broken = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
                 if attempt == _READ_ATTEMPTS or not isinstance(error.__cause__, broken):
@@ -276,42 +312,33 @@ class ObjectStore:
                 sink.write(block)
         return Digest(sha256.hexdigest(), size)
 
-    @contextmanager
-    def _errors(self, action: str) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError
+    def _digest_parts(self, key: str, size: int, sink: BinaryIO) -> Digest | None:
+        sha256, written = hashlib.sha256(), 0
+        starts = iter(range(0, size, READ_PART_BYTES))
+        for part in in_order(lambda start: self._part(key, start, size), starts, _PARALLEL_PARTS):
+            if part is None:
+                return None
+            sha256.update(part)
+            sink.write(part)
+            written += len(part)
+        return Digest(sha256.hexdigest(), written)
 
-        try:
-            yield
-        except ClientError as error:
-            raise self._refused(action, error) from error
-        except BotoCoreError as error:
-            raise RegistryError(f"cannot {action} in {self._where()}: {_unreachable(error)}") from error
+    def _part(self, key: str, start: int, size: int) -> bytes | None:
+        wanted = f"bytes={start}-{min(start + READ_PART_BYTES, size) - 1}"
 
-    def _refused(self, action: str, error: Any) -> RegistryError:
-        code, said = _code(error), error.response.get("Error", {}).get("Message", "")
-        kind = RegistryConflictError if code in _LOST_RACE else RegistryError
-        advice = _ADVICE.get(code, f"the server says {said!r}; try again, a finished part is kept")
-        return kind(f"cannot {action} in {self._where()}: {advice} ({code})")
+        def once(name: str) -> bytes:
+            try:
+                answer = self.client.get_object(Bucket=self.bucket, Key=name, Range=wanted)
+            except self.client.exceptions.ClientError as error:
+                if code(error) in CUT_OBJECT:
+                    return b""
+                raise
+            return bytes(answer["Body"].read())
+
+        return self._read_attempts(key, once)
+
+    def _errors(self, action: str) -> AbstractContextManager[None]:
+        return explained(action, self._where())
 
     def _where(self) -> str:
         return f"bucket {self.bucket!r} at {self.endpoint}"
-
-
-def _code(error: BaseException | None) -> str:
-    response = getattr(error, "response", None) or {}
-    return str(response.get("Error", {}).get("Code", ""))
-
-
-def _unreachable(error: Exception) -> str:
-    from botocore.exceptions import (
-        ConnectionError,
-        HTTPClientError,
-        NoCredentialsError,
-        PartialCredentialsError,
-    )
-
-    if isinstance(error, NoCredentialsError | PartialCredentialsError):
-        return "no keys; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if isinstance(error, ConnectionError | HTTPClientError):
-        return f"the server does not answer; check the endpoint and whether the server runs ({error})"
-    return str(error)

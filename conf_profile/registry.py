@@ -10,20 +10,17 @@ overwrites a version, and nothing here judges a model: that is the gate's work.
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from conf_profile import object_store
+from conf_profile import object_store, registry_download
 from conf_profile.config import StorageConfig
 from conf_profile.errors import RegistryConflictError, RegistryError
 from conf_profile.local_s3 import S3Access
 from conf_profile.object_store import Digest, ObjectStore
+from conf_profile.registry_download import Filled, Wanted, everything
 from conf_profile.registry_format import (
     MANIFEST,
     Champion,
@@ -32,6 +29,7 @@ from conf_profile.registry_format import (
     Version,
     check_name,
     content_hash,
+    is_name,
     name_ending,
     new_name,
     now,
@@ -48,7 +46,7 @@ __all__ = ["ANY_CHAMPION", "MANIFEST", "Champion", "ModelURI", "Registry", "Vers
 ANY_CHAMPION: Final = "any"
 """`promote(expected=ANY_CHAMPION)`: whatever the champion is when the promotion begins."""
 
-_NO_CHAMPION = "no champion yet: run the pipeline"
+_NO_CHAMPION = "no champion yet, run the pipeline: conf-profile run, or conf-profile submit on a cluster"
 
 
 def connect(config: StorageConfig, access: S3Access | None = None, create_bucket: bool = True) -> Registry:
@@ -59,17 +57,10 @@ def connect(config: StorageConfig, access: S3Access | None = None, create_bucket
     if access is not None:
         client = object_store.s3_client(access.endpoint, access.region, access.access_key, access.secret_key)
     else:
-        client = object_store.s3_client(_endpoint(config), config.region)
+        client = object_store.s3_client(object_store.find_endpoint(config.endpoint), config.region)
     store = ObjectStore(client, config.bucket)
     store.ensure_bucket(create_bucket)
     return Registry(config.bucket, config.model, client)
-
-
-def _endpoint(config: StorageConfig) -> str:
-    endpoint = config.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if not endpoint:
-        raise RegistryError("no S3 endpoint: set storage.endpoint or AWS_ENDPOINT_URL, or start a local server")
-    return endpoint
 
 
 class Registry:
@@ -103,7 +94,7 @@ class Registry:
         content_sha256 = content_hash({path: content.digest for path, content in contents.items()})
         name = version or self._name_for(content_sha256)
         check_name(name, "version")
-        published = self._find(name)
+        published = self.find(name)
         if published is None:
             self._upload(name, contents)
             published = self._finish(name, contents, content_sha256, manifest_extra or {})
@@ -146,7 +137,7 @@ class Registry:
 
     def list_versions(self) -> list[Version]:
         """All published versions, the oldest first; half-published ones are not among them."""
-        found = (self._find(name) for name in self._store.folders(self._versions))
+        found = (self.find(name) for name in self._store.folders(self._versions))
         return [version for version in found if version is not None]
 
     def show(self, version: str | None = None) -> Version:
@@ -155,10 +146,16 @@ class Registry:
             champion = self.require_champion()
             return self._pinned(champion)
         check_name(version, "version")
-        found = self._find(version)
+        found = self.find(version)
         if found is None:
             raise RegistryError(f"{self.uri(version)}: no such version; `models list` shows those that exist")
         return found
+
+    def find(self, version: str) -> Version | None:
+        """A version by its name, None where there is none (a name that no version can have: none either)."""
+        key = self._key(version, MANIFEST)
+        stored = self._store.read(key) if is_name(version) else None
+        return parse_manifest(stored.body, version, key) if stored else None
 
     def champion(self) -> Champion | None:
         """The pointer, or None before the first promotion."""
@@ -174,22 +171,28 @@ class Registry:
             raise RegistryError(f"{self.uri()}: {_NO_CHAMPION}")
         return champion
 
-    def download(self, version: str | None, target: Path) -> Version:
+    def download(self, version: str | None, target: Path, wanted: Wanted = everything) -> Version:
         """Fetches a version (None: the champion) with its manifest; `target` appears whole or not at all.
 
         `target` must be absent or empty. RegistryError names the file whose hash is not the manifest's.
         """
-        wanted = self.show(version)
-        try:
-            with _staging(target) as staging:
-                for path, digest in wanted.files.items():
-                    self._fetch(wanted, path, digest, staging)
-                manifest = self._store.read(self._key(wanted.name, MANIFEST))
-                assert manifest is not None
-                (staging / MANIFEST).write_bytes(manifest.body)
-        except OSError as error:
-            raise RegistryError(f"{target}: cannot be written: {error.strerror or error}; nothing appeared") from error
-        return wanted
+        found = self.show(version)
+        with _writing(target), registry_download.staging(target) as staging:
+            self._fill(found, staging, wanted)
+        return found
+
+    def fill(self, version: str | None, target: Path, wanted: Wanted = everything) -> Filled:
+        """Makes a folder hold a version (None: the champion), whatever an earlier call has left in it.
+
+        The manifest is written last: without one the folder is not complete.
+        """
+        found = self.show(version)
+        with _writing(target):
+            return self._fill(found, target, wanted)
+
+    def _fill(self, version: Version, target: Path, wanted: Wanted) -> Filled:
+        prefix, label = self._key(version.name, ""), self.uri(version.name)
+        return registry_download.fill(self._store, prefix, version, target, wanted, label)
 
     def _key(self, version: str, path: str) -> str:
         return f"{self._versions}{version}/{path}"
@@ -198,7 +201,7 @@ class Registry:
         """The version with this content if there is one, else the half-published one, else a new name."""
         ending = name_ending(content_sha256)
         names = [name for name in self._store.folders(self._versions) if name.endswith(ending)]
-        versions = {name: self._find(name) for name in names}
+        versions = {name: self.find(name) for name in names}
         for name, found in versions.items():
             if found is not None and found.content_sha256 == content_sha256:
                 return name
@@ -246,15 +249,13 @@ class Registry:
                 "publish under another version"
             )
 
-    def _find(self, version: str) -> Version | None:
-        key = self._key(version, MANIFEST)
-        stored = self._store.read(key)
-        if stored is None:
-            return None
-        return parse_manifest(stored.body, version, key)
-
     def _pinned(self, champion: Champion) -> Version:
-        version = self.show(champion.version)
+        version = self.find(champion.version)
+        if version is None:
+            raise RegistryError(
+                f"{self.uri()}: the champion pointer names {champion.version}, which is not there; "
+                f"go back with: conf-profile models rollback {champion.previous or 'VERSION'}"
+            )
         if version.manifest_sha256 != champion.manifest_sha256:
             raise RegistryError(
                 f"{self.uri(version.name)}: {MANIFEST} is not the one that was promoted (SHA-256 "
@@ -304,39 +305,10 @@ class Registry:
             "published but was not promoted: evaluate it against that champion and promote again"
         )
 
-    def _fetch(self, version: Version, path: str, expected: Digest, staging: Path) -> None:
-        got = self._store.download(self._key(version.name, path), staging / path)
-        if got != expected:
-            state = "is missing" if got is None else f"has the SHA-256 {got.sha256[:12]}, not {expected.sha256[:12]}"
-            raise RegistryError(f"{self.uri(version.name)}: {path} {state}; do not serve it, roll back")
-
 
 @contextmanager
-def _staging(target: Path) -> Iterator[Path]:
-    """A folder that becomes `target` when the block ends without an error, and vanishes otherwise."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise RegistryError(f"{target}: exists already; remove it or choose another folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # A mounted volume (an emptyDir in a pod) cannot be renamed onto: stage inside it.
-    mounted = target.is_mount()
-    staging = (target if mounted else target.parent) / f".{target.name}.{uuid.uuid4().hex}.tmp"
-    staging.mkdir()
+def _writing(target: Path) -> Iterator[None]:
     try:
-        yield staging
-        _place(staging, target, mounted)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _place(staging: Path, target: Path, mounted: bool) -> None:
-    if not mounted:
-        try:
-            staging.rename(target)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            raise RegistryError(f"{target}: somebody else filled it meanwhile; choose another folder") from error
-        return
-    # The manifest last: who finds it finds everything.
-    for entry in sorted(staging.iterdir(), key=lambda entry: entry.name == MANIFEST):
-        entry.rename(target / entry.name)
+        yield
+    except OSError as error:
+        raise RegistryError(f"{target}: cannot be written: {error.strerror or error}") from error

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -37,7 +37,7 @@ class ModelURI:
 
 @dataclass(frozen=True)
 class Version:
-    """One published version, as its manifest tells."""
+    """One published version, as its manifest tells; `manifest` is that file as it is."""
 
     name: str
     created_at: str
@@ -45,6 +45,7 @@ class Version:
     manifest_sha256: str
     files: Mapping[str, Digest]
     extra: Mapping[str, Any]
+    manifest: bytes = field(repr=False)
 
     @property
     def bytes(self) -> int:
@@ -103,9 +104,14 @@ def content_hash(files: Mapping[str, Digest]) -> str:
     return hashlib.sha256(to_json({path: digest.sha256 for path, digest in files.items()})).hexdigest()
 
 
+def is_name(name: str) -> bool:
+    """Whether `name` can be one part of a key."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_name(name: str, what: str) -> None:
     """RegistryError unless `name` can be one part of a key."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise RegistryError(f"{what} {name!r}: use 1-100 letters, digits, dots, dashes or underscores")
 
 
@@ -142,7 +148,9 @@ def parse_manifest(body: bytes, version: str, key: str) -> Version:
         files = {str(path): Digest(str(entry["sha256"]), int(entry["size"])) for path, entry in data["files"].items()}
         manifest_sha256 = hashlib.sha256(body).hexdigest()
         _check_paths(files, key)
-        return Version(version, data["created_at"], data["content_sha256"], manifest_sha256, files, dict(data["extra"]))
+        return Version(
+            version, data["created_at"], data["content_sha256"], manifest_sha256, files, dict(data["extra"]), body
+        )
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise RegistryError(f"{key}: is not a manifest of ours ({error!r}); do not use this version") from error
 
@@ -160,7 +168,8 @@ def _check_paths(files: Mapping[str, Digest], key: str) -> None:
     """A manifest comes from a bucket that others may write: its paths must stay inside the target folder."""
     for path in files:
         pure = PurePosixPath(path)
-        if not path or pure.is_absolute() or ".." in pure.parts or path == MANIFEST:
+        leaves = pure.is_absolute() or ".." in pure.parts or "\0" in path
+        if leaves or path == MANIFEST or path != str(pure) or path == ".":
             raise RegistryError(f"{key}: the path {path!r} is not allowed; do not use this version")
 
 

@@ -35,13 +35,16 @@ def run(
     """Promotes `model` (a folder) if the gate says so; writes outcome.json and returns its content.
 
     `expected_champion` names what the candidate was judged against: a version or the ETag of champion.json;
-    "" if there was no champion, "any" to judge by the state at this moment. RegistryConflictError when the
-    champion is another one by now. Outcome: {"promoted": false, "reasons"} or {"promoted": true, "version",
-    "uri", "files", "bytes"}.
+    "" if there was no champion, "any" for the one that the evaluation names (where it names none: the one of this
+    moment). RegistryConflictError when the champion is another one by now. Outcome: {"promoted": false, "reasons"} or
+    {"promoted": true, "version", "uri", "files", "bytes"}.
     """
     decision = tables.read_json(gate, _ADVICE)
     if decision.get("decision") == "promote":
-        facts = _facts(config.model, tables.read_json(evaluation, _ADVICE), decision, reference_hash, run_config_json)
+        measured = tables.read_json(evaluation, _ADVICE)
+        facts = _facts(config.model, measured, decision, reference_hash, run_config_json)
+        if expected_champion == ANY_CHAMPION:
+            expected_champion = measured.get("compared_with", ANY_CHAMPION)
         result = _promote(model, facts, registry.connect(config), expected_champion)
     elif decision.get("decision") == "reject":
         result = {"promoted": False, "reasons": list(decision.get("reasons", ()))}

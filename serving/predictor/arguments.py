@@ -1,4 +1,7 @@
-"""vLLM's command line for a model's folder, on a CPU or a GPU. The chart and the local server use the same one."""
+"""vLLM's command line for a model's folder, on a CPU or a GPU. The chart and the local server use the same one.
+
+Imports nothing beyond the standard library, so that it runs in any image that has vLLM.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,12 @@ Device = Literal["cpu", "gpu"]
 CPU_BLOCK = 32
 """The smallest block of vLLM's CPU attention. Its default of 128 tokens is longer than a short prompt, and a prefix is
 cached by whole blocks."""
+DRAIN_SECONDS = 20
+"""After SIGTERM vLLM ends the requests that it has begun within so long. By default it would drop them."""
 CPU_HEAD_STEP = 32
 """vLLM's CPU attention takes heads of a multiple of this many dimensions."""
 ADAPTER = "adapter_config.json"
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -45,15 +51,10 @@ def arguments(model: Path, given: PredictorArguments) -> list[str]:
     config = _config(model)
     found = {
         "--model": _base(model, config),
-        "--served-model-name": given.served_name,
         "--host": given.host,
         "--port": str(given.port),
-        "--max-model-len": str(max_length(model)),
         "--max-num-seqs": str(given.max_sequences),
-        # Left to itself vLLM halves float32 weights, and near ties fall otherwise than in the evaluation.
-        "--dtype": str(config.get("dtype") or "auto"),
-        # Sampling is what the request says, not what the model's makers thought best for chatting.
-        "--generation-config": "vllm",
+        **{f"--{name}": str(value) for name, value in of_model(model).items()},
         "--uvicorn-log-level": "warning",
     }
     flags = ["--enable-prefix-caching", "--disable-access-log-for-endpoints=/health,/metrics"]
@@ -61,10 +62,39 @@ def arguments(model: Path, given: PredictorArguments) -> list[str]:
         _check_heads(model, config)
         # Compiling takes a minute at every start, for models that answer in milliseconds without.
         found["--block-size"], flags = str(CPU_BLOCK), [*flags, "--enforce-eager"]
+    names = _names(model, given.served_name)
     if (model / ADAPTER).is_file():
-        flags += ["--enable-lora", "--lora-modules", f"{given.served_name}={model}"]
-        found["--served-model-name"] = f"{given.served_name}-base"
-    return [part for pair in found.items() for part in pair] + flags + list(given.further)
+        modules = [f"{name}={model}" for name in names]
+        flags += ["--enable-lora", "--max-cpu-loras", str(len(modules)), "--lora-modules", *modules]
+        names = [f"{given.served_name}-base"]
+    pairs = [part for pair in found.items() for part in pair]
+    return [*pairs, "--served-model-name", *names, *flags, *given.further]
+
+
+def of_model(model: Path) -> dict[str, Any]:
+    """What follows from the model alone, by vLLM's names."""
+    return {
+        "max-model-len": max_length(model),
+        # Left to itself vLLM halves float32 weights, and near ties fall otherwise than in the evaluation.
+        "dtype": str(_config(model).get("dtype") or "auto"),
+        # Sampling is what the request says, not what the model's makers thought best for chatting.
+        "generation-config": "vllm",
+        "shutdown-timeout": DRAIN_SECONDS,
+    }
+
+
+def config_file(model: Path, served_name: str) -> str:
+    """The model's arguments and names as a file for `--config` (JSON, which is YAML), for an image that has vLLM alone.
+
+    What stands on vLLM's command line goes over it.
+    """
+    return json.dumps({"served-model-name": _names(model, served_name), **of_model(model)}, indent=2)
+
+
+def _names(model: Path, served_name: str) -> list[str]:
+    """The name that callers know, and the version's: who asks by it is never answered by another one."""
+    version = _read(model / MANIFEST).get("version") if (model / MANIFEST).is_file() else None
+    return [served_name, *([str(version)] if version else [])]
 
 
 def max_length(model: Path) -> int:

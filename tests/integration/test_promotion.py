@@ -224,7 +224,7 @@ def test_the_command_serves_a_runs_own_folder(access, run_folder, config, promot
 def test_the_command_says_what_is_missing(config, access):
     connect(storage(access, "m"), access)
     assert "no version yet: run the pipeline" in command("list", "--model", config.model)
-    with pytest.raises(RegistryError, match="no champion yet: run the pipeline"):
+    with pytest.raises(RegistryError, match="no champion yet, run the pipeline"):
         command("show", "--model", config.model)
     with pytest.raises(RegistryError, match="does not exist"):
         command("list", "--bucket", "not-there")

@@ -111,7 +111,7 @@ def test_other_content_under_an_unfinished_version_is_a_conflict(models, access,
 def test_before_the_first_promotion_there_is_no_champion(models, tmp_path):
     publish(models, tmp_path, "one")
     assert models.champion() is None
-    with pytest.raises(RegistryError, match="no champion yet: run the pipeline"):
+    with pytest.raises(RegistryError, match="no champion yet, run the pipeline"):
         models.download(None, tmp_path / "served")
     with pytest.raises(RegistryError, match="no such version"):
         models.promote("v9", {})

@@ -1,11 +1,16 @@
 """vLLM's command line for a model's folder: length, caching, devices, adapters, and what it cannot serve."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from conf_profile.errors import ServingError
-from serving.predictor.arguments import PredictorArguments, arguments, command, environment
+from serving.predictor import __main__ as program
+from serving.predictor.arguments import PredictorArguments, arguments, command, config_file, environment
 
 
 @pytest.fixture
@@ -55,6 +60,68 @@ def test_an_adapter_is_served_under_the_models_name_on_its_base(folder):
     assert value(found, "--model") == "/models/base"
     assert value(found, "--lora-modules") == f"conf-profile={folder}"
     assert value(found, "--served-model-name") == "conf-profile-base"
+
+
+def test_a_published_model_is_served_under_its_versions_name_too(folder):
+    assert names_of(arguments(folder, PredictorArguments())) == ["conf-profile"]
+    (folder / "manifest.json").write_text('{"version": "v7"}')
+    assert names_of(arguments(folder, PredictorArguments(served_name="profiles"))) == ["profiles", "v7"]
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "/models/base"}')
+    (folder / "profile.json").write_text('{"max_prompt_tokens": 100, "max_completion_tokens": 48}')
+    found = arguments(folder, PredictorArguments())
+    assert names_of(found) == ["conf-profile-base"]
+    modules = found.index("--lora-modules")
+    assert found[modules + 1 : modules + 3] == [f"conf-profile={folder}", f"v7={folder}"]
+
+
+def names_of(found):
+    rest = found[found.index("--served-model-name") + 1 :]
+    return rest[: next(at for at, part in enumerate(rest) if part.startswith("--"))]
+
+
+def test_an_image_with_vllm_alone_is_told_of_the_model_by_a_file(folder):
+    (folder / "manifest.json").write_text('{"version": "v7"}')
+    assert json.loads(config_file(folder, "profiles")) == {
+        "served-model-name": ["profiles", "v7"],
+        "max-model-len": 432,
+        "dtype": "auto",
+        "generation-config": "vllm",
+        "shutdown-timeout": 20,
+    }
+
+
+def test_what_is_behind_the_known_arguments_is_vllms():
+    model, given, threads = program.parse(
+        ["--model=/m", "--served-name", "n", "--device=gpu", "--threads=3", "--max-num-seqs=8", "--", "--port", "1"]
+    )
+    assert (model, given.served_name, given.device, threads) == (Path("/m"), "n", "gpu", 3)
+    assert given.further == ("--max-num-seqs=8", "--port", "1")
+    assert (given.host, given.port) == ("0.0.0.0", 8080)
+
+
+@pytest.mark.parametrize(("quota", "expected"), [("max 100000", None), ("150000 100000\n", 2), ("50000 100000", 1)])
+def test_threads_are_the_containers_cores(tmp_path, quota, expected):
+    (tmp_path / "cpu.max").write_text(quota)
+    there = len(os.sched_getaffinity(0))
+    assert program.cores(tmp_path / "cpu.max") == min(expected or there, there)
+    assert program.cores(tmp_path / "none") == there
+
+
+def test_it_becomes_vllm_and_keeps_what_the_pod_sets(folder, tmp_path):
+    """A stand-in for vLLM tells what it was started as: the same process, its arguments, its environment."""
+    package = tmp_path / "vllm" / "entrypoints" / "openai"
+    package.mkdir(parents=True)
+    for folder_of in (package, *package.parents[:2]):
+        (folder_of / "__init__.py").touch()
+    tell = "import json, os, sys; print(json.dumps([os.getpid(), sys.argv[1:], dict(os.environ)]))"
+    (package / "api_server.py").write_text(tell)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "7"}
+    command = [sys.executable, "-m", "serving.predictor", "--model", str(folder), "--threads=3", "--seed=5"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    pid, arguments, seen = json.loads(process.communicate(timeout=60)[0])
+    assert (pid, process.returncode) == (process.pid, 0)
+    assert arguments[-1] == "--seed=5" and value(arguments, "--host") == "0.0.0.0"
+    assert (seen["OMP_NUM_THREADS"], seen["HF_HUB_OFFLINE"]) == ("7", "1")
 
 
 def test_heads_that_a_cpu_cannot_serve_are_told_before_vllm_starts(folder):

@@ -99,7 +99,9 @@ def test_a_manifest_reads_back(tmp_path):
     assert (version.bytes, version.content_sha256, version.extra) == (5, "c0", {"metrics": {"f1": 0.5}})
 
 
-@pytest.mark.parametrize("path", ["../evil", "/etc/passwd", "a/../../b", "", "manifest.json"])
+@pytest.mark.parametrize(
+    "path", ["../evil", "/etc/passwd", "a/../../b", "", ".", "manifest.json", "./manifest.json", "a//b", "a\0b"]
+)
 def test_a_manifest_cannot_name_files_outside_its_folder(path):
     body = {"created_at": "", "content_sha256": "", "files": {path: {"sha256": "", "size": 0}}, "extra": {}}
     with pytest.raises(RegistryError, match="not allowed"):
