@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= $(shell nproc)
 export HF_HUB_DISABLE_TELEMETRY := 1
 RUN_ARGS ?=
 
-.PHONY: run test test-fast lint bench evidence clean environment lock
+.PHONY: run test test-fast lint bench evidence clean environment lock images images-save
 
 run: environment
 	$(BIN)/conf-profile run $(RUN_ARGS)
@@ -61,6 +61,23 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 lock:
 	$(BIN)/uv pip freeze --exclude-editable --python $(BIN)/python | sed 's/+cpu$$//' \
 		| grep -v -E '^(uv|pip|py-spy|nvidia-.*|cuda-.*)==' > requirements.lock
+	$(MAKE) lock-serving lock-training lock-predictor
+
+# The part of it that an image holds: what pyproject.toml names for it, and what that asks for on any Python 3.11
+# (Debian's is older than the last one).
+lock-%:
+	mkdir -p build
+	$(BIN)/uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --group image-$* \
+		--constraint requirements.lock --override requirements-overrides.txt > build/$*.lock
+	sed 's/+cpu$$//' build/$*.lock | grep -v -E '^(nvidia-.*|cuda-.*)==' > requirements-$*.lock
+
+# ENGINE, ENGINE_ARGS, BASE_IMAGE, IMAGE_REGISTRY, TORCH_INDEX, TRAINING_PACKAGES: docs/operations.md.
+export WHEELS ?= $(wildcard $(PIP_FIND_LINKS))
+images:
+	$(PYTHON) -m pipelines.images build $(IMAGES)
+
+images-save:
+	$(PYTHON) -m pipelines.images build --save build/images $(IMAGES)
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

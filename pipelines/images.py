@@ -1,0 +1,306 @@
+"""The container images: names made of their content, and how podman, buildah or docker builds and saves them.
+
+    python -m pipelines.images names | build [TARGET...]
+
+It works on a checkout (Dockerfile, lock files, sources) and needs nothing but Python and an engine. KFP's cache and a
+rolling update look at an image's name alone: what has changed must have another name, and what has not the same one.
+So a tag is the version and a hash of all that goes into the image, an image that is there under its name is not built
+again, and nothing is ever tagged `latest`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from conf_profile import __version__
+from conf_profile.errors import ConfProfileError, ImageError
+
+ROOT = Path(__file__).resolve().parent.parent
+ENGINES = ("podman", "buildah", "docker")
+BASE_IMAGE = "docker.io/library/python:3.11-slim"
+FILES = ("Dockerfile", "pyproject.toml", "LICENSE")
+ROOMS = ("components", "conf_profile", "configs", "feature_repo", "pipelines", "serving")
+_LEFT_OUT = ("__pycache__", "tests")
+_NETWORK = ("PIP_", "UV_INDEX", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX", "UV_HTTP_TIMEOUT", "UV_KEYRING")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+# Files of this machine: they mean nothing to a build.
+_LOCAL = ("PIP_FIND_LINKS", "PIP_CERT", "PIP_CONFIG_FILE", "PIP_CACHE_DIR", "PIP_CONSTRAINT", "PIP_CLIENT_CERT")
+_CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+
+
+@dataclass(frozen=True)
+class Image:
+    """A target of the Dockerfile; `torch` says whether it depends on which build of torch there is."""
+
+    target: str
+    lock: str
+    torch: bool
+
+
+IMAGES = {
+    image.target: image
+    for image in (
+        Image("serving", "requirements-serving.lock", torch=False),
+        Image("training", "requirements-training.lock", torch=True),
+        Image("predictor-cpu", "requirements-predictor.lock", torch=True),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What differs between builds. `registry` begins the names; `wheels` is a folder that goes before the index."""
+
+    registry: str = "localhost"
+    base_image: str = BASE_IMAGE
+    torch_index: str = ""
+    training_packages: str = ""
+    wheels: Path | None = None
+    source: str = ""
+
+
+def reference(image: Image, settings: Settings, root: Path = ROOT) -> str:
+    """REGISTRY/conf-profile/TARGET:VERSION-HASH; the same for the same content, on every machine."""
+    tag = f"{__version__}-{content_hash(image, settings, root)}"
+    return f"{settings.registry.rstrip('/')}/conf-profile/{image.target}:{tag}"
+
+
+def content_hash(image: Image, settings: Settings, root: Path = ROOT) -> str:
+    """12 hexadecimal digits over the Dockerfile, the image's lock, the sources and the settings that matter for it."""
+    digest = hashlib.sha256(json.dumps(_ingredients(image, settings)).encode())
+    for path in _files(image, root):
+        digest.update(str(path.relative_to(root)).encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+def _ingredients(image: Image, settings: Settings) -> list[Any]:
+    found: list[Any] = [image.target, settings.base_image]
+    if image.torch:
+        wheels = sorted(path.name for path in settings.wheels.glob("*.whl")) if settings.wheels else []
+        found += [settings.torch_index, wheels]
+    if image.target == "training":
+        found.append(settings.training_packages)
+    return found
+
+
+def _files(image: Image, root: Path) -> list[Path]:
+    rooms = [path for room in ROOMS for path in (root / room).rglob("*") if path.is_file()]
+    kept = [path for path in rooms if not set(_LEFT_OUT) & set(path.parts) and path.suffix != ".pyc"]
+    return sorted([*(root / name for name in (*FILES, image.lock)), *kept])
+
+
+def find_engine(asked: str | None = None) -> str:
+    """The engine asked for, else the first that works; ImageError where there is none."""
+    for engine in [asked] if asked else ENGINES:
+        if shutil.which(engine) and _quiet([engine, "info"]).returncode == 0:
+            return engine
+    raise ImageError(
+        f"{asked or ', '.join(ENGINES)}: not installed, or not working: install podman, buildah or docker, "
+        f"see what `{asked or 'podman'} info` says, or name another with ENGINE"
+    )
+
+
+def is_there(engine: str, name: str) -> bool:
+    """Whether the engine has this image."""
+    return _quiet([engine, "inspect", "--type", "image", name]).returncode == 0
+
+
+def size(engine: str, name: str) -> str:
+    """As the engine states it: uncompressed, the base image included."""
+    return _quiet([engine, "images", "--format", "{{.Size}}", name]).stdout.strip().splitlines()[0]
+
+
+def build(engine: str, image: Image, settings: Settings, further: Sequence[str] = ()) -> str:
+    """Builds the image unless it is there, and returns its name; `further` are arguments of the engine's own."""
+    name = reference(image, settings)
+    if not is_there(engine, name):
+        with network_secrets() as secrets:
+            command = build_command(engine, image, name, settings, [*secrets, *further])
+            _loud(command, f"the build of {name} failed", {"DOCKER_BUILDKIT": "1"})
+    return name
+
+
+def build_command(engine: str, image: Image, name: str, settings: Settings, further: Sequence[str] = ()) -> list[str]:
+    """What the engine is called with, in the checkout."""
+    arguments = {
+        "BASE_IMAGE": settings.base_image,
+        "VERSION": __version__,
+        "REVISION": _revision(),
+        "SOURCE": settings.source or _remote(),
+    }
+    if image.torch:
+        arguments["TORCH_INDEX"] = settings.torch_index
+    if image.target == "training":
+        arguments["TRAINING_PACKAGES"] = settings.training_packages
+    command = [engine, "build", "--file", "Dockerfile", "--target", image.target, "--tag", name]
+    command += [f"--build-arg={key}={value}" for key, value in arguments.items()]
+    if image.torch and settings.wheels:
+        command.append(f"--build-context=wheels={settings.wheels}")
+    if engine == "buildah":
+        command.append("--layers")
+    return [*command, *further, "."]
+
+
+@contextmanager
+def network_secrets(environment: Mapping[str, str] = os.environ) -> Iterator[list[str]]:
+    """The engine's options that hand index, proxies and certificates to the build's commands, and to no layer."""
+    with tempfile.TemporaryDirectory() as folder:
+        # TemporaryDirectory is readable by its owner alone.
+        network = Path(folder) / "network"
+        network.write_text(
+            "".join(f"{key}={shlex.quote(value)}\n" for key, value in _network(environment).items()), encoding="utf-8"
+        )
+        options = [f"--secret=id=network,src={network}"]
+        bundle = next((environment[key] for key in _CERTIFICATES if environment.get(key)), None)
+        if bundle and Path(bundle).is_file():
+            options.append(f"--secret=id=certificates,src={bundle}")
+        yield options
+
+
+def _network(environment: Mapping[str, str]) -> dict[str, str]:
+    found = {
+        key: value
+        for key, value in environment.items()
+        if (key.startswith(_NETWORK) or key.upper() in _PROXIES) and key not in _LOCAL
+    }
+    # uv reads none of pip's variables.
+    for ours, pips in (("UV_DEFAULT_INDEX", "PIP_INDEX_URL"), ("UV_INDEX", "PIP_EXTRA_INDEX_URL")):
+        if pips in found:
+            found.setdefault(ours, found[pips])
+    return found
+
+
+def save(engine: str, name: str, path: Path) -> None:
+    """Writes one image as a docker-archive, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    commands = {
+        "podman": ["podman", "save", "--quiet", "--format", "docker-archive", "--output", str(temporary), name],
+        "buildah": ["buildah", "push", "--quiet", name, f"docker-archive:{temporary}:{name}"],
+        "docker": ["docker", "save", "--output", str(temporary), name],
+    }
+    try:
+        _loud(commands[engine], f"{name} could not be saved")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _revision() -> str:
+    """The commit, marked where the checkout holds changes; empty outside git."""
+    commit = _quiet(["git", "rev-parse", "HEAD"])
+    if commit.returncode:
+        return ""
+    changed = _quiet(["git", "status", "--porcelain"]).stdout.strip()
+    return commit.stdout.strip() + ("-dirty" if changed else "")
+
+
+def _remote() -> str:
+    """Where the checkout was cloned from, without credentials; empty unless that is an https address."""
+    url = urlsplit(_quiet(["git", "config", "--get", "remote.origin.url"]).stdout.strip())
+    return f"https://{url.hostname}{url.path}" if url.scheme == "https" else ""
+
+
+def _quiet(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def _loud(command: Sequence[str], failure: str, environment: Mapping[str, str] | None = None) -> None:
+    """The engine's own output goes to stderr, so that stdout holds the result alone."""
+    done = subprocess.run(command, check=False, cwd=ROOT, stdout=sys.stderr, env={**os.environ, **(environment or {})})
+    if done.returncode:
+        raise ImageError(
+            f"{failure}: {command[0]} ended with status {done.returncode} and said why above; "
+            "BASE_IMAGE, the package index and ENGINE_ARGS (for the engine itself) may be what is wrong"
+        )
+
+
+def main() -> None:
+    """The command line; what a user can put right ends with status 2."""
+    given = _parser().parse_args()
+    try:
+        images, settings = _images(given.targets), _settings(given)
+        if given.action == "names":
+            print(*(reference(image, settings) for image in images), sep="\n")
+        else:
+            _build(images, settings, given)
+    except ConfProfileError as error:
+        print(f"images: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.images", epilog="Options may stand in the environment, as the variables named above."
+    )
+    parser.add_argument("action", choices=("names", "build"), help="names need no engine; build also prints sizes")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"{', '.join(IMAGES)}; default: all")
+    for name, default, text in (
+        ("image-registry", "localhost", "what the names begin with"),
+        ("base-image", BASE_IMAGE, "with Python 3.11 on Debian"),
+        ("torch-index", "", "package index of another build of torch than PyPI's"),
+        ("training-packages", "", "further packages in the training image, such as vllm"),
+        ("wheels", "", "folder of wheels that go before the index's"),
+        ("image-source", "", "address of the sources, for the label; default: the remote"),
+        ("engine", "", f"{', '.join(ENGINES)}; default: the first that works"),
+        ("engine-args", "", "arguments for ENGINE build"),
+    ):
+        variable = name.upper().replace("-", "_")
+        help_text = f"{text} ({variable}; now: {os.environ.get(variable) or default or 'empty'})"
+        parser.add_argument(f"--{name}", default=os.environ.get(variable) or default, help=help_text)
+    parser.add_argument("--save", type=Path, metavar="FOLDER", help="also write docker-archives and TAGS.json there")
+    return parser
+
+
+def _images(targets: Sequence[str]) -> list[Image]:
+    for target in targets:
+        if target not in IMAGES:
+            raise ImageError(f"{target}: no such image; there are {', '.join(IMAGES)}")
+    return [IMAGES[target] for target in targets or IMAGES]
+
+
+def _settings(given: argparse.Namespace) -> Settings:
+    wheels = Path(given.wheels).resolve() if given.wheels else None
+    if wheels and not wheels.is_dir():
+        raise ImageError(f"{wheels}: no such folder; WHEELS must name a folder of wheels, or be empty")
+    return Settings(
+        registry=given.image_registry,
+        base_image=given.base_image,
+        torch_index=given.torch_index,
+        training_packages=given.training_packages,
+        wheels=wheels,
+        source=given.image_source,
+    )
+
+
+def _build(images: Sequence[Image], settings: Settings, given: argparse.Namespace) -> None:
+    engine = find_engine(given.engine)
+    built = {image.target: build(engine, image, settings, shlex.split(given.engine_args)) for image in images}
+    if given.save:
+        for target, name in built.items():
+            save(engine, name, given.save / f"{target}.tar")
+        (given.save / "TAGS.json").write_text(json.dumps(built, indent=2) + "\n", encoding="utf-8")
+    width = max(map(len, built.values()))
+    print(f"{'image':{width}}  size")
+    for name in built.values():
+        print(f"{name:{width}}  {size(engine, name)}")
+
+
+if __name__ == "__main__":
+    main()
