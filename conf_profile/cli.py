@@ -19,6 +19,7 @@ COMMANDS = {
         "compile_pipeline",
         "Compile the pipeline to YAML for a cluster.",
     ),
+    "submit": ("conf_profile.commands.submit", "submit", "Run the pipeline on a KFP backend, now or on a schedule."),
     "models": ("conf_profile.commands.models", "models", "List, show and roll back models in the registry."),
     "serve": ("conf_profile.commands.serve", "serve", "Serve the champion on this machine."),
     "profile": ("conf_profile.commands.serve", "profile", "Ask a running server for one user's profile."),

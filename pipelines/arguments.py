@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +13,59 @@ from conf_profile.errors import DataError
 
 ABSENT = "absent.none"
 """An empty file stands for an input that a data set does not have (lexicon, ceiling)."""
+CEILING = "ceiling.parquet"
+CACHED_BY_CONTENT = (*dataset.FEATURE_FILES, *dataset.TEACHING_FILES)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where the tables of a data set are (paths or URIs), and what the cache knows them by."""
+
+    behaviour_uri: str
+    demographics_uri: str
+    taxonomy_uri: str
+    lexicon_uri: str
+    labels_uri: str
+    ceiling_uri: str
+    as_of: str
+    data_digest: str
+    labels_digest: str
 
 
 def build(config: RunConfig, data: Dataset, champion_version: str, workspace: Path) -> dict[str, Any]:
-    """Every argument of `pipelines.training.training_pipeline`."""
+    """Every argument of the training pipeline, for a run on this machine."""
+    inputs = Inputs(
+        behaviour_uri=str(data.behaviour),
+        demographics_uri=str(data.demographics),
+        taxonomy_uri=str(data.taxonomy),
+        lexicon_uri=str(data.lexicon or _absent(workspace)),
+        labels_uri=str(required_labels(data)),
+        ceiling_uri=str(data.paths.get(CEILING) or _absent(workspace)),
+        as_of=config.features.as_of or data.as_of,
+        data_digest=data.digest(CACHED_BY_CONTENT),
+        labels_digest=data.labels_digest(),
+    )
+    return with_inputs(config, inputs, champion_version, str(workspace), str(workspace / "answers"))
+
+
+def required_labels(data: Dataset) -> Path:
+    """The labels; DataError where there are none, since nothing could be evaluated."""
     if data.labels is None:
         raise DataError(
             f"{data.folder}: there is no labels.parquet; the evaluation and the gate need true labels of some users"
         )
+    return data.labels
+
+
+def with_inputs(
+    config: RunConfig, inputs: Inputs, champion_version: str, workspace: str, answers_folder: str
+) -> dict[str, Any]:
+    """Every argument of the training pipeline. An empty `workspace`: no checkpoints beyond a task."""
     return {
-        "behaviour_uri": str(data.behaviour),
-        "demographics_uri": str(data.demographics),
-        "taxonomy_uri": str(data.taxonomy),
-        "lexicon_uri": str(data.lexicon or _absent(workspace)),
-        "labels_uri": str(data.labels),
-        "ceiling_uri": str(data.paths.get("ceiling.parquet") or _absent(workspace)),
-        "as_of": config.features.as_of or data.as_of,
-        "data_digest": data.digest((*dataset.FEATURE_FILES, *dataset.TEACHING_FILES)),
-        "labels_digest": data.labels_digest(),
+        **asdict(inputs),
         "champion_version": champion_version,
-        "workspace": str(workspace),
-        "answers_folder": str(workspace / "answers"),
+        "workspace": workspace,
+        "answers_folder": answers_folder,
         "shards": list(range(config.teacher.shards)),
         "samples": config.teacher.samples,
         "seed": config.seed,

@@ -39,7 +39,7 @@ def main(arguments_file: Path, outputs_file: Path, folder: Path) -> None:
         enable_caching=True,
         cache_root=str(folder / "cache"),
     )
-    task = training_pipeline(**arguments)
+    task = training_pipeline()(**arguments)
     paths = {name: artefact.path for name, artefact in task.outputs.items()}
     tables.write_text(outputs_file, json.dumps(paths, indent=2))
 

@@ -37,14 +37,14 @@ def evaluate(
 
     settings = parse_section(EvaluationConfig, config)
     with tempfile.TemporaryDirectory() as work:
-        champion = inference.fetch_champion(
+        rival = inference.fetch_champion(
             champion_version, parse_section(StorageConfig, storage), Path(work) / "champion"
         )
         predictions = inference.predict_arms(
             features=Path(features.path),
             sft_student=Path(sft_student.path),
             student=Path(student.path),
-            champion=champion,
+            champion=rival.folder,
             student_config=parse_section(StudentConfig, student_config),
             batch_size=settings.batch_size,
             seed=int(seed),
@@ -57,10 +57,11 @@ def evaluate(
             features=Path(features.path),
             labels=Path(labels.path),
             taxonomy=Path(taxonomy.path),
-            ceiling=known_ceiling if known_ceiling.stat().st_size else None,
+            ceiling=known_ceiling if known_ceiling.is_file() and known_ceiling.stat().st_size else None,
             evaluation=Path(evaluation.path),
             config=settings,
             seed=int(seed),
+            compared_with=rival.version,
         )
     scalars, matrix = kfp_metrics.scalars(result), kfp_metrics.confusion(result)
     for name, value in scalars.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from conf_profile import tables
@@ -58,14 +59,28 @@ def predict_untrained(
     tables.write(predictions, table, tables.PREDICTIONS)
 
 
-def fetch_champion(version: str, storage: StorageConfig, target: Path) -> Path | None:
-    """Downloads and verifies the champion that this run competes with; None where there is none yet."""
+@dataclass(frozen=True)
+class Rival:
+    """The champion that the candidate is compared with: its version and its folder; "" and None: there is none."""
+
+    version: str = ""
+    folder: Path | None = None
+
+
+def fetch_champion(version: str, storage: StorageConfig, target: Path) -> Rival:
+    """Downloads and verifies the champion that this run competes with; "any": whichever it is at this moment."""
     if not version:
-        return None
+        return Rival()
     from conf_profile import registry
 
-    registry.connect(storage).download(version, target)
-    return target
+    models = registry.connect(storage)
+    if version == registry.ANY_CHAMPION:
+        champion = models.champion()
+        if champion is None:
+            return Rival()
+        version = champion.version
+    models.download(version, target)
+    return Rival(version, target)
 
 
 def _people(features: Path) -> list[UserFeatures]:

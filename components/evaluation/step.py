@@ -67,12 +67,14 @@ def score(
     evaluation: Path,
     config: EvaluationConfig,
     seed: int,
+    compared_with: str = "",
 ) -> dict[str, Any]:
     """Writes and returns the evaluation.
 
     `predictions` maps arm names (base, sft, sft_grpo, champion or any other) to tables.PREDICTIONS files with
     all test users; the candidate's (sft_grpo, else sft) holds the validation users too. `candidates` are the
-    teacher's tables.CANDIDATES shards, `ceiling` the exact posterior's predictions where it is known.
+    teacher's tables.CANDIDATES shards, `ceiling` the exact posterior's predictions where it is known. `compared_with`
+    is the version behind the arm champion; the promotion replaces that champion and no other.
     """
     kinds = taxonomies.load(taxonomy)
     table, truth = tables.read(features, tables.FEATURES), tables.read(labels, tables.LABELS)
@@ -87,6 +89,7 @@ def score(
         "users": _users_by_split(table),
         "labelled_test_users": int((test.truth != metrics.NONE).any(axis=1).sum()),
         "candidate": candidate,
+        "compared_with": compared_with,
         "arms": {name: _describe(arm, test) for name, arm in arms.items()},
         **_thresholds(predictions[candidate], arms[candidate].cells, validation, config),
         "paired": [asdict(_paired(arms, pair)) for pair in PAIRS if set(pair) <= arms.keys()],

@@ -50,12 +50,12 @@ def run(
 ) -> FeaturesReport:
     """Writes the table `features` (tables.FEATURES) and the report (JSON).
 
-    `as_of` is an ISO time with a zone; `workspace` receives Feast's registry. Raises DataError where nobody
-    is left, or a table breaks its schema.
+    `as_of` is an ISO time with a zone, or empty for the time of the newest row; `workspace` receives Feast's registry.
+    Raises DataError where nobody is left, or a table breaks its schema.
     """
     from feature_repo import store as feature_store
 
-    moment = parse_time(as_of, "as_of")
+    moment = parse_time(as_of, "as_of") if as_of else newest(behaviour, demographics)
     everybody = known_users(behaviour, demographics)
     store = feature_store.open_store(workspace, behaviour, demographics, config)
     consenting = feature_store.consenting_users(store, everybody, moment)
@@ -75,6 +75,15 @@ def run(
 def known_users(behaviour: Path, demographics: Path) -> list[str]:
     """The ids of everybody in either table, sorted: the entity frame. Nothing else is read past Feast."""
     return sorted({user_id for path in (behaviour, demographics) for user_id in _user_ids(path)})
+
+
+def newest(behaviour: Path, demographics: Path) -> datetime:
+    """The time of the newest row of both tables, which is what a scheduled run goes by."""
+    latest = [pc.max(_column(path, "event_timestamp")).as_py() for path in (behaviour, demographics)]
+    found = [parse_time(moment, f"{behaviour}: event_timestamp") for moment in latest if moment is not None]
+    if not found:
+        raise DataError(f"{behaviour}: neither it nor {demographics} has a row; nobody can be profiled")
+    return max(found)
 
 
 def as_features(known: pa.Table, config: FeaturesConfig) -> pa.Table:
@@ -99,8 +108,11 @@ def summarise(features: pa.Table, dropped: int, moment: datetime) -> FeaturesRep
 
 
 def _user_ids(path: Path) -> list[str]:
+    return pc.unique(_column(path, "user_id")).to_pylist()
+
+
+def _column(path: Path, name: str) -> pa.ChunkedArray:
     try:
-        column = pq.read_table(path, columns=["user_id"]).column("user_id")
+        return pq.read_table(path, columns=[name]).column(name)
     except (OSError, KeyError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path}: the user ids cannot be read: {error}") from error
-    return pc.unique(column).to_pylist()
+        raise DataError(f"{path}: the column {name!r} cannot be read: {error}") from error

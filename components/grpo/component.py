@@ -26,9 +26,12 @@ def grpo(
 
     from components.grpo.step import run
     from conf_profile.config import GRPOConfig, StudentConfig, parse_section
+    from conf_profile.students import processes
     from conf_profile.students.training import checkpoint_folder
 
-    counts = run(
+    counts = processes.call(
+        run,
+        processes.wanted(),
         features=Path(features.path),
         reference=Path(reference.path),
         support=Path(support.path),
@@ -42,7 +45,7 @@ def grpo(
             workspace,
             "grpo",
             [Path(sft_student.path), Path(reference.path), Path(support.path), Path(filtered.path)],
-            [config, student_config, str(seed)],
+            [config, student_config, str(int(seed))],
         ),
         seed=int(seed),
     )

@@ -19,7 +19,7 @@ from conf_profile.config import GRPOConfig, StudentConfig
 from conf_profile.errors import StudentError
 from conf_profile.prompts import UserFeatures
 from conf_profile.rewards import Reference, ReferenceOfUser
-from conf_profile.students import examples, folder, model, training
+from conf_profile.students import examples, folder, model, processes, training
 from conf_profile.students.folder import Student
 from conf_profile.taxonomy import Taxonomy
 
@@ -72,19 +72,20 @@ def run(
         trainer = _trainer(loaded, people, references, config, student_config, checkpoints, seed, guard)
         trainer.train(resume_from_checkpoint=training.last_checkpoint(checkpoints))
         network, history = model.merge_adapter(trainer.model), trainer.state.log_history
-    unlabelled = examples.users(table, ["second_stage", "validation"]) or people
-    folder.save(
-        network,
-        loaded.tokenizer,
-        loaded.taxonomy,
-        loaded.prompt,
-        student_config,
-        unlabelled,
-        config.prompts_per_step * config.rollouts,
-        student,
-        partition,
-    )
-    training.write_log(log, history, LOG_KEYS)
+    if processes.is_first():
+        unlabelled = examples.users(table, ["second_stage", "validation"]) or people
+        folder.save(
+            network,
+            loaded.tokenizer,
+            loaded.taxonomy,
+            loaded.prompt,
+            student_config,
+            unlabelled,
+            config.prompts_per_step * config.rollouts,
+            student,
+            partition,
+        )
+        training.write_log(log, history, LOG_KEYS)
     steps = max((int(entry["step"]) for entry in history), default=0)
     return {"users": len(people), "steps": steps, "collapsed": int(guard.collapsed)}
 
@@ -163,11 +164,19 @@ def _trainer(
 def _arguments(config: GRPOConfig, student_config: StudentConfig, checkpoints: Path, seed: int) -> Any:
     from trl import GRPOConfig as TRLConfig
 
+    if config.prompts_per_step % processes.count():
+        # A vote over the rollouts of one user needs all of them in one process.
+        raise StudentError(
+            f"grpo.prompts_per_step {config.prompts_per_step} cannot be shared by {processes.count()} processes; "
+            "make it a multiple of that, or give the step another number of GPUs"
+        )
     completions = config.prompts_per_step * config.rollouts
+    rows, accumulation = processes.share(completions // config.gradient_accumulation, config.gradient_accumulation)
     vllm = {"vllm_mode": "colocate"} if config.use_vllm else {}
     return TRLConfig(
         **training.common_arguments(config, checkpoints, seed, checkpoints / "tensorboard"),
-        per_device_train_batch_size=completions // config.gradient_accumulation,
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=accumulation,
         num_generations=config.rollouts,
         max_completion_length=student_config.max_completion_tokens,
         max_steps=config.steps,

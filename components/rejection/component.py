@@ -24,21 +24,25 @@ def rejection_sampling(
 
     from components.rejection.step import run
     from conf_profile.config import ReferenceConfig, RejectionConfig, StudentConfig, parse_section
+    from conf_profile.students import processes
     from conf_profile.students.training import checkpoint_folder
 
-    counts = run(
+    settings = parse_section(RejectionConfig, config)
+    counts = processes.call(
+        run,
+        processes.wanted() if settings.rounds else 1,
         features=Path(features.path),
         sft_student=Path(sft_student.path),
         student=Path(student.path),
         log=Path(log.path),
-        config=parse_section(RejectionConfig, config),
+        config=settings,
         sampling=parse_section(ReferenceConfig, sampling),
         student_config=parse_section(StudentConfig, student_config),
         checkpoints=checkpoint_folder(
             workspace,
             "rejection",
             [Path(features.path), Path(sft_student.path)],
-            [config, sampling, student_config, str(seed)],
+            [config, sampling, student_config, str(int(seed))],
         ),
         seed=int(seed),
     )

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from conf_profile import rewards, tables
 from conf_profile.config import ReferenceConfig, RejectionConfig, StudentConfig
+from conf_profile.errors import StudentError
 from conf_profile.rewards import Reference, ReferenceOfUser
-from conf_profile.students import examples, folder, supervised, training
+from conf_profile.students import examples, folder, processes, supervised, training
 from conf_profile.students.examples import Example
 from conf_profile.students.folder import Student
 from conf_profile.students.reference import Samples, sample, second_stage_users
@@ -41,15 +42,22 @@ def run(
     Returns rounds, and the sequences of the last one.
     """
     training.quiet_imports(sampling.use_vllm)
+    if sampling.use_vllm and processes.count() > 1:
+        raise StudentError(
+            "rejection sampling with vLLM (reference.use_vllm) runs on one process; give the step one GPU, or set "
+            "reference.use_vllm to false"
+        )
     current, counts = sft_student, {"rounds": config.rounds, "sequences": 0}
-    tables.write_text(log, "[]")
+    if processes.is_first():
+        tables.write_text(log, "[]")
     for number in range(config.rounds):
         after = checkpoints / f"round-{number}"
         counts["sequences"] = _round(
             features, current, after, log, config, sampling, student_config, checkpoints, seed, number
         )
         current = after / "student"
-    shutil.copytree(current, student, dirs_exist_ok=True)
+    if processes.is_first():
+        shutil.copytree(current, student, dirs_exist_ok=True)
     return counts
 
 
@@ -67,23 +75,31 @@ def _round(
 ) -> int:
     """One round from the student in `source` to the one in `after`; returns its training sequences."""
     if (after / "log.json").is_file():
-        shutil.copyfile(after / "log.json", log)
+        if processes.is_first():
+            shutil.copyfile(after / "log.json", log)
         return 0
     table, loaded = tables.read(features, tables.FEATURES), folder.load(source, student_config.dtype)
     people = second_stage_users(table, sampling)
-    sequences = list(best_samples(sample(source, loaded, people, sampling, seed + number), sampling, config, loaded))
+
+    def sequences_of_round() -> list[Example]:
+        samples = sample(source, loaded, people, sampling, seed + number)
+        return list(best_samples(samples, sampling, config, loaded))
+
+    sequences = examples.from_json(processes.from_first(lambda: examples.to_json(sequences_of_round())))
     network, history, _ = supervised.train(
         loaded.model, loaded.tokenizer, sequences, len(sequences), config, student_config,
         checkpoints / f"training-{number}", seed + number, f"rejection {number + 1}",
     )  # fmt: skip
-    unlabelled = examples.users(table, ["second_stage", "validation"]) or people
-    folder.save(
-        network, loaded.tokenizer, loaded.taxonomy, loaded.prompt, student_config, unlabelled,
-        4 * config.batch_size, after / "student",
-    )  # fmt: skip
-    # Last, since its presence says that the round is whole.
-    training.write_log(after / "log.json", history, supervised.LOG_KEYS)
-    shutil.copyfile(after / "log.json", log)
+    if processes.is_first():
+        unlabelled = examples.users(table, ["second_stage", "validation"]) or people
+        folder.save(
+            network, loaded.tokenizer, loaded.taxonomy, loaded.prompt, student_config, unlabelled,
+            4 * config.batch_size, after / "student",
+        )  # fmt: skip
+        # Last, since its presence says that the round is whole.
+        training.write_log(after / "log.json", history, supervised.LOG_KEYS)
+        shutil.copyfile(after / "log.json", log)
+    processes.wait()
     return len(sequences)
 
 

@@ -25,9 +25,12 @@ def sft(
 
     from components.sft.step import run
     from conf_profile.config import PromptConfig, SFTConfig, StudentConfig, parse_section
+    from conf_profile.students import processes
     from conf_profile.students.training import checkpoint_folder
 
-    counts = run(
+    counts = processes.call(
+        run,
+        processes.wanted(),
         features=Path(features.path),
         pseudo_labels=Path(pseudo_labels.path),
         taxonomy_file=Path(taxonomy.path),
@@ -40,7 +43,7 @@ def sft(
             workspace,
             "sft",
             [Path(features.path), Path(pseudo_labels.path)],
-            [config, student_config, prompt, str(seed)],
+            [config, student_config, prompt, str(int(seed))],
         ),
         seed=int(seed),
     )

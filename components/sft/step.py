@@ -10,7 +10,7 @@ from conf_profile import tables, taxonomy
 from conf_profile.config import PromptConfig, SFTConfig, StudentConfig
 from conf_profile.errors import StudentError
 from conf_profile.prompts import UserFeatures
-from conf_profile.students import examples, folder, model, supervised, training
+from conf_profile.students import examples, folder, model, processes, supervised, training
 from conf_profile.taxonomy import Taxonomy
 
 
@@ -45,8 +45,9 @@ def run(
     merged, history, steps = supervised.train(
         network, tokenizer, sequences, rows, config, student_config, checkpoints, seed, "sft"
     )
-    folder.save(merged, tokenizer, tags, prompt, student_config, unlabelled, 4 * config.batch_size, student)
-    training.write_log(log, history, supervised.LOG_KEYS)
+    if processes.is_first():
+        folder.save(merged, tokenizer, tags, prompt, student_config, unlabelled, 4 * config.batch_size, student)
+        training.write_log(log, history, supervised.LOG_KEYS)
     return {"users": len(taught), "sequences": rows, "steps": steps}
 
 

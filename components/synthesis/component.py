@@ -33,6 +33,6 @@ def synthesis(
         parse_section(PromptConfig, prompt),
         int(seed),
         int(shard),
-        Path(answers_folder),
+        answers_folder,
     )
     candidates.metadata.update(counts)

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -24,6 +25,7 @@ from conf_profile.config import PromptConfig, TeacherConfig
 from conf_profile.output_format import ProfileAnswer, parse_or_none
 from conf_profile.prompts import UserFeatures, render_messages
 from conf_profile.taxonomy import Taxonomy
+from conf_profile.teachers import remote_answers
 from conf_profile.teachers.answers import AnswerStore, AskCounts, ask
 from conf_profile.teachers.factory import make_teacher
 from conf_profile.teachers.protocol import Request, Teacher
@@ -54,14 +56,14 @@ def run(
     prompt: PromptConfig,
     seed: int,
     shard: int,
-    answers_folder: Path,
+    answers_folder: Path | str,
     ask_splits: Sequence[str] = ASKED_SPLITS,
 ) -> dict[str, int]:
     """Asks the teacher about one shard's users, writes `candidates`, returns `SynthesisCounts` as a dict.
 
     Rows are ordered by user, sample and the taxonomy's attributes, so a user's rows are contiguous. Answers
-    that `answers_folder` keeps are not asked for again. Raises TeacherError when the teacher cannot go on and
-    DataError for a features table that breaks its schema.
+    that `answers_folder` keeps (a folder, or s3://BUCKET/PREFIX) are not asked for again. Raises TeacherError when the
+    teacher cannot go on and DataError for a features table that breaks its schema.
     """
     # One line for each request would bury everything else.
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -107,10 +109,15 @@ def _with_budget_of_shard(config: TeacherConfig, shard: int) -> TeacherConfig:
     return config.model_copy(update={"max_requests": share + (shard < rest)})
 
 
-def _store(folder: Path, teacher: Teacher, shard: int, shards: int) -> AnswerStore:
+@contextmanager
+def _store(place: Path | str, teacher: Teacher, shard: int, shards: int) -> Iterator[AnswerStore]:
     # The files of the other shards of this same division hold other users.
     writer, others = f"shard-{shard:04d}-of-{shards:04d}", f"shard-*-of-{shards:04d}"
-    return AnswerStore(folder, teacher.fingerprint, writer, unrelated=others)
+    with (
+        remote_answers.folder_of(place, teacher.fingerprint, writer, others) as folder,
+        AnswerStore(folder, teacher.fingerprint, writer, unrelated=others) as store,
+    ):
+        yield store
 
 
 async def _ask(teacher: Teacher, requests: Sequence[Request], store: AnswerStore, title: str) -> AskCounts:

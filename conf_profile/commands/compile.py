@@ -1,20 +1,47 @@
-"""`conf-profile compile`: the pipeline as YAML for a KFP backend."""
+"""`conf-profile compile`: the pipeline as YAML for a KFP backend, or one training step for several machines."""
+
+from __future__ import annotations
 
 from pathlib import Path
 
 import click
 
+from conf_profile.commands.options import config_options
+from conf_profile.config import RunConfig
+
 
 @click.command("compile")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("conf-profile-training.yaml"), show_default=True)
-@click.option("--image", help="Container image of the steps; default: CONF_PROFILE_IMAGE, else the release's.")
-def compile_pipeline(out: Path, image: str | None) -> None:
-    """Write the training pipeline's YAML."""
-    import os
-
-    if image:
-        os.environ["CONF_PROFILE_IMAGE"] = image
+@click.option(
+    "--image", default="", help="Container image of the steps; default: CONF_PROFILE_IMAGE, else the release's."
+)
+@click.option(
+    "--values", multiple=True, type=click.Path(path_type=Path), help="Values of the chart: pools, resources, secrets."
+)
+@click.option(
+    "--trainjob", "train_step", metavar="STEP", help="Not the pipeline: a Kubeflow Trainer TrainJob for sft or grpo."
+)
+@click.option("--nodes", type=click.IntRange(min=1), default=2, show_default=True, help="Machines of the TrainJob.")
+@click.option("--artefact", multiple=True, metavar="NAME=URI", help="An input of the TrainJob, from an earlier run.")
+@click.option("--output", default="", metavar="URI", help="Where the TrainJob puts student and log.")
+@config_options
+def compile_pipeline(
+    config: RunConfig,
+    out: Path,
+    image: str,
+    values: tuple[Path, ...],
+    train_step: str | None,
+    nodes: int,
+    artefact: tuple[str, ...],
+    output: str,
+) -> None:
+    """Write the training pipeline's YAML. The run's configuration matters for --trainjob alone."""
+    from pipelines import resources, trainjob
     from pipelines.compile import compile_to
 
-    compile_to(out)
+    declared = resources.load(values)
+    if train_step:
+        trainjob.write(out, trainjob.given(train_step, nodes, artefact, output), config, declared, image)
+    else:
+        compile_to(out, declared, image)
     click.echo(f"wrote {out}")

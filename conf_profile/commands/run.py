@@ -32,13 +32,14 @@ def run(config: RunConfig, out: Path | None) -> None:
     from rich.console import Console
 
     from conf_profile import summary
+    from conf_profile.data.build import build_in
     from conf_profile.run_folder import exclusive
 
     console = Console(stderr=True)
     folder = (out or default_folder(config)).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with console.status("preparing the data set"):
-        data = _data(config, folder)
+        data = build_in(folder, config)
     console.print(f"data: {data.name}, {data.users} users as of {data.as_of} ({data.source})")
     with _storage(config, folder), exclusive(folder):
         finished = _run_pipeline(config, data, folder, console)
@@ -47,13 +48,6 @@ def run(config: RunConfig, out: Path | None) -> None:
     click.echo(f"summary: {_shown(folder / 'summary.json')}\nreport:  {_shown(folder / 'report.html')}")
     if result["model"]:
         click.echo(f"models:  conf-profile models list --run {_shown(folder)}")
-
-
-def _data(config: RunConfig, folder: Path) -> Dataset:
-    from conf_profile.data.build import build
-
-    users = config.data.users or "all"
-    return build(config, folder / "data" / f"{config.data.name}-{users}-{config.seed}")
 
 
 @contextmanager

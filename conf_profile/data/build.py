@@ -9,6 +9,12 @@ from conf_profile.data.dataset import Dataset
 from conf_profile.errors import ConfigError
 
 
+def build_in(folder: Path, config: RunConfig) -> Dataset:
+    """The data set in a run's folder: made there once for these users and this seed."""
+    users = config.data.users or "all"
+    return build(config, folder / "data" / f"{config.data.name}-{users}-{config.seed}")
+
+
 def build(config: RunConfig, folder: Path) -> Dataset:
     """The data set that the configuration names; generated files go to `folder`, your own stay where they are."""
     data = config.data

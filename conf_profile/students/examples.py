@@ -8,9 +8,10 @@ rollouts differ, and a vote over them worth more than its single best answer.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,16 @@ def _rationales(person: UserFeatures, given: Mapping[str, PseudoLabel], count: i
     weights /= weights.sum()
     chosen = [random.choice(len(phrases), KEYPHRASES_NAMED, replace=False, p=weights) for _ in range(count)]
     return [[phrases[i] for i in np.sort(rows)] for rows in chosen]
+
+
+def to_json(sequences: Iterable[Example]) -> str:
+    """Sequences as text, for another process."""
+    return json.dumps([asdict(sequence) for sequence in sequences])
+
+
+def from_json(text: str) -> list[Example]:
+    """The inverse of `to_json`."""
+    return [Example(row["user_id"], tuple(row["messages"]), row["completion"]) for row in json.loads(text)]
 
 
 def prompt_texts(messages: Iterable[Sequence[Message]], tokenizer: Any) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from conf_profile.config import StudentConfig, SupervisedConfig
 from conf_profile.errors import StudentError
-from conf_profile.students import examples, model, training
+from conf_profile.students import examples, model, processes, training
 from conf_profile.students.examples import Example
 
 IGNORED = -100
@@ -82,9 +82,11 @@ def dataset(
 def _arguments(config: SupervisedConfig, checkpoints: Path, seed: int) -> Any:
     from trl import SFTConfig as TRLConfig
 
+    rows, accumulation = processes.share(config.batch_size, config.gradient_accumulation)
     return TRLConfig(
         **training.common_arguments(config, checkpoints, seed, checkpoints / "tensorboard"),
-        per_device_train_batch_size=config.batch_size,
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=accumulation,
         num_train_epochs=1,
         lr_scheduler_type="cosine",
         warmup_steps=0.05,

@@ -17,6 +17,7 @@ import numpy as np
 from conf_profile import tables
 from conf_profile.config import TrainingConfig
 from conf_profile.source import source_hash
+from conf_profile.students import processes
 
 WHOLE = "whole"
 """The empty file that marks a checkpoint as completely written."""
@@ -40,7 +41,6 @@ def common_arguments(config: TrainingConfig, folder: Path, seed: int, log_folder
     return {
         "output_dir": str(folder),
         "learning_rate": config.learning_rate,
-        "gradient_accumulation_steps": config.gradient_accumulation,
         "gradient_checkpointing": config.gradient_checkpointing,
         "save_strategy": "steps",
         "save_steps": config.save_steps,
@@ -54,6 +54,8 @@ def common_arguments(config: TrainingConfig, folder: Path, seed: int, log_folder
         "bf16": torch.cuda.is_available(),
         "disable_tqdm": True,
         "dataloader_pin_memory": torch.cuda.is_available(),
+        # With several processes: every weight takes part in every step, so none needs to be looked for.
+        "ddp_find_unused_parameters": False,
     }
 
 
@@ -90,6 +92,8 @@ def whole_checkpoints() -> Any:
 
     class Mark(TrainerCallback):  # type: ignore[misc]  # transformers is not analysed
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            # Each process writes the state of its own random numbers.
+            processes.wait()
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
 
     return Mark()
@@ -122,7 +126,7 @@ def progress_callback(label: str, keys: Mapping[str, str]) -> Any:
     class Progress(TrainerCallback):  # type: ignore[misc]  # transformers is not analysed
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             shown = [f"{name} {float(logs[key]):.4g}" for key, name in keys.items() if key in (logs or {})]
-            if shown:
+            if shown and processes.is_first():
                 print(f"{label} {state.global_step}/{state.max_steps} {' '.join(shown)}", flush=True)
 
     return Progress()
@@ -145,7 +149,8 @@ def collapse_guard(key: str, max_loss: float) -> Any:
             values = [float(entry[key]) for entry in state.log_history if key in entry]
             if has_collapsed(values, max_loss):
                 self.collapsed = control.should_training_stop = True
-                print(f"collapse: {key} fell from {values[0]:.2f} to {values[-1]:.2f}; training ends", flush=True)
+                if processes.is_first():
+                    print(f"collapse: {key} fell from {values[0]:.2f} to {values[-1]:.2f}; training ends", flush=True)
 
     return Guard()
 

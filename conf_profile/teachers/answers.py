@@ -107,8 +107,7 @@ class AnswerStore:
         writers whose files need not be read, since they hold other users. A last line that was cut by a kill
         is removed from the writer's own file and ignored in the files of others.
         """
-        prefix = hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
-        self._path = folder / f"{prefix}-{writer}.jsonl"
+        self._path = folder / file_name(fingerprint, writer)
         self._places: dict[bytes, _Place] = {}
         self._synced_at = time.monotonic()
         try:
@@ -118,8 +117,8 @@ class AnswerStore:
             raise self._cannot("opened", error) from error
         try:
             self._begin(fingerprint)
-            for path in sorted(folder.glob(f"{prefix}-*.jsonl")):
-                if path == self._path or not path.match(f"{prefix}-{unrelated}.jsonl"):
+            for path in sorted(folder.glob(file_name(fingerprint, "*"))):
+                if path == self._path or not path.match(file_name(fingerprint, unrelated)):
                     self._places.update(_places(path))
         except OSError as error:
             os.close(self._file)
@@ -220,6 +219,11 @@ class AnswerStore:
             f"{self._path}: the teacher's answers cannot be {what}: {error.strerror or error}. "
             "What had been kept is still there; make room or choose another folder, and run again"
         )
+
+
+def file_name(fingerprint: str, writer: str) -> str:
+    """The name of a writer's file; a pattern for the writer gives a pattern for its files."""
+    return f"{hashlib.sha256(fingerprint.encode()).hexdigest()[:16]}-{writer}.jsonl"
 
 
 def count_kept(folder: Path, user_id: str) -> int:

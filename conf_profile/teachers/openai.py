@@ -39,13 +39,15 @@ UNREACHED_ATTEMPTS = 3
 LONGEST_RETRY_AFTER = 600.0
 """Seconds; a server that wants a longer pause ends the run, which can be started again later."""
 CONNECT_SECONDS = 10.0
+KEYS_SECRET = "CONF_PROFILE_TEACHER_KEY"
+"""Environment variable that says in words where the key's own variable is filled from, if a cluster's secret does."""
 LONGEST_BACKOFF = 30.0
 """Seconds."""
 _RETRIED_STATUSES = frozenset({408, 425, 429})
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _ADVICE = {
     400: "the request was refused; check teacher.model and teacher.max_tokens",
-    401: "set the environment variable {key} to a valid key",
+    401: "the key has expired or is wrong; put a valid one into {key} and run again, what had arrived is kept",
     402: "the account has no credit left; what had arrived is kept, so run again once it has",
     403: "the key in {key} may not use this model",
     404: "check teacher.base_url (it usually ends in /v1) and teacher.model",
@@ -227,7 +229,7 @@ class OpenAITeacher:
         advice = _ADVICE.get(response.status_code, "check teacher.base_url and the server's documentation")
         raise TeacherError(
             f"{self._name}: the teacher answers {response.status_code} ({self._excerpt(response)}): "
-            + advice.format(key=self._config.api_key_env)
+            + advice.format(key=_place_of_key(self._config.api_key_env))
         )
 
     def _content(self, response: httpx.Response) -> str:
@@ -300,6 +302,11 @@ def _endpoint(base_url: str) -> httpx.URL:
     if url.userinfo:
         raise TeacherError("teacher.base_url holds a password; the key belongs into teacher.api_key_env")
     return url.copy_with(path=url.path.rstrip("/") + "/chat/completions")
+
+
+def _place_of_key(variable: str) -> str:
+    secret = os.environ.get(KEYS_SECRET)
+    return f"the environment variable {variable}" + (f" ({secret})" if secret else "")
 
 
 def _key(variable: str) -> str:

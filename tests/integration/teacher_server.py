@@ -16,18 +16,19 @@ GOOD_TEXT = "<rationale>rose pruning</rationale><gender>female<level>4</level></
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server sends; `cut` closes the connection in the middle of the body."""
+    """What the server sends; `cut` closes the connection in the middle of the body, `gone` before the first word."""
 
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     cut: bool = False
+    gone: bool = False
     wait_for: threading.Event | None = None
 
 
-def completion(text: str | None = GOOD_TEXT, **reply: Any) -> Reply:
+def completion(text: str | None = GOOD_TEXT, reason: str = "stop", **reply: Any) -> Reply:
     """A chat completion with one choice."""
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+    choice = {"index": 0, "finish_reason": reason, "message": {"role": "assistant", "content": text}}
     return Reply(body=json.dumps({"object": "chat.completion", "choices": [choice]}).encode(), **reply)
 
 
@@ -45,6 +46,7 @@ class Call:
     headers: dict[str, str]
     body: dict[str, Any]
     at: float
+    connection: int = 0
 
     @property
     def user_text(self) -> str:
@@ -57,6 +59,8 @@ class TeacherServer:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.behave: Callable[[int, Call], Reply] = lambda number, call: completion()
+        self.models: Callable[[int], list[str]] = lambda connection: []
+        self.connections = 0
         self.running = 0
         self.most_running = 0
         self.lock = threading.Lock()
@@ -71,6 +75,12 @@ class TeacherServer:
             number = len(self.calls)
             self.calls.append(call)
         return self.behave(number, call)
+
+    def connect(self) -> int:
+        """A number for a new connection, from 0."""
+        with self.lock:
+            self.connections += 1
+            return self.connections - 1
 
     def enter(self, change: int) -> None:
         with self.lock:
@@ -107,11 +117,15 @@ def _handler(server: TeacherServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def setup(self) -> None:
+            super().setup()
+            self.number = server.connect()
+
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             server.enter(+1)
             try:
-                reply = server.receive(Call(self.path, dict(self.headers), body, time.monotonic()))
+                reply = server.receive(Call(self.path, dict(self.headers), body, time.monotonic(), self.number))
                 if reply.wait_for:
                     reply.wait_for.wait(60)
                 self._send(reply)
@@ -119,10 +133,14 @@ def _handler(server: TeacherServer) -> type[BaseHTTPRequestHandler]:
                 server.enter(-1)
 
         def do_GET(self) -> None:
-            """/health of a predictor."""
-            self._send(Reply())
+            """/health and /v1/models of a predictor."""
+            data = [{"id": name} for name in server.models(self.number)]
+            self._send(Reply(body=json.dumps({"data": data}).encode()))
 
         def _send(self, reply: Reply) -> None:
+            if reply.gone:
+                self.close_connection = True
+                return
             self.send_response(reply.status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(reply.body)))

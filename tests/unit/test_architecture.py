@@ -61,6 +61,7 @@ def test_the_command_line_may_start_the_pipeline_and_nothing_else():
         "pipelines",
         "pipelines.compile",
         "pipelines.experiments",
+        "pipelines.submit",
         "serving",
         "serving.local",
         "serving.processes",

@@ -1,6 +1,9 @@
-"""The compiled pipeline: it is what the golden file says, and no label reaches any step but the evaluation.
+"""The compiled pipeline: it is what the golden files say, and no label reaches any step but the evaluation.
 
-To accept a change of the pipeline: `python -m pipelines.compile tests/golden/training-pipeline.yaml`.
+To accept a change of the pipeline:
+
+    python -m pipelines.compile tests/golden/training-pipeline.yaml
+    python -m pipelines.compile tests/golden/training-pipeline-gpu.yaml tests/golden/values-gpu-sample.yaml
 """
 
 import os
@@ -11,24 +14,63 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipelines.resources import DEFAULT_STEPS
+
 ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = ROOT / "tests" / "golden" / "training-pipeline.yaml"
+GOLDEN = ROOT / "tests" / "golden"
+VALUES = {"training-pipeline": (), "training-pipeline-gpu": (str(GOLDEN / "values-gpu-sample.yaml"),)}
 TRUTH = {"labels_uri", "ceiling_uri", "labels_digest"}
+GPU_STEPS = {"sft": "4", "rejection-sampling": "1", "freeze-reference": "1", "grpo": "4", "evaluate": "1"}
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """Compiled in a process of its own: kfp is slow to import and the image's name comes from the environment."""
-    path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
+    """Compiled in processes of their own: kfp is slow to import and the image's name comes from the environment."""
+    folder = tmp_path_factory.mktemp("compiled")
     environment = {key: value for key, value in os.environ.items() if key != "CONF_PROFILE_IMAGE"}
-    command = [sys.executable, "-m", "pipelines.compile", str(path)]
-    subprocess.run(command, check=True, env=environment, cwd=ROOT, capture_output=True)
-    return path.read_text(encoding="utf-8")
+    for name, values in VALUES.items():
+        command = [
+            sys.executable,
+            "-W",
+            "error:::kfp",
+            "-m",
+            "pipelines.compile",
+            str(folder / f"{name}.yaml"),
+            *values,
+        ]
+        subprocess.run(command, check=True, env=environment, cwd=ROOT, capture_output=True)
+    return {name: (folder / f"{name}.yaml").read_text(encoding="utf-8") for name in VALUES}
 
 
 @pytest.fixture(scope="module")
-def spec(compiled):
-    return next(yaml.safe_load_all(compiled))
+def documents(compiled):
+    """name -> (pipeline, platform)."""
+    return {name: tuple(yaml.safe_load_all(text)) for name, text in compiled.items()}
+
+
+@pytest.fixture(scope="module")
+def spec(documents):
+    return documents["training-pipeline"][0]
+
+
+def containers(documents):
+    """Step -> what its container is, and what Kubernetes is told of its pod."""
+    pipeline, platform = documents
+    executors = pipeline["deploymentSpec"]["executors"]
+    kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return {
+        name.removeprefix("exec-"): (executor["container"], kubernetes[name])
+        for name, executor in executors.items()
+        if "container" in executor
+    }
+
+
+def tasks(pipeline):
+    """Every task of the pipeline and of the loop in it, by name."""
+    found = dict(pipeline["root"]["dag"]["tasks"])
+    for component in pipeline["components"].values():
+        found.update(component.get("dag", {}).get("tasks", {}))
+    return found
 
 
 def reads(task):
@@ -47,27 +89,121 @@ def reads(task):
     yield from task.get("dependentTasks", [])
 
 
-def tainted(tasks, sources):
+def tainted(outer, sources):
     """All tasks that the sources reach, directly or through others."""
     reached = set(sources)
     while True:
-        more = {name for name, task in tasks.items() if name not in reached and reached & set(reads(task))}
+        more = {name for name, task in outer.items() if name not in reached and reached & set(reads(task))}
         if not more:
             return reached - set(sources)
         reached |= more
 
 
-def test_golden(compiled):
-    assert compiled == GOLDEN.read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", VALUES)
+def test_golden(compiled, name):
+    assert compiled[name] == (GOLDEN / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_step_is_non_root_and_limited_in_memory_processor_and_time(documents, name):
+    found = containers(documents[name])
+    assert {step.replace("-", "_") for step in found} <= set(DEFAULT_STEPS)
+    for container, pod in found.values():
+        assert pod["securityContext"] == {"runAsNonRoot": True}
+        assert int(pod["activeDeadlineSeconds"]) > 0
+        for amount in ("resourceCpuRequest", "resourceCpuLimit", "resourceMemoryRequest", "resourceMemoryLimit"):
+            assert container["resources"][amount]
+
+
+def test_every_step_is_retried_with_a_growing_pause(documents):
+    placed = {name: task for name, task in tasks(documents["training-pipeline"][0]).items() if is_step(name)}
+    assert len(placed) == len(containers(documents["training-pipeline"]))
+    for task in placed.values():
+        policy = task["retryPolicy"]
+        assert policy["maxRetryCount"] == 2
+        assert (policy["backoffDuration"], policy["backoffFactor"]) == ("30s", 2.0)
+        # Argo counts it from the first start: shorter than a try, it would allow no second one.
+        assert int(policy["backoffMaxDuration"].removesuffix("s")) >= 3 * 3600
+    assert "retryPolicy" not in tasks(documents["training-pipeline-gpu"][0])["gate"]
+
+
+def is_step(name):
+    return name.replace("-", "_") in DEFAULT_STEPS
+
+
+def test_nothing_is_written_beside_tmp(documents):
+    for container, _ in containers(documents["training-pipeline"]).values():
+        environment = {entry["name"]: entry["value"] for entry in container["env"]}
+        for variable in ("HOME", "HF_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "XDG_CACHE_HOME"):
+            assert environment[variable].startswith("/tmp")
+
+
+def test_gpu_steps_and_no_others_are_on_the_gpu_pool(documents):
+    for step, (container, pod) in containers(documents["training-pipeline-gpu"]).items():
+        accelerator = container["resources"].get("accelerator", {})
+        if step in GPU_STEPS:
+            assert accelerator["resourceType"] == "nvidia.com/gpu"
+            assert accelerator["resourceCount"] == GPU_STEPS[step]
+            assert pod["nodeSelector"]["labels"] == {"pool": "gpu", "accelerator": "a100"}
+            assert {taint["key"] for taint in pod["tolerations"]} == {"nvidia.com/gpu", "spot"}
+            (volume,) = pod["emptyDirMounts"]
+            assert (volume["mountPath"], volume["medium"], volume["sizeLimit"]) == ("/dev/shm", "Memory", "16Gi")
+        else:
+            assert not accelerator
+            assert pod["nodeSelector"]["labels"] == {"pool": "cpu"}
+            assert "tolerations" not in pod and "emptyDirMounts" not in pod
+
+
+def test_several_gpus_mean_several_processes(documents):
+    def processes(container):
+        return [entry["value"] for entry in container["env"] if entry["name"] == "CONF_PROFILE_PROCESSES"]
+
+    found = {
+        step: processes(container) for step, (container, _) in containers(documents["training-pipeline-gpu"]).items()
+    }
+    assert {step for step, given in found.items() if given} == {"sft", "grpo"}
+    assert found["sft"] == found["grpo"] == ["4"]
+
+
+def test_secrets_reach_only_the_steps_that_need_them(documents):
+    def secrets(pod):
+        return {
+            (secret["secretName"], pair["envVar"])
+            for secret in pod.get("secretAsEnv", ())
+            for pair in secret["keyToEnv"]
+        }
+
+    found = {step: secrets(pod) for step, (_, pod) in containers(documents["training-pipeline-gpu"]).items()}
+    store = {("conf-profile-s3", "AWS_ACCESS_KEY_ID"), ("conf-profile-s3", "AWS_SECRET_ACCESS_KEY")}
+    assert found.pop("synthesis") == store | {("teacher", "DEEPSEEK_API_KEY")}
+    for step in ("evaluate", "promotion"):
+        assert found.pop(step) == store
+    found.pop("rollout", None)
+    assert set(map(frozenset, found.values())) == {frozenset()}
+
+
+def test_shards_run_at_most_so_many_at_once(documents):
+    limits = [
+        task["iteratorPolicy"]["parallelismLimit"]
+        for name in VALUES
+        for task in tasks(documents[name][0]).values()
+        if "iteratorPolicy" in task
+    ]
+    assert limits == [4, 8]
+
+
+def test_what_depends_on_the_champion_of_the_moment_is_never_taken_from_the_cache(spec):
+    cached = {name for name, task in tasks(spec).items() if task.get("cachingOptions", {}).get("enableCache")}
+    assert {name for name in tasks(spec) if is_step(name)} - cached - {"rollout"} == {"evaluate", "promotion"}
 
 
 def test_true_labels_reach_the_evaluation_and_what_judges_it_and_no_step_that_trains(spec):
-    tasks = spec["root"]["dag"]["tasks"]
-    direct = {name for name, task in tasks.items() if TRUTH & set(reads(task))}
+    outer = spec["root"]["dag"]["tasks"]
+    direct = {name for name, task in outer.items() if TRUTH & set(reads(task))}
     importers = direct - {"evaluate"}
-    readers = {name for name, task in tasks.items() if importers & set(reads(task))}
+    readers = {name for name, task in outer.items() if importers & set(reads(task))}
     assert readers | (direct - importers) == {"evaluate"}
-    assert {n for n in tainted(tasks, TRUTH) if not n.startswith("importer")} == {
+    assert {n for n in tainted(outer, TRUTH) if not n.startswith("importer")} == {
         "evaluate",
         "gate",
         "promotion",
@@ -77,11 +213,11 @@ def test_true_labels_reach_the_evaluation_and_what_judges_it_and_no_step_that_tr
 
 def test_the_check_would_find_a_leak(spec):
     """The same look at a pipeline in which sft reads the labels."""
-    tasks = {name: dict(task) for name, task in spec["root"]["dag"]["tasks"].items()}
-    labels = next(name for name in tasks if "labels_uri" in set(reads(tasks[name])))
+    outer = {name: dict(task) for name, task in spec["root"]["dag"]["tasks"].items()}
+    labels = next(name for name in outer if "labels_uri" in set(reads(outer[name])))
     leak = {"artifacts": {"extra": {"taskOutputArtifact": {"producerTask": labels}}}}
-    tasks["sft"] = {**tasks["sft"], "inputs": leak}
-    assert {"sft", "grpo"} <= tainted(tasks, TRUTH)
+    outer["sft"] = {**outer["sft"], "inputs": leak}
+    assert {"sft", "grpo"} <= tainted(outer, TRUTH)
 
 
 def test_no_training_module_names_the_labels_table():

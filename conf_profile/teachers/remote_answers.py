@@ -1,0 +1,114 @@
+"""Paid answers outlive the machine: a folder of kept answers that is copied to an object store as it grows.
+
+    PREFIX/FILE/OFFSET-ATTEMPT    the lines that a writer's FILE grew by, OFFSET bytes after its beginning
+
+A step that starts on an empty disk fetches what its writer and others have kept, appends locally as ever, and what is
+new is uploaded every few seconds and at the end, also after a failure. Objects are never changed. Whoever is killed
+loses the answers of the last seconds, nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+
+from conf_profile import object_store
+from conf_profile.errors import RegistryError
+from conf_profile.object_store import ObjectStore
+from conf_profile.teachers.answers import file_name
+
+SCHEME = "s3://"
+SECONDS_BETWEEN_UPLOADS = 10.0
+_PARALLEL_DOWNLOADS = 8
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def folder_of(place: str | Path, fingerprint: str, writer: str, unrelated: str) -> Iterator[Path]:
+    """The folder to open an `AnswerStore` on: `place` itself, or a copy of it where it is an s3:// address.
+
+    The other arguments are the store's. RegistryError where the object store cannot be read, or not be written at
+    the end.
+    """
+    if not str(place).startswith(SCHEME):
+        yield Path(place)
+        return
+    store, prefix = object_store.open_location(str(place), create=True)
+    with tempfile.TemporaryDirectory(prefix="answers-") as temporary:
+        folder = Path(temporary)
+        _fetch(store, prefix, folder, fingerprint, writer, unrelated)
+        upload = _Upload(store, prefix, folder / file_name(fingerprint, writer))
+        try:
+            yield folder
+        finally:
+            upload.finish()
+
+
+def _fetch(store: ObjectStore, prefix: str, folder: Path, fingerprint: str, writer: str, unrelated: str) -> None:
+    """Joins the parts of every file that the store will read: this writer's own, and those of other divisions."""
+    own, others = file_name(fingerprint, writer), file_name(fingerprint, unrelated)
+    for name in store.folders(f"{prefix}/" if prefix else ""):
+        if fnmatch(name, file_name(fingerprint, "*")) and (name == own or not fnmatch(name, others)):
+            _join(store, _under(prefix, name), folder / name)
+
+
+def _join(store: ObjectStore, prefix: str, target: Path) -> None:
+    parts = sorted(store.sizes(f"{prefix}/").items())
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder, ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool:
+        paths = [Path(folder) / str(number) for number in range(len(parts))]
+        list(pool.map(lambda part, path: store.download(part[0], path, part[1]), parts, paths))
+        with target.open("wb") as out:
+            for path in paths:
+                out.write(path.read_bytes())
+
+
+class _Upload:
+    """Copies what a growing file gains, in a thread of its own, until `finish`."""
+
+    def __init__(self, store: ObjectStore, prefix: str, path: Path) -> None:
+        self._store = store
+        self._prefix = _under(prefix, path.name)
+        self._path = path
+        self._done = path.stat().st_size if path.exists() else 0
+        self._attempt = uuid.uuid4().hex[:12]
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Stops the thread and uploads the rest; RegistryError where that cannot be done."""
+        self._stopped.set()
+        self._thread.join()
+        self._upload()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(SECONDS_BETWEEN_UPLOADS):
+            try:
+                self._upload()
+            except RegistryError as error:
+                _log.warning("kept answers are not copied yet, the next try follows: %s", error)
+
+    def _upload(self) -> None:
+        lines = self._new_lines()
+        if lines:
+            self._store.write_new(f"{self._prefix}/{self._done:015d}-{self._attempt}", lines)
+            self._done += len(lines)
+
+    def _new_lines(self) -> bytes:
+        if not self._path.exists():
+            return b""
+        with self._path.open("rb") as file:
+            file.seek(self._done)
+            new = file.read()
+        return new[: new.rfind(b"\n") + 1]
+
+
+def _under(prefix: str, name: str) -> str:
+    return f"{prefix}/{name}" if prefix else name

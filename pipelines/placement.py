@@ -1,0 +1,130 @@
+"""Puts on the pipeline's tasks what values declare of them; used when compiling for a cluster, never locally.
+
+What the compiled YAML cannot say stays out: importers, loops and drivers are pods of the backend's own, with the
+backend's own requests, and the SDK gives them no node pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from conf_profile.students.processes import PROCESSES
+from conf_profile.teachers.openai import KEYS_SECRET
+from pipelines.resources import S3, NodePool, Resources, S3Secret, Step, StepName
+
+if TYPE_CHECKING:
+    from kfp.dsl import PipelineTask
+
+# Containers have no home of their own and their root may be read-only; only /tmp is sure to be writable.
+WRITABLE = {
+    "HOME": "/tmp",
+    "XDG_CACHE_HOME": "/tmp/cache",
+    "XDG_CONFIG_HOME": "/tmp/config",
+    "HF_HOME": "/tmp/huggingface",
+    "MPLCONFIGDIR": "/tmp/matplotlib",
+    "TORCHINDUCTOR_CACHE_DIR": "/tmp/torchinductor",
+    "TRITON_CACHE_DIR": "/tmp/triton",
+    "VLLM_CACHE_ROOT": "/tmp/vllm",
+    # A numeric user without an entry in /etc/passwd has no name, and torch asks for one.
+    "USER": "conf-profile",
+    "LOGNAME": "conf-profile",
+}
+USES_S3: tuple[StepName, ...] = ("synthesis", "evaluate", "promotion", "rollout")
+USES_TEACHER: tuple[StepName, ...] = ("synthesis",)
+# Their result depends on the champion of the moment, which the cache's key does not hold.
+NEVER_CACHED: tuple[StepName, ...] = ("evaluate", "promotion", "rollout")
+SHARED_MEMORY = "shared-memory"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What `training_pipeline` is told: where tasks run, and how many shards at once (0: no limit)."""
+
+    place: Callable[[PipelineTask], None]
+    shard_parallelism: int
+
+
+UNPLACED = Placement(lambda task: None, 0)
+"""For `kfp.local`: tasks run as they are."""
+
+
+def on_cluster(resources: Resources, image: str = "", caching: bool = True) -> Placement:
+    """A placement that decorates each task as `resources` says.
+
+    An empty `image` is the release's; without `caching` no step is taken from the cache.
+    """
+
+    def place(task: PipelineTask) -> None:
+        name = step_of(task)
+        step, pool = resources.pipelines.steps[name], resources.pool_of(name)
+        if image:
+            task.set_container_image(image)
+        _compute(task, step, pool)
+        _scheduling(task, pool)
+        _environment(task, name, step, resources)
+        _lifecycle(task, step)
+        if not caching or name in NEVER_CACHED:
+            task.set_caching_options(False)
+
+    return Placement(place, resources.pipelines.shard_parallelism)
+
+
+def step_of(task: PipelineTask) -> StepName:
+    """The step's name; KFP writes dashes, and a number behind where a component is used twice."""
+    return cast(StepName, task.component_spec.name.replace("-", "_"))
+
+
+def _compute(task: PipelineTask, step: Step, pool: NodePool) -> None:
+    task.set_cpu_request(step.requests.cpu).set_cpu_limit(step.limits.cpu)
+    task.set_memory_request(step.requests.memory).set_memory_limit(step.limits.memory)
+    if step.gpus:
+        task.set_accelerator_type(pool.gpu.resource).set_accelerator_limit(step.gpus)
+
+
+def _scheduling(task: PipelineTask, pool: NodePool) -> None:
+    from kfp import kubernetes
+
+    for label, value in pool.node_selector.items():
+        kubernetes.add_node_selector(task, label, value)
+    for toleration in pool.tolerations:
+        kubernetes.add_toleration(task, **toleration.model_dump())
+    if pool.shared_memory:
+        kubernetes.empty_dir_mount(task, SHARED_MEMORY, "/dev/shm", medium="Memory", size_limit=pool.shared_memory)
+
+
+def _environment(task: PipelineTask, name: StepName, step: Step, resources: Resources) -> None:
+    from kfp import kubernetes
+
+    for variable, value in {**WRITABLE, "OMP_NUM_THREADS": str(step.threads)}.items():
+        task.set_env_variable(variable, value)
+    if step.gpus > 1:
+        task.set_env_variable(PROCESSES, str(step.gpus))
+    secret, teacher = resources.pipelines.s3_secret, resources.pipelines.teacher_secret
+    if name in USES_S3:
+        _object_store(task, resources.s3, secret)
+    if teacher.name and name in USES_TEACHER:
+        kubernetes.use_secret_as_env(task, teacher.name, {teacher.key: teacher.env})
+        task.set_env_variable(KEYS_SECRET, f"key {teacher.key!r} of the secret {teacher.name!r}")
+
+
+def _object_store(task: PipelineTask, s3: S3, secret: S3Secret) -> None:
+    from kfp import kubernetes
+
+    if s3.endpoint and not secret.endpoint_key:
+        task.set_env_variable("AWS_ENDPOINT_URL", s3.endpoint)
+    if not secret.region_key:
+        task.set_env_variable("AWS_DEFAULT_REGION", s3.region)
+    if secret.name:
+        kubernetes.use_secret_as_env(task, secret.name, {key: name for name, key in secret.environment().items()})
+
+
+def _lifecycle(task: PipelineTask, step: Step) -> None:
+    from kfp import kubernetes
+
+    kubernetes.set_timeout(task, step.timeout_seconds)
+    kubernetes.set_security_context(task, run_as_non_root=True)
+    if step.retries.count:
+        pause, longest = f"{step.retries.backoff_seconds}s", f"{step.retry_seconds}s"
+        task.set_retry(step.retries.count, pause, step.retries.factor, longest)

@@ -1,0 +1,295 @@
+"""`conf-profile submit` against a server that speaks KFP's API, with kfp's own client and a real SeaweedFS.
+
+The server stands in for a KFP backend, which cannot run here (see `kfp_server`); that a backend executes the pipeline
+is not shown by it.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from kfp_server import node, run, serve
+
+from conf_profile.cli import cli
+from conf_profile.errors import ConfigError, PipelineError, RegistryError
+from conf_profile.local_s3 import local_s3
+from conf_profile.object_store import ObjectStore, s3_client
+from pipelines import kfp_backend, run_progress
+from pipelines.submit import PIPELINE, cron
+from pipelines.training import PIPELINE_NAME
+
+USERS = ["--users", "30"]
+
+
+@pytest.fixture(scope="module")
+def access(tmp_path_factory):
+    with local_s3(tmp_path_factory.mktemp("s3")) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def environment(access, monkeypatch, tmp_path):
+    """A user's machine: the object store in the environment, runs/ under a folder of its own."""
+    for name, value in access.environment().items():
+        monkeypatch.setenv(name, value)
+    for name in (kfp_backend.TOKEN, "KFP_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_progress, "SECONDS_BETWEEN_LOOKS", 0.01)
+
+
+@pytest.fixture
+def server():
+    with serve() as found:
+        yield found
+
+
+@pytest.fixture
+def bucket(access):
+    client = s3_client(access.endpoint, access.region, access.access_key, access.secret_key)
+    store = ObjectStore(client, "conf-profile")
+    store.ensure_bucket(create=True)
+    return store
+
+
+def submit(server, *arguments):
+    url = server if isinstance(server, str) else server.url
+    return CliRunner().invoke(cli, ["submit", "--endpoint", url, *USERS, *arguments], catch_exceptions=True)
+
+
+def arguments_of(started):
+    return started["runtime_config"]["parameters"]
+
+
+def test_a_run_is_started_and_followed_to_its_end(server):
+    server.looks = [
+        run("PENDING"),
+        run("RUNNING", node("build-features", "SUCCEEDED"), node("build-features-driver", "SUCCEEDED")),
+        run("RUNNING", node("build-features", "SUCCEEDED"), node("sft", "RUNNING")),
+        run("SUCCEEDED", node("build-features", "SUCCEEDED"), node("sft", "SUCCEEDED")),
+    ]
+    result = submit(server, "--image", "registry/training:abc")
+    assert result.exit_code == 0, result.output + str(result.exception)
+    assert f"run: {server.url}/#/runs/details/runs-" in result.stdout
+    shown = [line.split()[1] for line in result.stderr.splitlines() if line.startswith("✓")]
+    assert shown == ["build-features", "sft"]
+    assert "7 s" in result.stderr
+    (started,) = server.kept["runs"]
+    (version,) = server.kept["pipeline_versions"]
+    assert started["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
+    assert server.kept["pipelines"][0]["display_name"] == PIPELINE == PIPELINE_NAME
+    assert "registry/training:abc" in server.packages[version["display_name"]]
+
+
+def test_the_arguments_are_what_a_pod_needs(server, bucket):
+    assert submit(server, "--no-wait").exit_code == 0
+    (started,) = server.kept["runs"]
+    given = arguments_of(started)
+    assert (given["workspace"], given["champion_version"]) == ("", "any")
+    assert given["answers_folder"] == "s3://conf-profile/answers/conf-profile"
+    for name in ("behaviour", "demographics", "taxonomy", "lexicon", "labels", "ceiling"):
+        key = given[f"{name}_uri"].removeprefix("s3://conf-profile/")
+        assert bucket.size(key), name
+    assert all(isinstance(value, str | int | list) for value in given.values())
+    assert len(json.dumps(given)) < 60_000
+
+
+def test_nothing_is_uploaded_twice(server, bucket):
+    assert submit(server, "--no-wait").exit_code == 0
+    objects = bucket.sizes("data/")
+    assert submit(server, "--no-wait").exit_code == 0
+    assert bucket.sizes("data/") == objects
+    assert (len(server.kept["runs"]), len(server.kept["pipeline_versions"]), len(server.kept["experiments"])) == (
+        2,
+        1,
+        1,
+    )
+    assert submit(server, "--no-wait", "--image", "another:1").exit_code == 0
+    assert (len(server.kept["pipeline_versions"]), len(server.kept["pipelines"])) == (2, 1)
+    assert submit(server, "--no-wait", "--seed", "1").exit_code == 0
+    assert len(bucket.sizes("data/")) > len(objects)
+
+
+def test_tables_that_lie_in_s3_stay_where_they_are(server, bucket, tmp_path):
+    data = tmp_path / "data"
+    assert CliRunner().invoke(cli, ["data", *USERS, "--out", str(data)]).exit_code == 0
+    for path in data.iterdir():
+        if path.name not in ("lexicon.json", "ceiling.parquet"):
+            bucket.write_new(f"mine/{path.name}", path)
+    before = set(bucket.sizes("data/")) | {"data/absent.none"}
+    assert submit(server, "--no-wait", "--data-uri", "s3://conf-profile/mine").exit_code == 0
+    first = arguments_of(server.kept["runs"][-1])
+    assert first["behaviour_uri"] == "s3://conf-profile/mine/behaviour.parquet"
+    assert first["lexicon_uri"] == first["ceiling_uri"] == "s3://conf-profile/data/absent.none"
+    assert bucket.read("data/absent.none").body == b""
+    assert first["as_of"] == json.loads((data / "dataset.json").read_text())["as_of"]
+    assert set(bucket.sizes("data/")) == before
+    taxonomy = bucket.read("mine/taxonomy.yaml")
+    bucket.replace("mine/taxonomy.yaml", taxonomy.body + b"\n", taxonomy.etag)
+    assert submit(server, "--no-wait", "--data-uri", "s3://conf-profile/mine").exit_code == 0
+    second = arguments_of(server.kept["runs"][-1])
+    assert second["data_digest"] != first["data_digest"]
+    assert second["labels_digest"] == first["labels_digest"]
+
+
+def test_tables_that_are_missing_are_named(server):
+    result = submit(server, "--data-uri", "s3://conf-profile/nothing")
+    assert "lacks behaviour.parquet, demographics.parquet, taxonomy.yaml, labels.parquet" in str(result.exception)
+    absent = submit(server, "--data-uri", "s3://no-such-bucket/x")
+    assert isinstance(absent.exception, RegistryError) and "does not exist" in str(absent.exception)
+    assert server.kept["runs"] == []
+
+
+def test_upload_only_needs_no_data_and_no_object_store(server, monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    first, second = submit(server, "--upload-only"), submit(server, "--upload-only")
+    assert (first.exit_code, second.exit_code) == (0, 0), first.exception
+    assert "uploaded" in first.stdout and "was there already" in second.stdout
+    assert server.kept["runs"] == server.kept["experiments"] == []
+
+
+def test_a_schedule_replaces_the_one_before_and_takes_nothing_from_the_cache(server):
+    for every in ("0 3 * * 0", "30 4 * * *"):
+        result = submit(server, "--schedule", every)
+        assert result.exit_code == 0, result.exception
+        assert "/#/recurringrun/details/" in result.stdout
+    (kept,) = server.kept["recurringRuns"]
+    assert kept["trigger"]["cron_schedule"]["cron"] == "0 30 4 * * *"
+    assert (kept["max_concurrency"], kept["no_catchup"]) == (1, True)
+    (package,) = server.packages.values()
+    pipeline = next(yaml.safe_load_all(package))
+    parts = [pipeline["root"], *pipeline["components"].values()]
+    placed = {name: task for part in parts for name, task in part.get("dag", {}).get("tasks", {}).items()}
+    cached = {name for name, task in placed.items() if task.get("cachingOptions", {}).get("enableCache")}
+    assert not cached & run_progress.STEPS
+    assert server.kept["runs"] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [("0 3 * * 0", "0 0 3 * * 0"), ("5 0 3 * * 0", "5 0 3 * * 0"), ("@daily",) * 2]
+)
+def test_cron_is_kfps(given, expected):
+    assert cron(given) == expected
+
+
+def test_cron_of_another_form_is_refused_before_anything_is_done(server):
+    result = submit(server, "--schedule", "every day")
+    assert isinstance(result.exception, ConfigError) and "expected five fields" in str(result.exception)
+    assert server.calls == []
+
+
+def test_a_failed_run_names_the_step_and_its_deepest_message(server):
+    server.looks = [
+        run(
+            "FAILED",
+            node("root", "FAILED", children=("labelling",)),
+            node("labelling", "FAILED", children=("executor-a",)),
+            node("executor", "FAILED", "Error (exit code 1): no training user has a pseudo-label", key="executor-a"),
+            node("build-features", "SUCCEEDED"),
+        )
+    ]
+    result = submit(server)
+    assert isinstance(result.exception, PipelineError)
+    message = str(result.exception)
+    assert "step 'labelling' failed: Error (exit code 1): no training user has a pseudo-label" in message
+    assert f"{server.url}/#/runs/details/" in message
+    assert "✗ labelling" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        (run("CANCELED", node("sft", "CANCELED")), "the run was cancelled"),
+        (run("FAILED", node("sft", "FAILED")), "step 'sft' failed: its log says why"),
+        (run("FAILED", node("importer", "FAILED", "no such object")), "step 'importer' failed: no such object"),
+        (run("FAILED") | {"error": {"code": 3, "message": "quota exceeded"}}, "ended as FAILED: quota exceeded"),
+    ],
+)
+def test_other_ends_of_a_run(server, last, message):
+    server.looks = [last]
+    assert message in str(submit(server).exception)
+
+
+def test_the_exit_status_tells_that_the_run_failed(server, tmp_path, access):
+    server.looks = [run("FAILED", node("sft", "FAILED", "OOMKilled"))]
+    command = [sys.executable, "-m", "conf_profile", "submit", "--endpoint", server.url, *USERS]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ})
+    assert result.returncode == 2
+    assert "conf-profile: step 'sft' failed: OOMKilled" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_backend_that_is_down_is_told_at_once_and_before_anything_is_uploaded(bucket):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    result = submit(address, "--seed", "99")
+    assert isinstance(result.exception, PipelineError)
+    for part in (address, "does not answer", "--endpoint", "ml-pipeline", "port-forward"):
+        assert part in str(result.exception)
+    assert not (bucket.sizes("runs/") or Path("runs").is_dir())
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"), [(401, "set KFP_TOKEN"), (403, "--namespace"), (404, "before /apis"), (500, "ml-pipeline")]
+)
+def test_what_the_backend_refuses_says_what_to_do(server, status, advice):
+    server.refuse = status
+    message = str(submit(server).exception)
+    assert str(status) in message and advice in message and "the token is not valid" in message
+
+
+def test_a_page_that_is_not_kfp_is_no_backend(server):
+    server.health = b"<html>please log in</html>"
+    assert "this is not KFP" in str(submit(server).exception)
+    assert len(server.kept["pipelines"]) == 0
+
+
+def test_a_token_is_sent_and_never_shown(server, monkeypatch):
+    monkeypatch.setenv(kfp_backend.TOKEN, "secret-token")
+    result = submit(server, "--no-wait")
+    assert server.tokens == {"Bearer secret-token"}
+    assert "secret-token" not in result.output
+
+
+def test_users_who_are_kept_apart_need_a_namespace(server):
+    server.multi_user = True
+    assert "--namespace" in str(submit(server).exception)
+    assert submit(server, "--namespace", "team-a", "--no-wait").exit_code == 0
+    assert server.kept["experiments"][0]["namespace"] == server.kept["pipelines"][0]["namespace"] == "team-a"
+
+
+def test_a_backend_that_is_silent_for_a_moment_is_asked_again(server):
+    # The client itself tries four times.
+    server.looks = [None] * 4 + [run("SUCCEEDED")]
+    assert submit(server).exit_code == 0
+
+
+def test_a_backend_that_stays_silent_is_given_up(server):
+    server.looks = [None]
+    result = submit(server)
+    assert isinstance(result.exception, PipelineError) and "does not answer" in str(result.exception)
+
+
+def test_values_and_configuration_must_fit(server, tmp_path):
+    teacher = ["--set", "teacher.kind=openai", "--set", "teacher.model=m", "--set", "teacher.base_url=http://t/v1"]
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"pipelines": {"teacherSecret": {"name": "t", "env": "OTHER"}}}))
+    result = submit(server, *teacher, "--values", str(values))
+    assert "teacher.api_key_env" in str(result.exception) and "pipelines.teacherSecret.env" in str(result.exception)
+    result = submit(server, "--set", "grpo.use_vllm=true")
+    assert "grpo.use_vllm needs a GPU: pipelines.steps.grpo.gpus is 0" in str(result.exception)
+    assert server.calls == []
+
+
+def test_arguments_that_kfp_cannot_pass_are_refused(server):
+    long = "{" + ", ".join(f"argument{number}: {'x' * 90}" for number in range(400)) + "}"
+    result = submit(server, "--set", f"teacher.engine_arguments={long}")
+    assert isinstance(result.exception, ConfigError) and "KFP passes 60000" in str(result.exception)
