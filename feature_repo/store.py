@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
-from feast import FeatureStore
+from feast import FeatureService, FeatureStore
 
 from conf_profile import tables
 from conf_profile.config import FeaturesConfig
@@ -47,6 +47,8 @@ from feature_repo.inferred import inferred_file, prepare
 
 PROJECT = "conf_profile"
 EPOCH = datetime.fromtimestamp(0, UTC)
+MATERIALISED = (BEHAVIOUR, DEMOGRAPHICS)
+"""The views whose rows are brought online from their tables."""
 
 FEATURES_AT = pa.schema(
     [
@@ -83,12 +85,26 @@ def open_store(workspace: Path, behaviour: Path, demographics: Path, config: Fea
     return store
 
 
-def connect(workspace: Path) -> FeatureStore:
-    """The store that `open_store` made in this folder; serving starts here. DataError where there is none."""
+def connect(workspace: Path, patience: float | None = None) -> FeatureStore:
+    """The store that `open_store` made in this folder; serving starts here. DataError where there is none.
+
+    With `patience` a Redis that is silent for so many seconds, or away, is an error at once. Left to itself the client
+    waits for ever for the one, and for seconds for the other.
+    """
     if not (workspace / "feature_store.yaml").is_file():
         raise DataError(f"{workspace}: has no feature_store.yaml; run the features step, or `feast apply`, first")
     name_frames_without_hashing()
-    return FeatureStore(repo_path=str(workspace))
+    store = FeatureStore(repo_path=str(workspace))
+    if patience is not None and store.config.online_store.type == "redis":
+        _limit_waiting(store.config.online_store, patience)
+    return store
+
+
+def _limit_waiting(redis: Any, seconds: float) -> None:
+    """Feast takes the client's options from the connection string; what it says itself stays, as the later one."""
+    address, *given = redis.connection_string.split(",")
+    limits = (f"socket_timeout={seconds}", f"socket_connect_timeout={seconds}", "retry=null")
+    redis.connection_string = ",".join([address, *limits, *given])
 
 
 def apply(store: FeatureStore, behaviour: Path, demographics: Path) -> None:
@@ -96,10 +112,16 @@ def apply(store: FeatureStore, behaviour: Path, demographics: Path) -> None:
     for path in (behaviour, demographics):
         if not path.is_file():
             raise DataError(f"{path}: no such file; the feature store reads it")
-    views = behaviour_view(behaviour.resolve()), demographics_view(demographics.resolve())
+    register(store, str(behaviour.resolve()), str(demographics.resolve()))
+    prepare(store)
+
+
+def register(store: FeatureStore, behaviour: str, demographics: str) -> None:
+    """Registers the definitions over two tables, which may be anywhere that Feast's file store reads and need not be
+    there yet. What the registry knows of earlier materialisations stays."""
+    views = behaviour_view(behaviour), demographics_view(demographics)
     with _quiet():
         store.apply([user, *views, feature_service(*views), inferred_view(inferred_file(store))])
-    prepare(store)
 
 
 def training_features(store: FeatureStore, user_ids: Sequence[str], as_of: datetime | str) -> pa.Table:
@@ -128,16 +150,38 @@ def materialise(store: FeatureStore, as_of: datetime | str) -> None:
     Inferred tags are not brought there: whoever writes them writes them online too, and Feast would put an older
     row over a newer one.
     """
+    for view in MATERIALISED:
+        materialise_view(store, view, EPOCH, parse_time(as_of, "as_of"))
+
+
+def materialise_view(store: FeatureStore, view: str, start: datetime, end: datetime) -> None:
+    """Brings the latest row of each user between two moments into the online store."""
     with _quiet():
-        store.materialize(EPOCH, parse_time(as_of, "as_of"), feature_views=[BEHAVIOUR, DEMOGRAPHICS])
+        store.materialize(start, end, feature_views=[view])
 
 
-def read_online(store: FeatureStore, user_ids: Sequence[str]) -> list[OnlineUser | None]:
-    """What the online store knows of each user, in the given order, in one batched read; None: nothing."""
+def materialised_until(store: FeatureStore, view: str) -> datetime | None:
+    """The end of the latest materialisation that the registry knows of; None before the first one."""
+    moment = store.get_feature_view(view).most_recent_end_time
+    return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
+
+
+def profile_service(store: FeatureStore) -> FeatureService:
+    """The feature service of a profile, from the registry as it was when it was loaded."""
+    return store.get_feature_service(SERVICE, allow_cache=True)
+
+
+def read_online(
+    store: FeatureStore, user_ids: Sequence[str], service: FeatureService | None = None
+) -> list[OnlineUser | None]:
+    """What the online store knows of each user, in the given order, in one batched read; None: nothing.
+
+    Whoever reads often gives the `service`: Feast takes longer to find it than to read one user.
+    """
     if not user_ids:
         return []
     response = store.get_online_features(
-        features=store.get_feature_service(SERVICE, allow_cache=True),
+        features=service or profile_service(store),
         entity_rows=[{USER_ID: user_id} for user_id in user_ids],
     ).to_dict(include_event_timestamps=True)
     return [_online_user(user_id, response, row) for row, user_id in enumerate(user_ids)]

@@ -58,11 +58,14 @@ def serve(
         thresholds=tuple(map(_threshold, thresholds)),
     )
     # Children are ended by the blocks that started them, so both signals have to unwind the stack.
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
     try:
         _serve(storage, folder, options)
     except KeyboardInterrupt:
         click.echo("ending", err=True)
+    finally:
+        _end_all()
 
 
 def _serve(storage: Storage, folder: Path, options: Options) -> None:
@@ -114,6 +117,15 @@ def _threshold(text: str) -> tuple[str, int]:
 
 def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
+
+
+def _end_all() -> None:
+    """What a signal at a bad moment has left behind; further signals cannot shorten it."""
+    from serving import processes
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    processes.end_all()
 
 
 def _example(state: dict[str, Any], user: str | None) -> str:

@@ -1,0 +1,167 @@
+"""What runs of the pipeline are given: service account, rights, store, and the job that uploads it."""
+
+import pytest
+import yaml
+from chart_manifests import NAME, PRESETS, environment, of_kind, pods, refusal, render
+
+from conf_profile import config
+from conf_profile.commands.submit import submit
+from pipelines import resources
+
+ON = {"pipelines": {"enabled": True, "s3Secret": {"name": "keys"}}}
+UPLOAD = {"pipelines": {"upload": {"enabled": True, "endpoint": "http://kfp:8888"}}}
+SCHEDULE = {"pipelines": {"schedule": {"enabled": True}, "upload": {"dataUri": "s3://lake/tables"}}}
+ELSEWHERE = {"pipelines": {"namespace": "training"}}
+
+
+def rules(documents, name):
+    return [
+        (rule["resources"], rule.get("resourceNames"), rule["verbs"])
+        for rule in of_kind(documents, "Role")[f"{NAME}-{name}"]["rules"]
+    ]
+
+
+def test_runs_may_do_what_kfps_launcher_needs():
+    assert rules(render(ON), "launcher") == [
+        (["configmaps"], ["kfp-launcher"], ["get"]),
+        (["secrets"], ["mlpipeline-minio-artifact"], ["get"]),
+        (["workflowtaskresults"], None, ["create", "patch"]),
+    ]
+
+
+def test_a_rollout_may_change_the_one_inference_service():
+    allowed = rules(render(ON), "rollout")
+    assert (["inferenceservices"], [NAME], ["get", "patch"]) in allowed
+    for _, names, verbs in allowed:
+        assert names or set(verbs) <= {"get", "list"}
+
+
+def test_runs_may_be_in_another_namespace_than_the_model():
+    documents = render(ON, ELSEWHERE)
+    account = of_kind(documents, "ServiceAccount")[f"{NAME}-runner"]
+    assert account["metadata"]["namespace"] == "training"
+    bindings = of_kind(documents, "RoleBinding")
+    assert bindings[f"{NAME}-launcher"]["metadata"]["namespace"] == "training"
+    assert bindings[f"{NAME}-rollout"]["metadata"]["namespace"] == "profiles"
+    for binding in bindings.values():
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": f"{NAME}-runner", "namespace": "training"}]
+
+
+def test_an_account_of_your_own_gets_no_rights_from_here():
+    layer = {"pipelines": {"serviceAccount": {"create": False, "name": "theirs"}}}
+    documents = render(ON, layer, UPLOAD)
+    assert not of_kind(documents, "Role") and f"{NAME}-runner" not in of_kind(documents, "ServiceAccount")
+    assert pods(documents)[f"Job/{NAME}-upload"]["serviceAccountName"] == "theirs"
+
+
+def test_without_serving_there_is_nothing_to_roll_out():
+    roles = of_kind(render(ON, {"serving": {"enabled": False}}), "Role")
+    assert set(roles) == {f"{NAME}-launcher"}
+
+
+@pytest.mark.parametrize(
+    ("launcher", "secret"),
+    [({"create": True}, "keys"), ({"create": True, "secret": "theirs"}, "theirs"), ({}, "mlpipeline-minio-artifact")],
+)
+def test_the_launcher_may_read_the_secret_that_it_is_told_of(launcher, secret):
+    documents = render(ON, {"pipelines": {"launcher": launcher}})
+    assert (["secrets"], [secret], ["get"]) in rules(documents, "launcher")
+    told = of_kind(documents, "ConfigMap").get("kfp-launcher")
+    if launcher.get("create"):
+        (provider,) = yaml.safe_load(told["data"]["providers"])["s3"].values()
+        assert provider["credentials"]["secretRef"]["secretName"] == secret
+        assert provider["endpoint"] == "https://s3.example.com" and provider["disableSSL"] is False
+        assert told["data"]["defaultPipelineRoot"] == "s3://conf-profile/pipelines"
+    else:
+        assert told is None
+
+
+def uploaded(*layers):
+    data = of_kind(render(ON, UPLOAD, *layers), "ConfigMap")[f"{NAME}-pipeline"]["data"]
+    return data["values.yaml"], data["run.yaml"]
+
+
+def test_the_job_compiles_with_the_releases_own_pools_and_steps(tmp_path):
+    values = tmp_path / "values.yaml"
+    values.write_text(uploaded(PRESETS["gpu"])[0])
+    declared = resources.load([values])
+    assert declared.node_pools["gpu"].node_selector == {"nvidia.com/gpu.present": "true"}
+    assert declared.pipelines.steps["grpo"].gpus == 1
+    assert declared.pipelines.s3_secret.name == "keys"
+    assert declared.s3.endpoint == "https://s3.example.com"
+
+
+def test_the_runs_configuration_stores_where_the_release_reads(tmp_path):
+    layer = {"s3": {"model": "profiles"}, "pipelines": {"upload": {"config": {"grpo": {"steps": 7}}}}}
+    run = tmp_path / "run.yaml"
+    run.write_text(uploaded(layer)[1])
+    resolved = config.resolve("tiny", run)
+    assert resolved.grpo.steps == 7
+    assert resolved.storage.model == "profiles"
+    assert resolved.storage.endpoint == "https://s3.example.com"
+
+
+def command(*layers):
+    (container,) = pods(render(ON, UPLOAD, *layers))[f"Job/{NAME}-upload"]["containers"]
+    assert container["command"] == ["python", "-m", "conf_profile", "submit"]
+    values = [part for part in container["args"] if part.startswith("--config=")]
+    given = [part for part in container["args"] if part not in values]
+    return submit.make_context("submit", given).params, container
+
+
+def test_the_job_uploads_and_runs_nothing():
+    given, container = command()
+    assert given["upload_only"] is True and not given["schedule"]
+    assert given["endpoint"] == "http://kfp:8888"
+    assert given["image"] == container["image"] == "conf-profile/training:0.1.0"
+    assert given["service_account"] == f"{NAME}-runner"
+
+
+def test_the_job_makes_a_recurring_run():
+    given, container = command(SCHEDULE)
+    assert given["upload_only"] is False and given["schedule"] == "0 3 * * 0"
+    assert given["data_uri"] == "s3://lake/tables"
+    assert environment(container)["AWS_ACCESS_KEY_ID"] == {"secretKeyRef": {"name": "keys", "key": "AWS_ACCESS_KEY_ID"}}
+
+
+def test_the_job_runs_where_its_account_is_and_after_the_rest():
+    documents = render(ON, UPLOAD, ELSEWHERE)
+    job = of_kind(documents, "Job")[f"{NAME}-upload"]
+    configuration = of_kind(documents, "ConfigMap")[f"{NAME}-pipeline"]
+    assert job["metadata"]["namespace"] == configuration["metadata"]["namespace"] == "training"
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "post-install,post-upgrade"
+
+
+def test_the_job_has_a_token_for_kfp_alone_when_asked():
+    (container,) = pods(render(ON, UPLOAD, {"pipelines": {"upload": {"token": True}}}))[f"Job/{NAME}-upload"][
+        "containers"
+    ]
+    assert environment(container)["KF_PIPELINES_SA_TOKEN_PATH"] == "/var/run/secrets/kubeflow/pipelines/token"
+    spec = pods(render(ON, UPLOAD, {"pipelines": {"upload": {"token": True}}}))[f"Job/{NAME}-upload"]
+    (volume,) = (volume for volume in spec["volumes"] if volume["name"] == "token")
+    assert volume["projected"]["sources"][0]["serviceAccountToken"]["audience"] == "pipelines.kubeflow.org"
+
+
+def test_nothing_is_rendered_when_they_are_off():
+    assert not of_kind(render(UPLOAD), "Role") and f"{NAME}-upload" not in of_kind(render(UPLOAD), "Job")
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (
+            [{"pipelines": {"s3Secret": {"name": ""}}}],
+            "pipelines.s3Secret.name is empty and s3.workloadIdentity is false",
+        ),
+        ([UPLOAD, {"pipelines": {"upload": {"endpoint": ""}}}], "pipelines.upload.endpoint is empty"),
+        ([SCHEDULE], "pipelines.schedule.enabled needs pipelines.upload.enabled"),
+        ([UPLOAD, {"pipelines": {"schedule": {"enabled": True}}}], "pipelines.upload.dataUri is empty"),
+        ([{"pipelines": {"steps": {"sft": {"pool": "big"}}}}], 'pipelines.steps.sft.pool: there is no node pool "big"'),
+        (
+            [{"pipelines": {"steps": {"sft": {"pool": "gpu", "gpus": 4}}}}],
+            "pipelines.steps.sft.gpus: 4 are asked for, a node of the pool has nodePools.gpu.gpu.count = 1",
+        ),
+    ],
+)
+def test_bad_combinations(layers, message):
+    assert message in refusal(ON, *layers)
