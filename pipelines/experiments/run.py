@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -91,8 +92,21 @@ def _each(measure_one: Callable[[int], Any], seeds: Sequence[int], jobs: int) ->
         return
     # Spawned children read it when they load torch: two trainings that each spin on all cores starve each other.
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=end_with_parent) as pool:
         yield from pool.map(measure_one, seeds)
+
+
+def end_with_parent() -> None:
+    """From now on this worker ends when the process that started it is gone, however that ended.
+
+    Otherwise workers of a killed experiment would train on, beside those of the call that continues it.
+    """
+    threading.Thread(target=_end_after, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_after(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _say(text: str) -> None:

@@ -1,5 +1,9 @@
 """The experiments' plan and arithmetic: settings that exist, intervals, paired differences, cells of the regimes."""
 
+import subprocess
+import sys
+
+import psutil
 import pytest
 
 from conf_profile.commands.experiment import NAMES
@@ -109,3 +113,33 @@ def test_a_cell_of_the_regimes_is_a_paired_difference():
         for vote, correct in zip(("weighted", "majority"), pair, strict=True)
     ]
     assert regimes.by_cell(rows, "noise", "weighted", "majority") == {(0.3, 10): pytest.approx([0.02, 0.04])}
+
+
+PARENT = """
+import multiprocessing, os, threading
+from concurrent.futures import ProcessPoolExecutor
+from pipelines.experiments.run import end_with_parent
+
+def work():
+    print(os.getpid(), flush=True)
+    threading.Event().wait()
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=end_with_parent) as pool:
+        pool.submit(work).result()
+"""
+
+
+def test_workers_of_a_killed_experiment_do_not_train_on(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    try:
+        worker = psutil.Process(int(parent.stdout.readline()))
+    finally:
+        parent.kill()
+        parent.communicate()
+    gone, _ = psutil.wait_procs([worker], timeout=30)
+    if not gone:
+        worker.kill()
+    assert gone
