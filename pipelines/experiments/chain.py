@@ -8,6 +8,7 @@ interrupted experiment repeats only what was under way, and training continues f
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
@@ -204,20 +205,33 @@ class Chain:
         return self._once("base", [_name(self.sft), _name(self.features), config.seed], make) / "predictions"
 
     def _once(self, step: str, key: list[Any], make: Callable[[Path], None]) -> Path:
-        """The step's folder; made beside it and renamed, so that it is whole whenever it exists."""
+        """The step's folder; made beside it and renamed, so that it is whole whenever it exists.
+
+        Seeds share what does not depend on them (real data have one table of features): who comes second waits.
+        """
         final = self.store / step / _digest([source_hash(SHAPED_BY), *key])
-        if not final.is_dir():
-            temporary = final.with_name(f".{final.name}.tmp")
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            with _into(self.store / "steps.log"):
-                make(temporary)
-            temporary.rename(final)
-            shutil.rmtree(self._checkpoints(step, key), ignore_errors=True)
+        with _alone(final.with_name(f".{final.name}.lock")):
+            if not final.is_dir():
+                temporary = final.with_name(f".{final.name}.tmp")
+                shutil.rmtree(temporary, ignore_errors=True)
+                temporary.mkdir()
+                with _into(self.store / "steps.log"):
+                    make(temporary)
+                temporary.rename(final)
+                shutil.rmtree(self._checkpoints(step, key), ignore_errors=True)
         return final
 
     def _checkpoints(self, step: str, key: list[Any]) -> Path:
         return self.store / "checkpoints" / f"{step}-{_digest([source_hash(SHAPED_BY), *key])}"
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """One process at a time; the lock goes with the process that holds it, however that ends."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

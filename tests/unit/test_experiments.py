@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -10,6 +12,7 @@ from conf_profile.commands.experiment import NAMES
 from conf_profile.config import resolve
 from conf_profile.errors import ConfigError
 from pipelines.experiments import regimes, results, run
+from pipelines.experiments.chain import Chain
 from pipelines.experiments.plan import EXPERIMENTS, Comparison, Experiment
 from pipelines.experiments.results import Results, interval, p_value
 
@@ -138,8 +141,26 @@ def test_workers_of_a_killed_experiment_do_not_train_on(tmp_path):
         worker = psutil.Process(int(parent.stdout.readline()))
     finally:
         parent.kill()
-        parent.communicate()
+        parent.wait()
     gone, _ = psutil.wait_procs([worker], timeout=30)
     if not gone:
         worker.kill()
+    parent.stdout.close()
     assert gone
+
+
+def test_seeds_that_share_a_step_do_it_once(tmp_path):
+    made, together = [], threading.Barrier(2)
+
+    def make(folder):
+        made.append(folder)
+        (folder / "table").touch()
+
+    def wanted(_):
+        together.wait()
+        return Chain(resolve(), tmp_path)._once("features", ["the same"], make)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(wanted, range(2))
+    assert first == second and (first / "table").is_file()
+    assert len(made) == 1
