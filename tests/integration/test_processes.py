@@ -128,7 +128,7 @@ def test_grpo_on_two_processes(inputs, students, tmp_path):
         log=tmp_path / "log.json",
         # Hot, so that answers and with them rewards differ: without that there is nothing to learn.
         config=GRPOConfig(
-            steps=2, prompts_per_step=4, rollouts=4, temperature=3.0, learning_rate=1e-3, save_steps=1, report_to=()
+            steps=2, prompts_per_step=4, rollouts=4, temperature=1.7, learning_rate=1e-3, save_steps=1, report_to=()
         ),
         student_config=STUDENT,
         checkpoints=tmp_path / "checkpoints",
