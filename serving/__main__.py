@@ -1,6 +1,7 @@
 """`python -m serving --settings FILE`: the transformer as a KServe model server.
 
-KServe's own flags (--http_port, --predictor_host, ...) are understood too; --predictor_host goes over the file.
+KServe's own flags (--http_port, --model_name, --predictor_host, ...) are understood too; --model_name and
+--predictor_host go over the file.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf_profile.errors import ConfProfileError
-from serving import bundle, logs, settings, tracing
+from serving import logs, model_source, settings, termination, tracing
 
 if TYPE_CHECKING:
-    from serving.transformer import ProfileTransformer, Served
+    from serving.transformer import ProfileTransformer
+    from serving.versions import Served
 
 logger = logging.getLogger(__name__)
 
@@ -28,35 +30,28 @@ def main() -> None:
     import kserve
     from kserve.model_server import parser
 
+    from serving import rest
+
+    # KServe always names the model; a process that somebody starts by hand has the name of its settings.
+    parser.set_defaults(model_name=None)
+    parser.add_argument("--help", "-h", action="help", help="show this and end: kserve's parser has no such flag")
     parser.add_argument("--settings", type=Path, required=True, help="YAML: serving/settings.py")
     parser.add_argument("--host", help="listen on this address alone; default: on all")
     given, _ = parser.parse_known_args()
     try:
         configured = settings.read(given.settings)
+        configured = configured.model_copy(update={"name": given.model_name or configured.name})
         model = build(configured, given.predictor_host)
     except ConfProfileError as error:
-        print(f"serving: {error}", file=sys.stderr)
+        termination.tell("serving", error)
         sys.exit(2)
     logs.configure()
     tracing.configure(configured.traces_endpoint, configured.name)
-    if given.host:
-        _listen_on(given.host)
+    rest.install(given.host)
     if configured.web:
         _show_page(model)
     _reload_on_hangup(model, given.settings, given.predictor_host)
     kserve.ModelServer(enable_grpc=False, enable_latency_logging=False).start([model])
-
-
-def _listen_on(host: str) -> None:
-    """kserve listens on every address and has no flag for another."""
-    from kserve import model_server
-
-    class OneAddress(model_server.RESTServer):  # type: ignore[misc]  # kserve is not analysed
-        def __init__(self, *args: object, **kwargs: object) -> None:
-            super().__init__(*args, **kwargs)
-            self.config.host = host
-
-    model_server.RESTServer = OneAddress
 
 
 def _show_page(model: ProfileTransformer) -> None:
@@ -93,14 +88,17 @@ def build(given: settings.Settings, predictor_host: str | None = None) -> Profil
 def served(given: settings.Settings, predictor_host: str | None = None) -> Served:
     """The model version of these settings and the way to its predictor."""
     from serving.drift import DriftMonitor
-    from serving.predictor_client import PredictorClient
-    from serving.transformer import Served
+    from serving.predictor_client import PredictorClient, asks_by_version
+    from serving.versions import OtherVersions, Served
 
     if predictor_host:
         url = predictor_host if "://" in predictor_host else f"http://{predictor_host}"
         given = given.model_copy(update={"predictor": given.predictor.model_copy(update={"url": url})})
-    model = bundle.load(given.model)
-    return Served(model, PredictorClient(given.predictor, model), given, DriftMonitor(model))
+    source = model_source.of(given.model)
+    model = source.load()
+    logger.info("serving %s", model.version)
+    others = OtherVersions(source, given) if asks_by_version(given.predictor, model) else None
+    return Served(model, PredictorClient(given.predictor, model), given, DriftMonitor(model), others)
 
 
 if __name__ == "__main__":

@@ -1,40 +1,64 @@
 """Features of all users of a request: one batched read of Feast's online store, or what the request brings.
 
 Who has not consented has no features here, so no prompt can be written. The registry is cached when the store is
-opened and never refreshed inside a request.
+opened and never refreshed inside a request. A store that is away or silent costs a request no more than its deadline,
+and after a few failures in a row is left alone for a moment: then nobody waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from conf_profile.errors import ConfProfileError, ServingError
 from conf_profile.prompts import UserFeatures
+from serving.circuit_breaker import CircuitBreaker
 from serving.metrics import FEATURE_AGE_SECONDS
-from serving.profile import NO_CONSENT, NO_USER
+from serving.profile import NO_CONSENT, NO_FEATURES, NO_USER
+
+logger = logging.getLogger(__name__)
 
 LISTS = ("watch", "search", "submit")
 TEXTS = ("self_age", "self_gender", "signature", "region")
 MAX_LIST = 1000
 """Keyphrases of one list in a request; the prompt keeps far fewer."""
+PATIENCE_SECONDS = 2.0
+"""A store that says nothing for so long is not going to: a read takes milliseconds."""
+FAILURES, REST_SECONDS = 3, 1.0
+"""Failed reads in a row after which the store is left alone, and for how long."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """One user's features, or the reason why there are none; `as_of` is the time of the latest behaviour."""
+    """One user's features, or the reason why there are none; `as_of` is the time of the latest behaviour.
+
+    `error` where the store could not say: the user may have features.
+    """
 
     features: UserFeatures | None
     reason: str | None = None
     as_of: datetime | None = None
+    error: FeaturesError | None = None
 
 
 class BadFeaturesError(ValueError):
     """Features in a request break the form; the message names user and field."""
+
+
+class FeaturesError(Exception):
+    """The online store gave no answer; `status` is what the caller is told."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class OnlineFeatures:
@@ -42,17 +66,54 @@ class OnlineFeatures:
 
     def __init__(self, repository: Path) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="features")
-        self._store = self._thread.submit(_open, repository).result()
+        self._read_all = self._thread.submit(_open, repository).result()
+        self._breaker = CircuitBreaker(FAILURES, REST_SECONDS)
 
-    async def read(self, user_ids: Sequence[str]) -> list[Known]:
-        """In the given order, in one read; a user may be named more than once."""
+    async def read(self, user_ids: Sequence[str], deadline: float) -> list[Known]:
+        """In the given order, in one read; a user may be named more than once.
+
+        `deadline` is a time of the monotonic clock, in seconds. Where the store fails every user has the same `error`.
+        """
         different = list(dict.fromkeys(user_ids))
-        found = await asyncio.get_running_loop().run_in_executor(self._thread, _read, self._store, different)
+        try:
+            found = await self._guarded_read(different, deadline)
+        except FeaturesError as error:
+            return [Known(None, NO_FEATURES, error=error)] * len(user_ids)
         by_user = dict(zip(different, found, strict=True))
         return [by_user[user_id] for user_id in user_ids]
 
     def close(self) -> None:
         self._thread.shutdown(wait=True)
+
+    async def _guarded_read(self, user_ids: Sequence[str], deadline: float) -> list[Known]:
+        """One read under the breaker's eye."""
+        if not self._breaker.allow():
+            raise FeaturesError(503, "the feature store has failed too often and is left alone for a moment")
+        patience = min(deadline - time.monotonic(), PATIENCE_SECONDS)
+        try:
+            async with asyncio.timeout(max(0.0, patience)):
+                found = await asyncio.get_running_loop().run_in_executor(self._thread, self._read_all, user_ids)
+        except asyncio.CancelledError:
+            self._breaker.gave_up()
+            raise
+        except Exception as error:  # Feast raises whatever the client of its store raises
+            raise self._failed(error, patience) from error
+        self._breaker.succeeded()
+        return found
+
+    def _failed(self, error: Exception, patience: float) -> FeaturesError:
+        # The type alone: a message may name a user.
+        logger.warning("the online store was not read: %s", type(error).__name__)
+        logger.debug("the online store was not read", exc_info=error)
+        if not isinstance(error, TimeoutError):
+            self._breaker.failed()
+            return FeaturesError(503, f"the feature store cannot be read: {type(error).__name__}")
+        if patience < PATIENCE_SECONDS:
+            # The caller had less time than a store may take: that tells nothing against it.
+            self._breaker.gave_up()
+            return FeaturesError(504, "the deadline passed before the feature store answered")
+        self._breaker.failed()
+        return FeaturesError(503, f"the feature store has not answered for {PATIENCE_SECONDS:.0f} s")
 
 
 def from_request(user_id: str, given: Any, require_consent: bool) -> Known:
@@ -69,19 +130,29 @@ def from_request(user_id: str, given: Any, require_consent: bool) -> Known:
     return Known(UserFeatures(user_id, watch, search, submit, age, gender, signature, region))
 
 
-def _open(repository: Path) -> Any:
+def _open(repository: Path) -> Callable[[Sequence[str]], list[Known]]:
+    """Reads many users at once. ServingError where the store does not answer."""
     from feature_repo import store as feature_store
 
-    store = feature_store.connect(repository)
-    # The first read loads registry and drivers, which takes a hundred times as long as the others.
-    feature_store.read_online(store, [""])
-    return store
+    store = feature_store.connect(repository, PATIENCE_SECONDS)
+    service = feature_store.profile_service(store)
+    read = partial(_read, store, service)
+    try:
+        # The first read loads registry and drivers, which takes a hundred times as long as the others.
+        read([""])
+    except ConfProfileError:
+        raise
+    except Exception as error:  # Feast raises whatever the client of its store raises
+        raise ServingError(
+            f"{repository}: the online store cannot be read: {error}; start it, or put feature_store.yaml right"
+        ) from error
+    return read
 
 
-def _read(store: Any, user_ids: Sequence[str]) -> list[Known]:
+def _read(store: Any, service: Any, user_ids: Sequence[str]) -> list[Known]:
     from feature_repo import store as feature_store
 
-    return [_known(user) for user in feature_store.read_online(store, user_ids)]
+    return [_known(user) for user in feature_store.read_online(store, user_ids, service)]
 
 
 def _known(user: Any) -> Known:

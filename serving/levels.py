@@ -29,7 +29,7 @@ def _expected(token: Mapping[str, Any], pieces: list[str], position: int, digit:
     known = {str(other["token"]): math.exp(float(other["logprob"])) for other in token["top_logprobs"]}
     weights = [known.get(piece, 0.0) for piece in level_alternatives(pieces, position, digit)]
     total = sum(weights)
-    if total <= 0.0:
-        # The server returned no alternatives: the level that was said is all that is known.
+    if not 0.0 < total < math.inf:
+        # The server returned no alternatives, or no probabilities: the level that was said is all that is known.
         return float(pieces[position][digit])
     return sum(level * weight for level, weight in zip(LEVELS, weights, strict=True)) / total

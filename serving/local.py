@@ -134,8 +134,8 @@ class LocalServing:
 
     def _start_predictor(self, version: str) -> Predictor:
         folder = self._work / "models" / version
-        if not (folder / bundle.MANIFEST).is_file():
-            self._registry.download(version, folder)
+        # Also a version that is there already: a file that was damaged since is found by its hash and fetched again.
+        self._registry.fill(version, folder)
         given = PredictorArguments(port=free_port(), device=self._options.device, served_name=self._options.name)  # type: ignore[arg-type]
         log = self._work / "logs" / f"predictor-{version}.log"
         child = processes.start("the predictor", command(folder, given), environment(given, self._options.threads), log)
@@ -163,7 +163,7 @@ class LocalServing:
     def _write_settings(self) -> Path:
         settings = Settings(
             name=self._options.name,
-            model=self._predictor.folder,
+            model=str(self._predictor.folder),
             predictor=PredictorSettings(url=self._predictor.url, model=self._options.name),
             features=FeatureSettings(repository=self._repository),
             thresholds=dict(self._options.thresholds),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
 
 FIELDS = "fields"
@@ -34,3 +35,18 @@ def configure(level: int = logging.INFO) -> None:
     ours = logging.getLogger("serving")
     ours.handlers, ours.propagate = [handler], False
     ours.setLevel(level)
+
+
+def keep_messages_out(*loggers: str) -> None:
+    """From now on these loggers write of an exception its kind and place, and not its message."""
+    for name in loggers:
+        logging.getLogger(name).addFilter(_without_message)
+
+
+def _without_message(record: logging.LogRecord) -> bool:
+    """Of an exception with causes the last one alone: what the others say is quoted in no other way."""
+    if record.exc_info and record.exc_info[1] is not None:
+        kind, _, place = record.exc_info
+        record.exc_text = "".join([*traceback.format_tb(place), getattr(kind, "__name__", "exception")])
+        record.exc_info = None
+    return True

@@ -13,6 +13,7 @@ ANSWERS = Counter("conf_profile_answers", "Answers by what became of them", ["at
 """Outcome: accepted, below_threshold, unknown, malformed, no_consent, unknown_user, failed; level: 1-5 or none."""
 MALFORMED = Counter("conf_profile_malformed_completions", "Completions that do not follow the grammar")
 RETRIES = Counter("conf_profile_predictor_retries", "Requests to the predictor that were tried again")
+OTHER_VERSION = Counter("conf_profile_other_version", "Answers by the predictor's version instead of one's own")
 BREAKER_OPEN = Gauge("conf_profile_breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open")
 FEATURE_AGE_SECONDS = Histogram(
     "conf_profile_feature_age_seconds", "Age of a user's latest behaviour snapshot when it is used", buckets=_AGES

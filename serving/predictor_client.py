@@ -1,30 +1,40 @@
 """Asks vLLM's OpenAI server for answers: one shared client, bounded concurrency, a deadline, few retries.
 
-Retried are connect errors and 503 only: nothing was computed yet, so trying again costs the predictor nothing. A
-timeout, a 500 or a cut connection may have cost a whole generation, and is the caller's to judge.
+Retried are connect errors, 503, and a predictor that goes away before it has answered a word: a pod that is replaced
+ends its connections, and drops what came too late. A retry takes a new connection, since the old ones may all lead to
+that pod. A timeout, a 500 or an answer that breaks off may have cost a whole generation, and is the caller's to judge.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import random
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from http import HTTPStatus
+from typing import Any, TypeVar
 
-import httpx
+import orjson
 
 from conf_profile.prompts import Message
-from serving.bundle import Bundle
+from serving.bundle import UNRELEASED, Bundle
 from serving.circuit_breaker import CircuitBreaker
 from serving.levels import TOP_LOGPROBS, expected_levels
 from serving.metrics import BREAKER_OPEN, RETRIES
+from serving.predictor_http import BrokeOffError, NotConnectedError, PredictorHTTP, Response, WentAwayError
 from serving.profile import Completion
 from serving.settings import PredictorSettings
 
+T = TypeVar("T")
+
 STATES = {"closed": 0, "half_open": 1, "open": 2}
+LOOK_SECONDS = 2.0
+"""For an answer without a prompt."""
+ABORTED = "abort"
+"""vLLM's reason for an answer that it dropped because it is ending."""
 
 
 class PredictorError(Exception):
@@ -43,6 +53,14 @@ class BreakerOpenError(PredictorUnavailableError):
     """The breaker is open: the predictor is not even asked."""
 
 
+class PredictorGoneError(PredictorUnavailableError):
+    """It went away before it answered."""
+
+
+class OtherVersionError(PredictorUnavailableError):
+    """It does not serve the version that was asked for."""
+
+
 class DeadlineExceededError(PredictorError):
     """The request's time was over first."""
 
@@ -51,48 +69,88 @@ class DeadlineExceededError(PredictorError):
 
 @dataclass(frozen=True)
 class Question:
-    """One user's prompt and how many samples are wanted."""
+    """One user's prompt and how many samples are wanted.
+
+    `patient`: there is as much time as the server allows. Where a caller allows less, a deadline that passes tells
+    nothing against the predictor.
+    """
 
     messages: Sequence[Message]
     samples: int
+    patient: bool = True
 
 
 class PredictorClient:
-    """One for each process; `aclose` ends its connections."""
+    """Asks for one model version; `aclose` ends its connections."""
 
     def __init__(self, settings: PredictorSettings, bundle: Bundle) -> None:
         self._settings = settings
         self._fixed = _fixed_body(settings, bundle)
         self._places = asyncio.Semaphore(settings.concurrency)
         self._breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_seconds)
-        limits = httpx.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency)
-        self._http = httpx.AsyncClient(base_url=settings.url, limits=limits, timeout=None)
+        self._http = PredictorHTTP(settings.url, settings.concurrency)
+
+    def speaking_to(self, bundle: Bundle) -> PredictorClient:
+        """A client for another version behind the same address: same connections, same breaker."""
+        other = copy.copy(self)
+        other._fixed = _fixed_body(self._settings, bundle)
+        return other
+
+    @contextlib.asynccontextmanager
+    async def of_one_pod(self) -> AsyncIterator[PredictorClient]:
+        """A client with one new connection: what it is told and what it is answered come from the same pod."""
+        alone = copy.copy(self)
+        alone._http = PredictorHTTP(self._settings.url, 1)
+        try:
+            yield alone
+        finally:
+            await alone.aclose()
 
     async def ask(self, question: Question, deadline: float, headers: Mapping[str, str]) -> list[Completion]:
         """The samples; raises PredictorError. `deadline` is a time of the monotonic clock, in seconds."""
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())), self._places:
-                return await self._ask(question, headers)
+                return await self._tried(lambda attempt: self._try(question, headers, anew=attempt > 1))
         except TimeoutError as error:
             # A predictor that takes requests and never answers must open the breaker, too.
-            self._breaker.failed()
+            if question.patient:
+                self._breaker.failed()
             raise DeadlineExceededError("the deadline passed before the predictor answered") from error
+
+    async def served_names(self) -> list[str]:
+        """The names under which the predictor serves its model, its version among them; raises PredictorError."""
+        response = await self._tried(lambda _: self._look("/v1/models"))
+        try:
+            return [str(item["id"]) for item in orjson.loads(response.body)["data"]]
+        except (ValueError, LookupError, TypeError) as error:
+            raise PredictorError(f"the predictor's list of models is not one: {error}") from error
 
     async def ready(self) -> bool:
         """Whether the predictor says that it can answer."""
-        with contextlib.suppress(httpx.HTTPError):
-            return (await self._http.get("/health", timeout=2.0)).status_code == httpx.codes.OK
+        with contextlib.suppress(PredictorError):
+            return bool(await self._look("/health"))
         return False
 
     async def aclose(self) -> None:
-        await self._http.aclose()
+        await self._http.close()
 
-    async def _ask(self, question: Question, headers: Mapping[str, str]) -> list[Completion]:
+    async def _look(self, path: str) -> Response:
+        """What is there without a prompt; PredictorUnavailableError where nothing is."""
+        try:
+            response = await self._http.get(path, LOOK_SECONDS)
+        except (NotConnectedError, WentAwayError, BrokeOffError, TimeoutError) as error:
+            raise PredictorUnavailableError(f"the predictor does not answer {path}: {error}") from error
+        if response.status != HTTPStatus.OK:
+            raise PredictorUnavailableError(f"the predictor answered {path} with {response.status}")
+        return response
+
+    async def _tried(self, once: Callable[[int], Awaitable[T]]) -> T:
+        """What `once` gives, which is told the number of the try, from 1; again where the predictor was not there."""
         attempt = 1
         while True:
             try:
-                return await self._try(question, headers)
-            except BreakerOpenError:
+                return await once(attempt)
+            except (BreakerOpenError, OtherVersionError):
                 raise
             except PredictorUnavailableError:
                 if attempt == self._settings.max_attempts:
@@ -101,19 +159,22 @@ class PredictorClient:
             await asyncio.sleep(self._settings.backoff_seconds * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))
             attempt += 1
 
-    async def _try(self, question: Question, headers: Mapping[str, str]) -> list[Completion]:
+    async def _try(self, question: Question, headers: Mapping[str, str], anew: bool) -> list[Completion]:
+        body = orjson.dumps(self.body(question))
         async with self._guarded():
-            try:
-                response = await self._http.post(
-                    "/v1/chat/completions", json=self.body(question), headers=dict(headers)
-                )
-            except httpx.ConnectError as error:
-                raise PredictorUnavailableError(
-                    f"the predictor at {self._settings.url} cannot be reached: {error}"
-                ) from error
-            except httpx.HTTPError as error:
-                raise PredictorError(f"the predictor broke off: {type(error).__name__}: {error}") from error
-            return _completions(response)
+            return _completions(await self._answer(body, headers, anew), str(self._fixed["model"]))
+
+    async def _answer(self, body: bytes, headers: Mapping[str, str], anew: bool) -> Response:
+        try:
+            return await self._http.post("/v1/chat/completions", body, headers, anew)
+        except NotConnectedError as error:
+            raise PredictorUnavailableError(
+                f"the predictor at {self._settings.url} cannot be reached: {error}"
+            ) from error
+        except WentAwayError as error:
+            raise PredictorGoneError(f"the predictor went away: {error}") from error
+        except BrokeOffError as error:
+            raise PredictorError(f"the predictor broke off: {error}") from error
 
     @contextlib.asynccontextmanager
     async def _guarded(self) -> AsyncIterator[None]:
@@ -122,6 +183,10 @@ class PredictorClient:
             raise BreakerOpenError("the predictor has failed too often and is left alone for a moment")
         try:
             yield
+        except (PredictorGoneError, OtherVersionError):
+            # Dozens at once when one pod of several ends, and no word about the others.
+            self._breaker.gave_up()
+            raise
         except PredictorError:
             self._breaker.failed()
             raise
@@ -140,10 +205,15 @@ class PredictorClient:
         return {**self._fixed, **sampling, "messages": list(question.messages)}
 
 
+def asks_by_version(settings: PredictorSettings, bundle: Bundle) -> bool:
+    """Whether the predictor is asked for this very version; one that no registry has published has no name."""
+    return settings.by_version and bundle.version != UNRELEASED
+
+
 def _fixed_body(settings: PredictorSettings, bundle: Bundle) -> dict[str, Any]:
     """What every request says: as in training, the chat template writes no thinking, and nothing is hidden."""
     body: dict[str, Any] = {
-        "model": settings.model,
+        "model": bundle.version if asks_by_version(settings, bundle) else settings.model,
         "max_tokens": bundle.max_completion_tokens,
         "logprobs": True,
         "top_logprobs": TOP_LOGPROBS,
@@ -155,17 +225,37 @@ def _fixed_body(settings: PredictorSettings, bundle: Bundle) -> dict[str, Any]:
     return body
 
 
-def _completions(response: httpx.Response) -> list[Completion]:
-    if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+def _completions(response: Response, model: str) -> list[Completion]:
+    if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
         raise PredictorUnavailableError("the predictor is overloaded (503)")
-    if response.status_code != httpx.codes.OK:
-        raise PredictorError(f"the predictor answered {response.status_code}: {response.text[:300]}")
+    if response.status == HTTPStatus.NOT_FOUND:
+        raise OtherVersionError(f"the predictor does not serve {model}")
+    if response.status != HTTPStatus.OK:
+        raise PredictorError(f"the predictor answered {response.status}{_reason(response)}")
     try:
-        return [_completion(choice) for choice in response.json()["choices"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise PredictorError(f"the predictor's answer is not a chat completion: {error}") from error
+        choices = orjson.loads(response.body)["choices"]
+        if any(choice.get("finish_reason") == ABORTED for choice in choices):
+            raise PredictorGoneError("the predictor is ending and dropped the request")
+        found = [_completion(choice) for choice in choices]
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise PredictorError(f"the predictor's answer is not a chat completion: {type(error).__name__}") from error
+    if not found:
+        raise PredictorError("the predictor's answer is not a chat completion: it has no choice")
+    return found
+
+
+def _reason(response: Response) -> str:
+    """What vLLM says of a request that it refuses; of a fault of its own callers only learn that there was one."""
+    if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return ""
+    with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
+        return ": " + str(orjson.loads(response.body)["error"]["message"]).partition("\n")[0][:300]
+    return ""
 
 
 def _completion(choice: Mapping[str, Any]) -> Completion:
     logprobs = (choice.get("logprobs") or {}).get("content") or []
-    return Completion(choice["message"]["content"] or "", expected_levels(logprobs))
+    text = choice["message"]["content"] or ""
+    if not isinstance(text, str):
+        raise TypeError("content is not a text")
+    return Completion(text, expected_levels(logprobs))

@@ -1,4 +1,8 @@
-"""Child processes of the local server: started in a group of their own, waited for by asking, ended as a group."""
+"""Child processes of the local server: started in a group of their own, waited for by asking, ended as a group.
+
+A signal's handler runs between any two steps, so also between the start of a process and the block that would end it.
+Whoever handles signals therefore calls `end_all` last.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from conf_profile.errors import ServingError
+
+if TYPE_CHECKING:
+    import psutil
 
 GRACE_SECONDS = 10.0
 POLL_SECONDS = 0.2
@@ -47,12 +55,10 @@ class Child:
 
     def stop(self) -> None:
         """SIGTERM for the group, SIGKILL for what is left of it."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGTERM)
+        _signal_group(self.process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(GRACE_SECONDS)
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        _signal_group(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
@@ -69,6 +75,40 @@ def start(name: str, command: Sequence[str], environment: Mapping[str, str], log
             start_new_session=True,
         )
     return Child(name, process, log)
+
+
+def end_all() -> None:
+    """Ends every process that this one has started, known to anybody or not."""
+    import psutil
+
+    children = psutil.Process().children()
+    groups = [child.pid for child in children if _leads_a_group(child.pid)]
+    for child in children:
+        _signal(child, signal.SIGTERM, groups)
+    psutil.wait_procs(children, GRACE_SECONDS)
+    for child in children:
+        _signal(child, signal.SIGKILL, groups)
+    psutil.wait_procs(children)
+
+
+def _leads_a_group(pid: int) -> bool:
+    """Not so for what a library has started beside us, in our own group."""
+    try:
+        return os.getpgid(pid) == pid
+    except ProcessLookupError:
+        return False
+
+
+def _signal(child: psutil.Process, number: signal.Signals, groups: Sequence[int]) -> None:
+    if child.pid in groups:
+        _signal_group(child.pid, number)
+    elif child.is_running():
+        child.send_signal(number)
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
 
 
 def free_port() -> int:

@@ -22,6 +22,7 @@ MALFORMED = "malformed answer"
 UNKNOWN = "the evidence says nothing"
 NO_CONSENT = "no consent"
 NO_USER = "unknown user"
+NO_FEATURES = "the feature store gave no answer"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from conf_profile.output_format import LEVELS
 from serving.bundle import Bundle
 from serving.settings import Settings
 
+MAX_USER_ID = 512
+"""Characters; messages repeat the id, and the online store keeps it as a key."""
+
 
 class BadRequestError(ValueError):
     """The request breaks the API; the message names the place."""
@@ -25,7 +28,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class ProfileRequest:
-    """All users of one request and how they are to be answered for."""
+    """All users of one request and how they are to be answered for; `thresholds` are the request's own."""
 
     instances: tuple[Instance, ...]
     thresholds: Mapping[str, int]
@@ -47,7 +50,7 @@ def parse(payload: Any, bundle: Bundle, settings: Settings) -> ProfileRequest:
         raise BadRequestError(f"unknown parameter(s) {', '.join(unknown)}; known: thresholds, samples, explain")
     return ProfileRequest(
         tuple(_instance(entry, place) for place, entry in enumerate(instances)),
-        _thresholds(parameters.get("thresholds") or {}, bundle, settings),
+        _thresholds(parameters.get("thresholds") or {}, bundle),
         _samples(parameters.get("samples", 1), settings),
         _flag(parameters.get("explain", False)),
     )
@@ -59,19 +62,25 @@ def _instance(entry: Any, place: int) -> Instance:
     user_id = entry.get("user_id")
     if not isinstance(user_id, str) or not user_id.strip():
         raise BadRequestError(f"instances[{place}]: 'user_id' must be a text that is not blank")
+    if len(user_id) > MAX_USER_ID:
+        raise BadRequestError(f"instances[{place}]: 'user_id' has {len(user_id)} characters; at most {MAX_USER_ID}")
     return Instance(user_id, entry.get("features"))
 
 
-def _thresholds(given: Any, bundle: Bundle, settings: Settings) -> Mapping[str, int]:
+def thresholds(wanted: ProfileRequest, bundle: Bundle, settings: Settings) -> Mapping[str, int]:
     """The request's over the configuration's over the model's own."""
+    return {**bundle.thresholds, **settings.thresholds, **wanted.thresholds}
+
+
+def _thresholds(given: Any, bundle: Bundle) -> Mapping[str, int]:
     if not isinstance(given, Mapping):
         raise BadRequestError("'thresholds' must be an object: attribute -> level")
     for name, level in given.items():
         if name not in bundle.taxonomy.names:
             raise BadRequestError(f"thresholds: no attribute {name!r}; known: {', '.join(bundle.taxonomy.names)}")
-        if level not in LEVELS or isinstance(level, bool):
+        if type(level) is not int or level not in LEVELS:
             raise BadRequestError(f"thresholds: {name!r} is {level!r}; a level is 1 to 5")
-    return {**bundle.thresholds, **settings.thresholds, **given}
+    return dict(given)
 
 
 def _samples(given: Any, settings: Settings) -> int:

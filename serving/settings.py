@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from conf_profile.errors import ServingError
 
@@ -21,7 +21,10 @@ class PredictorSettings(Section):
     """How vLLM is asked."""
 
     url: str = Field("http://127.0.0.1:8000", description="base URL of its OpenAI server, without /v1")
-    model: str = Field("conf-profile", description="the name under which it serves the model")
+    model: str = Field("conf-profile", description="the name under which it serves the model, whatever the version")
+    by_version: bool = Field(
+        True, description="ask for the model's version by name, so that no other answers; false: by `model`"
+    )
     concurrency: int = Field(64, ge=1, description="requests under way at once; the others wait")
     max_attempts: int = Field(
         3, ge=1, description="tries of one request on connect errors and 503, within the deadline"
@@ -54,7 +57,10 @@ class Settings(Section):
     """Everything that the transformer can be told."""
 
     name: str = Field("conf-profile", description="the model's name in the API")
-    model: Path = Field(description="the model's folder, or the registry's files without the weights")
+    model: Annotated[str, BeforeValidator(lambda given: str(given) if isinstance(given, Path) else given)] = Field(
+        description="the model's folder (weights are not read), or champion://BUCKET/models/NAME[@VERSION]; the "
+        "environment's CONF_PROFILE_MODEL_URI goes over it"
+    )
     predictor: PredictorSettings = PredictorSettings()
     features: FeatureSettings = FeatureSettings()
     write_back: WriteBackSettings = WriteBackSettings()

@@ -3,15 +3,16 @@
     python -m serving --settings FILE [--http_port 8080 ...]
 
 preprocess reads the features of all users of a request in one go and writes the prompts; predict asks vLLM for all
-of them at once; postprocess parses, calibrates and decides. Nobody without consent gets a prompt. A user whom the
-predictor did not answer for has an error beside the others' profiles; only when nobody was answered for the request
-fails (502, 503, 504).
+of them at once; postprocess parses, calibrates and decides. Nobody without consent gets a prompt. A user for whom the
+feature store or the predictor gave no answer has an error beside the others' profiles; only when nobody was answered
+for the request fails (502, 503, 504).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,30 +26,25 @@ from kserve.errors import InvalidInput
 from conf_profile.errors import ServingError
 from serving import metrics, profile, request, tracing, write_back
 from serving.bundle import Bundle
-from serving.drift import COLLECTOR, DriftMonitor
-from serving.features import BadFeaturesError, Known, OnlineFeatures, from_request
+from serving.drift import COLLECTOR
+from serving.features import BadFeaturesError, FeaturesError, Known, OnlineFeatures, from_request
 from serving.logs import FIELDS
-from serving.predictor_client import PredictorClient, PredictorError, Question
-from serving.profile import Attribute, Completion, Profile
+from serving.predictor_client import PredictorError, Question
+from serving.profile import Attribute, Profile
 from serving.request import BadRequestError, Instance, ProfileRequest
 from serving.settings import Settings
 from serving.tracing import tracer
+from serving.versions import Reply, Served, ask
 
 logger = logging.getLogger(__name__)
 
 DEADLINE_HEADER = "x-deadline-ms"
 REQUEST_ID = "x-request-id"
+MAX_REQUEST_ID = 200
+"""A longer name of a request is nobody's name."""
+MAX_MESSAGE = 1000
+"""Characters of a refusal: it quotes what was wrong, which may be long."""
 NOT_ANSWERED = "the predictor gave no answer"
-
-
-@dataclass(frozen=True)
-class Served:
-    """One model version and the predictor that has it loaded; a request keeps to the one that it began with."""
-
-    bundle: Bundle
-    client: PredictorClient
-    settings: Settings
-    drift: DriftMonitor
 
 
 @dataclass(frozen=True)
@@ -64,10 +60,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answered:
-    """A request after predict: completions, or the error, of each user who has a prompt."""
+    """A request after predict: the reply, or the error, of each user who has a prompt."""
 
     asked: Asked
-    completions: Mapping[int, list[Completion] | PredictorError]
+    replies: Mapping[int, Reply | PredictorError]
 
 
 class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not analysed
@@ -97,7 +93,11 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
     async def __call__(self, body: Any, headers: dict[str, str] | None = None, *args: Any, **kwargs: Any) -> Any:
         """One request under one span; its stages are spans beneath it."""
         with tracer.start_as_current_span("profile", context=tracing.parent(headers or {})):
-            return await super().__call__(body, headers, *args, **kwargs)
+            try:
+                return await super().__call__(body, headers, *args, **kwargs)
+            except (InvalidInput, HTTPException) as error:
+                logger.info("refused", extra={FIELDS: {"status": getattr(error, "status_code", 400)}})
+                raise
 
     def stop(self) -> None:
         """kserve calls it when the last request is over; tags that wait are written first."""
@@ -112,21 +112,35 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
         requests themselves, with a reason; a transformer that vanished with it could not even say so.
         """
         if not self._predictor_seen:
-            self._predictor_seen = await self._served.client.ready()
+            self._predictor_seen = await self._predictor_ready()
         return bool(self.ready) and self._predictor_seen
+
+    async def _predictor_ready(self) -> bool:
+        """Whether it answers, and with a version that can be answered by: then a request needs no S3."""
+        served = self._served
+        if not await served.client.ready():
+            return False
+        try:
+            if served.others is not None:
+                await served.others.instead_of(served, served.client)
+        except PredictorError as error:
+            logger.warning("not ready: %s", error)
+            return False
+        return True
 
     async def preprocess(self, payload: Any, headers: dict[str, str] | None = None) -> Asked:
         """Checks the request, reads features, writes prompts. 400 for a request that breaks the API."""
         served = self._served
-        deadline = time.monotonic() + _seconds_left(headers or {}, served.settings.deadline_seconds)
+        seconds = _seconds_left(headers or {}, served.settings.deadline_seconds)
+        deadline, patient = time.monotonic() + seconds, seconds >= served.settings.deadline_seconds
         try:
             wanted = request.parse(payload, served.bundle, served.settings)
             with _stage("features"):
-                known = await self._known(wanted.instances, served.settings.features.require_consent)
+                known = await self._known(wanted.instances, served.settings.features.require_consent, deadline)
         except (BadRequestError, BadFeaturesError) as error:
-            raise InvalidInput(str(error)) from error
+            raise InvalidInput(str(error)[:MAX_MESSAGE]) from error
         questions = {
-            row: Question(served.bundle.messages(user.features), wanted.samples)
+            row: Question(served.bundle.messages(user.features), wanted.samples, patient)
             for row, user in enumerate(known)
             if user.features is not None
         }
@@ -137,10 +151,7 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
         with _stage("predictor"):
             passed_on = _passed_on(headers or {})
             found = await asyncio.gather(
-                *(
-                    _answer(payload.served.client, question, payload.deadline, passed_on)
-                    for question in payload.questions.values()
-                )
+                *(_answer(payload, row, question, passed_on) for row, question in payload.questions.items())
             )
         answered = Answered(payload, dict(zip(payload.questions, found, strict=True)))
         _refuse_if_nobody_was_answered(answered)
@@ -156,15 +167,20 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
         return {"predictions": predictions}
 
     def _prediction(self, row: int, instance: Instance, result: Answered) -> dict[str, Any]:
-        asked, completions = result.asked, result.completions.get(row)
-        found = _profile(asked.known[row], completions, asked)
+        asked, reply = result.asked, result.replies.get(row)
+        # Another one than it began with, where the predictor has another version.
+        served = reply.served if isinstance(reply, Reply) else asked.served
+        found = _profile(asked.known[row], reply, served, asked.wanted)
         _count(found)
         if asked.wanted.samples == 1:
             # What was measured at evaluation are single answers.
-            asked.served.drift.observe(found)
+            served.drift.observe(found)
         if instance.features is None:
-            self._pass_on(instance.user_id, found, asked.served)
-        return _shown(instance, asked.known[row], asked, found, completions)
+            self._pass_on(instance.user_id, found, served)
+        shown = _shown(instance, asked.known[row], served.bundle.version, found, asked.wanted.explain)
+        if (error := _error(asked.known[row], reply)) is not None:
+            shown["error"] = {"code": error.status, "message": str(error)}
+        return shown
 
     def _pass_on(self, user_id: str, found: Profile, served: Served) -> None:
         """Accepted tags of a user of the store go back into it; settings that were read again may have ended that."""
@@ -174,13 +190,13 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
         if inferred is not None:
             self._write_back.offer(inferred)
 
-    async def _known(self, instances: Sequence[Instance], require_consent: bool) -> list[Known]:
+    async def _known(self, instances: Sequence[Instance], require_consent: bool, deadline: float) -> list[Known]:
         stored = [instance.user_id for instance in instances if instance.features is None]
         if stored and self._features is None:
             raise BadRequestError(
                 f"user {stored[0]!r} has no 'features', and this server reads none: set features.repository"
             )
-        found = iter(await self._features.read(stored) if stored and self._features else [])
+        found = iter(await self._features.read(stored, deadline) if stored and self._features else [])
         return [
             next(found)
             if instance.features is None
@@ -198,8 +214,9 @@ def _stage(name: str) -> Iterator[None]:
 
 def _passed_on(headers: Mapping[str, str]) -> dict[str, str]:
     """What vLLM is told besides the prompt: the span that it belongs to, and the caller's name for the request."""
-    known = {REQUEST_ID: headers[REQUEST_ID]} if REQUEST_ID in headers else {}
-    return tracing.passed_on() | known
+    name = headers.get(REQUEST_ID, "")
+    named = name.isascii() and name.isprintable() and 0 < len(name) <= MAX_REQUEST_ID
+    return tracing.passed_on() | ({REQUEST_ID: name} if named else {})
 
 
 def _log(predictions: Sequence[Mapping[str, Any]], result: Answered) -> None:
@@ -207,8 +224,8 @@ def _log(predictions: Sequence[Mapping[str, Any]], result: Answered) -> None:
     accepted = sum(shown["accepted"] for entry in predictions for shown in entry["profile"].values())
     failed = sum("error" in entry for entry in predictions)
     fields = {"users": len(predictions), "prompts": len(result.asked.questions), "accepted": accepted}
-    version = result.asked.served.bundle.version
-    logger.info("request", extra={FIELDS: fields | {"failed": failed, "model_version": version}})
+    versions = sorted({entry["model_version"] for entry in predictions})
+    logger.info("request", extra={FIELDS: fields | {"failed": failed, "model_version": ", ".join(versions)}})
 
 
 def _close_later(served: Served) -> None:
@@ -219,42 +236,33 @@ def _close_later(served: Served) -> None:
     )
 
 
-async def _answer(
-    client: PredictorClient, question: Question, deadline: float, headers: Mapping[str, str]
-) -> list[Completion] | PredictorError:
+async def _answer(asked: Asked, row: int, question: Question, headers: Mapping[str, str]) -> Reply | PredictorError:
+    user = asked.known[row].features
+    assert user is not None  # who has no features has no question
     try:
-        return await client.ask(question, deadline, headers)
+        return await ask(asked.served, question, user, asked.deadline, headers)
     except PredictorError as error:
-        metrics.FAILURES.labels(str(error.status)).inc()
         return error
 
 
-def _shown(
-    instance: Instance,
-    known: Known,
-    asked: Asked,
-    found: Profile,
-    completions: list[Completion] | PredictorError | None,
-) -> dict[str, Any]:
+def _shown(instance: Instance, known: Known, version: str, found: Profile, explain: bool) -> dict[str, Any]:
     """One user's entry of the answer."""
-    shown: dict[str, Any] = {"user_id": instance.user_id, "model_version": asked.served.bundle.version}
-    if isinstance(completions, PredictorError):
-        shown["error"] = {"code": completions.status, "message": str(completions)}
+    shown: dict[str, Any] = {"user_id": instance.user_id, "model_version": version}
     if known.as_of is not None:
         shown["features_as_of"] = known.as_of.isoformat()
-    if asked.wanted.explain:
+    if explain:
         shown["rationale"] = found.rationale
     shown["profile"] = {name: attribute.to_json() for name, attribute in found.attributes.items()}
     return shown
 
 
-def _profile(known: Known, completions: list[Completion] | PredictorError | None, asked: Asked) -> Profile:
-    bundle = asked.served.bundle
+def _profile(known: Known, reply: Reply | PredictorError | None, served: Served, wanted: ProfileRequest) -> Profile:
     if known.features is None:
-        return profile.silent(bundle, known.reason or profile.NO_USER)
-    if completions is None or isinstance(completions, PredictorError):
-        return profile.silent(bundle, NOT_ANSWERED)
-    return profile.profile(completions, bundle, asked.wanted.thresholds)
+        return profile.silent(served.bundle, known.reason or profile.NO_USER)
+    if not isinstance(reply, Reply):
+        return profile.silent(served.bundle, NOT_ANSWERED)
+    limits = request.thresholds(wanted, served.bundle, served.settings)
+    return profile.profile(reply.completions, served.bundle, limits)
 
 
 def _seconds_left(headers: Mapping[str, str], limit: float) -> float:
@@ -263,14 +271,25 @@ def _seconds_left(headers: Mapping[str, str], limit: float) -> float:
     if given is None:
         return limit
     try:
-        return min(limit, max(0.0, float(given) / 1000))
-    except ValueError as error:
-        raise InvalidInput(f"header {DEADLINE_HEADER}: {given!r} is not a number of milliseconds") from error
+        seconds = float(given) / 1000
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise InvalidInput(f"header {DEADLINE_HEADER}: {given[:50]!r} is not a number of milliseconds")
+    return min(limit, seconds)
+
+
+def _error(known: Known, reply: Reply | PredictorError | None) -> PredictorError | FeaturesError | None:
+    """Why a user was not answered for; None for one who was, or of whom nothing may be said."""
+    return reply if isinstance(reply, PredictorError) else known.error
 
 
 def _refuse_if_nobody_was_answered(answered: Answered) -> None:
-    errors = [found for found in answered.completions.values() if isinstance(found, PredictorError)]
-    if errors and len(errors) == len(answered.completions):
+    found = (_error(known, answered.replies.get(row)) for row, known in enumerate(answered.asked.known))
+    errors = [error for error in found if error is not None]
+    for error in errors:
+        metrics.FAILURES.labels(str(error.status)).inc()
+    if errors and not any(isinstance(reply, Reply) for reply in answered.replies.values()):
         worst = min(errors, key=lambda error: error.status)
         headers = {"Retry-After": "1"} if worst.status == 503 else None
         raise HTTPException(worst.status, str(worst), headers)
@@ -288,6 +307,7 @@ _OUTCOMES = {
     profile.MALFORMED: "malformed",
     profile.NO_CONSENT: "no_consent",
     profile.NO_USER: "unknown_user",
+    profile.NO_FEATURES: "failed",
     NOT_ANSWERED: "failed",
 }
 

@@ -109,6 +109,8 @@ def _user(user_id: str, known: Known) -> Response:
         return _json(_shown(known.features, known))
     if known.reason == NO_CONSENT:
         return _json({"consent": False})
+    if known.error is not None:
+        return _json({"error": str(known.error)}, known.error.status)
     return _json({"error": f"the online store knows no user {user_id!r}"}, 404)
 
 

@@ -15,6 +15,7 @@ from serving.bundle import Bundle
 from serving.predictor_client import (
     BreakerOpenError,
     DeadlineExceededError,
+    OtherVersionError,
     PredictorClient,
     PredictorError,
     PredictorUnavailableError,
@@ -79,6 +80,29 @@ def test_503_is_tried_again_and_nothing_else_is(server):
             ask(server)
         assert caught.value.status == 502
         assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize("reply", [Reply(gone=True), completion("", reason="abort")])
+def test_a_predictor_that_goes_away_before_it_answers_is_asked_again(server, reply):
+    """As a pod that ends: its connections close, and what came too late is dropped."""
+    server.script(reply, reply)
+    assert ask(server)
+    assert len(server.calls) == 3
+    server.calls.clear()
+    server.behave = lambda number, call: reply
+    with pytest.raises(PredictorUnavailableError, match=r"went away|is ending"):
+        ask(server, max_attempts=2, breaker_failures=1)
+    assert len(server.calls) == 2, "the breaker counts a pod that ends"
+
+
+def test_the_version_is_asked_for_by_its_name(server):
+    ask(server)
+    ask(server, by_version=False, model="any")
+    assert [call.body["model"] for call in server.calls] == ["v1", "any"]
+    server.calls.clear()
+    server.script(error(404))
+    with pytest.raises(OtherVersionError, match="does not serve v1"):
+        ask(server, breaker_failures=1)
 
 
 def test_an_overloaded_predictor_is_given_up_after_the_tries(server):

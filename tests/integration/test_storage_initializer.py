@@ -153,7 +153,8 @@ def test_without_weights(publish, run, tmp_path):
 
 
 def test_vllm_is_told_of_the_model(publish, run, tmp_path):
-    version = publish(**{"config.json": b'{"max_position_embeddings": 64, "dtype": "float32"}'})
+    profile = b'{"max_prompt_tokens": 48, "max_completion_tokens": 16}'
+    version = publish(**{"config.json": b'{"dtype": "float32"}', "profile.json": profile})
     assert run(None, "--vllm-config=profiles")[0] == 0
     found = json.loads((tmp_path / "pod" / "vllm.yaml").read_text())
     assert found["served-model-name"] == ["profiles", version.name]

@@ -42,12 +42,13 @@ def parse(body, **changed):
 def test_a_plain_request():
     found = parse({"instances": [{"user_id": "u1"}, {"user_id": "u2", "features": {"watch": []}}]})
     assert [(i.user_id, i.features) for i in found.instances] == [("u1", None), ("u2", {"watch": []})]
-    assert (found.samples, found.explain, found.thresholds) == (1, False, {"age": 3, "gender": 1})
+    assert (found.samples, found.explain, found.thresholds) == (1, False, {})
 
 
 def test_thresholds_of_the_request_go_over_the_configuration_over_the_model():
     body = {"instances": [{"user_id": "u"}], "parameters": {"thresholds": {"gender": 5}}}
-    assert parse(body, thresholds={"age": 2, "gender": 4}).thresholds == {"age": 2, "gender": 5}
+    configured = SETTINGS.model_copy(update={"thresholds": {"age": 2, "gender": 4}})
+    assert request.thresholds(parse(body), BUNDLE, configured) == {"age": 2, "gender": 5}
 
 
 @pytest.mark.parametrize(
