@@ -198,9 +198,9 @@ def test_a_predictor_killed_and_restarted_under_load(tmp_path):
 # ---- the feature store
 
 
-@pytest.fixture
-def redis_server(tmp_path):
-    server = Redis(tmp_path / "redis")
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory):
+    server = Redis(tmp_path_factory.mktemp("redis") / "data")
     if server.binary is None:
         pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
     server.start()
@@ -209,14 +209,22 @@ def redis_server(tmp_path):
     server.kill()
 
 
-@pytest.fixture
-def on_redis(redis_server, server, tmp_path):
+@pytest.fixture(scope="module")
+def reads_redis(redis_server, server, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reads_redis")
     config = FeaturesConfig(online_store="redis", redis_url=redis_server.address)
-    features = {"repository": str(online_store(tmp_path, config))}
+    features = {"repository": str(online_store(folder, config))}
     url = server.url.removesuffix("/v1")
-    with transformer(tmp_path / "transformer", url, features=features, deadline_seconds=10.0) as made:
-        assert answered(made)
+    with transformer(folder / "transformer", url, features=features, deadline_seconds=10.0) as made:
         yield made
+
+
+@pytest.fixture
+def on_redis(reads_redis, redis_server):
+    assert answered(reads_redis)
+    yield reads_redis
+    redis_server.signal(signal.SIGCONT)
+    wait_until(lambda: answered(reads_redis), "the features to be read again")
 
 
 def answered(made):
@@ -271,11 +279,12 @@ def test_without_redis_it_does_not_start_and_says_why(redis_server, server, tmp_
     redis_server.kill()
     made = Transformer(tmp_path / "transformer", server.url.removesuffix("/v1"), features=features)
     try:
-        assert made.child.process.wait(60) == 2
+        assert made.child.process.wait(180) == 2
         words = made.child.last_words()
         assert "the online store cannot be read" in words and "Traceback" not in words
     finally:
         made.stop()
+        redis_server.start()
 
 
 # ---- people
