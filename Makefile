@@ -9,22 +9,39 @@ export OMP_NUM_THREADS ?= $(shell nproc)
 export HF_HUB_DISABLE_TELEMETRY := 1
 RUN_ARGS ?=
 
-.PHONY: run test test-fast lint bench evidence clean environment lock images images-save
+.PHONY: run test test-fast test-chart test-cluster lint lint-chart bench evidence clean environment lock images images-save
 
 run: environment
 	$(BIN)/conf-profile run $(RUN_ARGS)
 
+# No cluster is touched unawares: see test-cluster.
 test: environment lint
-	$(BIN)/pytest
+	env -u KUBECONFIG $(BIN)/pytest
 
-# The pure part: no servers, no training.
+# The pure part: no servers, no training. One process for each core, four at most: each of them imports torch and Feast.
 test-fast: environment lint
-	$(BIN)/pytest -m "not slow" tests/unit
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n $(shell nproc) --maxprocesses 4 --dist loadscope tests/unit
+
+test-chart: environment
+	$(BIN)/pytest tests/unit/test_chart_*.py
+
+# On the cluster of KUBECONFIG, else on one that kind makes; needs kubectl and helm.
+test-cluster: environment
+	$(BIN)/pytest -m cluster tests/cluster
 
 lint: environment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Needs helm alone.
+CHART := charts/conf-profile
+CHART_EXAMPLE := --set s3.endpoint=https://s3.example.com --set s3.existingSecret=object-store
+lint-chart:
+	for preset in values values-cpu values-gpu; do \
+		helm lint $(CHART) --strict --values $(CHART)/$$preset.yaml $(CHART_EXAMPLE) || exit 1; \
+		helm template conf-profile $(CHART) --values $(CHART)/$$preset.yaml $(CHART_EXAMPLE) > /dev/null || exit 1; \
+	done
 
 bench: environment
 	$(BIN)/python -m benchmarks.labelling

@@ -7,108 +7,20 @@ import jsonschema
 import pytest
 import yaml
 from chart_manifests import MATRIX, PRESETS, chart, notes, refusal, render
+from chart_refusals import REFUSED_BY_THE_CHART, REFUSED_BY_THE_SCHEMA, last_key
 
 from pipelines.chart import CHART, EXAMPLE, merged
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 S3 = {"s3": {"endpoint": "https://s3.example.com"}}
 
-REFUSED_BY_THE_SCHEMA = [
-    ({"servng": {}}, "servng"),
-    ({"serving": {"replicas": 2}}, "/serving': additional properties 'replicas'"),
-    ({"serving": {"predictor": {"replicas": "2"}}}, "/serving/predictor/replicas': got string, want integer"),
-    ({"serving": {"predictor": {"replicas": 0}}}, "/serving/predictor/replicas"),
-    ({"serving": {"predictor": {"device": "tpu"}}}, "/serving/predictor/device"),
-    ({"serving": {"predictor": {"gpuMemoryUtilization": 90}}}, "/serving/predictor/gpuMemoryUtilization"),
-    ({"serving": {"predictor": {"resources": {"requests": {"memory": "lots"}}}}}, "resources/requests/memory"),
-    (
-        {"serving": {"predictor": {"resources": {"limits": {"gpu": 1}}}}},
-        "resources/limits': additional properties 'gpu'",
-    ),
-    ({"serving": {"predictor": {"autoscaling": {"type": "vpa"}}}}, "/serving/predictor/autoscaling/type"),
-    ({"serving": {"transformer": {"extraEnv": [{"name": "A"}]}}}, "/serving/transformer/extraEnv/0"),
-    ({"serving": {"thresholds": {"age": 6}}}, "/serving/thresholds/age"),
-    ({"serving": {"deadlineSeconds": 0}}, "/serving/deadlineSeconds"),
-    ({"serving": {"name": "Conf Profile"}}, "/serving/name"),
-    ({"serving": {"version": "a/../b"}}, "/serving/version"),
-    ({"images": {"serving": {"tag": "latest"}}}, "/images/serving/tag"),
-    ({"images": {"serving": {"pullPolicy": "Sometimes"}}}, "/images/serving/pullPolicy"),
-    ({"s3": {"endpoint": "s3.example.com"}}, "/s3/endpoint"),
-    ({"s3": {"bucket": "Bad_Bucket"}}, "/s3/bucket"),
-    ({"nodePools": {"gpu": {"tolerations": [{"key": "a", "effect": "NoRun"}]}}}, "/nodePools/gpu/tolerations/0/effect"),
-    ({"nodePools": {"gpu": {"taints": []}}}, "/nodePools/gpu': additional properties 'taints'"),
-    ({"networkPolicy": {"callers": [{"namespace": "x"}]}}, "/networkPolicy/callers/0"),
-    ({"features": {"materialise": {"schedule": "hourly"}}}, "/features/materialise/schedule"),
-    ({"features": {"onlineStore": {"address": "redis"}}}, "/features/onlineStore/address"),
-    ({"pipelines": {"steps": {"sfft": {}}}}, "/pipelines/steps': additional properties 'sfft'"),
-    ({"pipelines": {"steps": {"sft": {"requests": {"cpu": "much"}}}}}, "/pipelines/steps/sft/requests/cpu"),
-    ({"pipelines": {"teacherSecret": {"env": "1KEY"}}}, "/pipelines/teacherSecret/env"),
-    ({"monitoring": {"alerts": {"failures": 2}}}, "/monitoring/alerts/failures"),
-    ({"podSecurity": {"user": 0}}, "/podSecurity/user"),
-]
-REFUSED_BY_THE_CHART = [
-    ({"s3": {"endpoint": ""}}, "s3.endpoint is empty"),
-    ({"s3": {"existingSecret": ""}}, "s3.existingSecret is empty and s3.workloadIdentity is false"),
-    ({"s3": {"workloadIdentity": True}}, "s3.existingSecret and s3.workloadIdentity exclude each other"),
-    (
-        {"serving": {"enabled": False}, "features": {"enabled": False}},
-        "serving.enabled, features.enabled and pipelines.enabled are all false",
-    ),
-    ({"serving": {"predictor": {"device": "gpu"}}}, "serving.predictor.device is gpu and serving.predictor.gpus is 0"),
-    (
-        {"serving": {"predictor": {"pool": "gpu", "gpus": 1}}},
-        "serving.predictor.gpus is more than 0 and serving.predictor.device is cpu",
-    ),
-    (
-        {"serving": {"predictor": {"pool": "a100"}}},
-        'serving.predictor.pool: there is no node pool "a100" in nodePools; it has cpu, gpu',
-    ),
-    (
-        {"serving": {"predictor": {"device": "gpu", "pool": "gpu", "gpus": 8}}},
-        "serving.predictor.gpus: 8 are asked for, a node of the pool has nodePools.gpu.gpu.count = 1",
-    ),
-    ({"serving": {"transformer": {"pool": "x"}}}, 'serving.transformer.pool: there is no node pool "x"'),
-    ({"features": {"pool": "x"}}, 'features.pool: there is no node pool "x"'),
-    (
-        {"serving": {"predictor": {"autoscaling": {"type": "hpa", "minReplicas": 9}}}},
-        "serving.predictor.autoscaling: minReplicas 9 is more than maxReplicas 4",
-    ),
-    (
-        {"serving": {"predictor": {"autoscaling": {"type": "keda"}}}},
-        "serving.predictor.autoscaling.type is keda and serving.predictor.autoscaling.prometheus is empty",
-    ),
-    (
-        {"serving": {"transformer": {"autoscaling": {"enabled": True, "minReplicas": 9}}}},
-        "serving.transformer.autoscaling: minReplicas 9 is more than maxReplicas 8",
-    ),
-    (
-        {"serving": {"predictor": {"rollingUpdate": {"maxSurge": 0}}}},
-        "serving.predictor.rollingUpdate: maxSurge and maxUnavailable are both 0",
-    ),
-    (
-        {"serving": {"writeBack": {"enabled": True}}, "features": {"enabled": False}},
-        "serving.writeBack.enabled needs features.enabled",
-    ),
-    (
-        {"serving": {"writeBack": {"enabled": True, "persistence": {"accessMode": "ReadWriteOnce"}}}},
-        "serving.writeBack.persistence.accessMode is ReadWriteOnce and there are several transformers",
-    ),
-]
 
-
-def last_key(values):
-    key = ""
-    while isinstance(values, dict) and values:
-        key, values = next(iter(values.items()))
-    return key
-
-
-@pytest.mark.parametrize(("values", "message"), REFUSED_BY_THE_SCHEMA, ids=lambda value: last_key(value) or None)
+@pytest.mark.parametrize(("values", "message"), REFUSED_BY_THE_SCHEMA, ids=last_key)
 def test_the_schema_names_the_key(values, message):
     assert message in refusal(values)
 
 
-@pytest.mark.parametrize(("values", "message"), REFUSED_BY_THE_CHART, ids=lambda value: last_key(value) or None)
+@pytest.mark.parametrize(("values", "message"), REFUSED_BY_THE_CHART, ids=last_key)
 def test_a_bad_combination_names_the_keys(values, message):
     assert message in refusal(values)
 
@@ -176,6 +88,11 @@ def test_notes_say_what_to_do_next():
     assert "There is one predictor" in text
     assert "There is one predictor" not in notes({"serving": {"predictor": {"replicas": 2}}})
     assert "whoever reaches it can ask for anybody's profile" in notes({"serving": {"external": True}})
+    assert "kubectl get events -n profiles --field-selector type=Warning" in text
+    assert "kubectl get nodes" not in text
+    gpu = notes(PRESETS["gpu"])
+    assert "Predictors need 1 of nvidia.com/gpu" in gpu
+    assert "kubectl get nodes -l nvidia.com/gpu.present=true" in gpu
     assert "prod-conf-profile-runner" in notes({"pipelines": {"enabled": True, "s3Secret": {"name": "s3"}}})
 
 

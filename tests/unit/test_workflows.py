@@ -70,7 +70,7 @@ def test_what_is_called_exists(path):
         for module in re.findall(r"python -m ([\w.]+)", line):
             file = ROOT.joinpath(*module.split("."))
             assert file.with_suffix(".py").is_file() or (file / "__main__.py").is_file(), module
-        for name in re.findall(r"\b(?:tests|docs|charts)/[\w./-]+", line):
+        for name in re.findall(r"(?<![\w/])(?:tests|docs|charts)/[\w./-]+", line):
             assert (ROOT / name).exists(), name
 
 
