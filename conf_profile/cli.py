@@ -21,6 +21,7 @@ COMMANDS = {
     ),
     "submit": ("conf_profile.commands.submit", "submit", "Run the pipeline on a KFP backend, now or on a schedule."),
     "models": ("conf_profile.commands.models", "models", "List, show and roll back models in the registry."),
+    "rollout": ("conf_profile.commands.rollout", "rollout", "Put a version into service on a cluster."),
     "serve": ("conf_profile.commands.serve", "serve", "Serve the champion on this machine."),
     "profile": ("conf_profile.commands.serve", "profile", "Ask a running server for one user's profile."),
     "backfill": ("conf_profile.commands.backfill", "backfill", "Profile all users of a run offline."),

@@ -248,6 +248,16 @@ class StorageConfig(Section):
     model: str = Field("conf-profile", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
 
+class RolloutConfig(Section):
+    """On a cluster: what serves the model. A promoted version is put into service, and taken back if it fails."""
+
+    inference_service: str = Field("", description="its name; empty: a promotion moves the champion pointer alone")
+    namespace: str = Field("default", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    url: str = Field("", description="its transformer's address; empty: the one inside the cluster")
+    served_as: str = Field("conf-profile", description="the model's name in the API")
+    ready_seconds: float = Field(1500.0, ge=1, description="for the new pods to be ready and the old ones to be gone")
+
+
 class RunConfig(Section):
     """A whole run."""
 
@@ -267,6 +277,7 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     gate: GateConfig = GateConfig()
     storage: StorageConfig = StorageConfig()
+    rollout: RolloutConfig = RolloutConfig()
 
     def to_yaml(self) -> str:
         """What `conf-profile config` prints; reading it again gives the same run."""

@@ -41,6 +41,14 @@ class RegistryConflictError(RegistryError):
     """Somebody else wrote first: the version exists, or the champion pointer has moved."""
 
 
+class RolloutError(ConfProfileError):
+    """A version cannot be put into service on the cluster."""
+
+
+class RolloutConflictError(RolloutError):
+    """Somebody else is rolling out the same model, or has changed what serves it."""
+
+
 class PipelineError(ConfProfileError):
     """A pipeline step failed; its own message is included."""
 

@@ -122,18 +122,15 @@ class Registry:
     def rollback(self, to: str | None = None) -> Champion:
         """Moves the pointer back to `to`, by default to the champion's predecessor.
 
-        Rolling back twice returns to where it began. The target's files must be there in full size; their
-        hashes are checked by whoever downloads them.
+        Rolling back twice returns to where it began. The target must be complete.
         """
         current = self.require_champion()
-        name = to or current.previous
-        if name is None:
-            raise RegistryError(f"{self.uri()}: {current.version} has no predecessor; name the version to return to")
-        if name == current.version:
-            raise RegistryError(f"{self.uri()}: {name} is the champion already")
-        target = self.show(name)
-        self._check_complete(target)
+        target = self.complete(self._back_to(current, to))
         return self._move(target, target.extra.get("metrics", {}), current, current.etag)
+
+    def predecessor(self, to: str | None = None) -> str:
+        """The version that `rollback` returns to."""
+        return self._back_to(self.require_champion(), to)
 
     def list_versions(self) -> list[Version]:
         """All published versions, the oldest first; half-published ones are not among them."""
@@ -151,11 +148,27 @@ class Registry:
             raise RegistryError(f"{self.uri(version)}: no such version; `models list` shows those that exist")
         return found
 
+    def complete(self, version: str | None = None) -> Version:
+        """What `show` gives, with all its files there in full size; whoever downloads them checks their hashes."""
+        found = self.show(version)
+        sizes = self._store.sizes(self._key(found.name, ""))
+        for path, digest in found.files.items():
+            if sizes.get(self._key(found.name, path)) != digest.size:
+                raise RegistryError(f"{self.uri(found.name)}: {path} is missing or cut; choose another version")
+        return found
+
     def find(self, version: str) -> Version | None:
         """A version by its name, None where there is none (a name that no version can have: none either)."""
         key = self._key(version, MANIFEST)
         stored = self._store.read(key) if is_name(version) else None
         return parse_manifest(stored.body, version, key) if stored else None
+
+    def read(self, version: Version, path: str) -> bytes:
+        """A small file of a version. RegistryError where it is not what was published."""
+        stored = self._store.read(self._key(version.name, path))
+        if stored is None or object_store.digest_of(stored.body) != version.files[path]:
+            raise RegistryError(f"{self.uri(version.name)}: {path} is missing or damaged; choose another version")
+        return stored.body
 
     def champion(self) -> Champion | None:
         """The pointer, or None before the first promotion."""
@@ -249,6 +262,14 @@ class Registry:
                 "publish under another version"
             )
 
+    def _back_to(self, current: Champion, to: str | None) -> str:
+        name = to or current.previous
+        if name is None:
+            raise RegistryError(f"{self.uri()}: {current.version} has no predecessor; name the version to return to")
+        if name == current.version:
+            raise RegistryError(f"{self.uri()}: {name} is the champion already")
+        return name
+
     def _pinned(self, champion: Champion) -> Version:
         version = self.find(champion.version)
         if version is None:
@@ -262,12 +283,6 @@ class Registry:
                 f"{version.manifest_sha256[:12]}, promoted {champion.manifest_sha256[:12]}); roll back"
             )
         return version
-
-    def _check_complete(self, version: Version) -> None:
-        sizes = self._store.sizes(self._key(version.name, ""))
-        for path, digest in version.files.items():
-            if sizes.get(self._key(version.name, path)) != digest.size:
-                raise RegistryError(f"{self.uri(version.name)}: {path} is missing or cut; choose another version")
 
     def _move(
         self, target: Version, metrics: Mapping[str, Any], current: Champion | None, expected: str | None

@@ -83,6 +83,8 @@ def with_inputs(
         "evaluation_config": config.evaluation.for_step(),
         "gate_config": config.gate.for_step(),
         "storage_config": config.storage.for_step(),
+        "rollout_service": config.rollout.inference_service,
+        "rollout_config": config.rollout.for_step(),
         "run_config": config.for_step(),
         "config_yaml": config.to_yaml(),
     }

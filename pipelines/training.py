@@ -20,6 +20,7 @@ from components.promotion.component import promotion
 from components.reference.component import freeze_reference
 from components.rejection.component import rejection_sampling
 from components.report.component import report
+from components.rollout.component import rollout
 from components.sft.component import sft
 from components.synthesis.component import synthesis
 from pipelines.placement import UNPLACED, Placement
@@ -81,6 +82,8 @@ def training_pipeline(placement: Placement = UNPLACED) -> base_component.BaseCom
         evaluation_config: str,
         gate_config: str,
         storage_config: str,
+        rollout_service: str,
+        rollout_config: str,
         run_config: str,
         config_yaml: str,
     ) -> Outputs:
@@ -189,9 +192,11 @@ def training_pipeline(placement: Placement = UNPLACED) -> base_component.BaseCom
             outcome=promoted.outputs["outcome"],
             config_yaml=config_yaml,
         )
+        with dsl.If(rollout_service != "", name="rollout-configured"):
+            rolled_out = rollout(outcome=promoted.outputs["outcome"], config=rollout_config, storage=storage_config)
         for task in (
             featured, answered, labelled, tuned, refined, frozen, filtered, reinforced, evaluated, decided, promoted,
-            reported,
+            reported, rolled_out,
         ):  # fmt: skip
             placement.place(task)
         return Outputs(

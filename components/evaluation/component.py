@@ -50,6 +50,9 @@ def evaluate(
             seed=int(seed),
             work=Path(work),
         )
+        smoke = inference.smoke_profiles(
+            Path(student.path), Path(features.path), parse_section(StudentConfig, student_config), settings.batch_size
+        )
         known_ceiling = Path(ceiling.path)
         result = score(
             predictions=predictions,
@@ -62,6 +65,7 @@ def evaluate(
             config=settings,
             seed=int(seed),
             compared_with=rival.version,
+            smoke=smoke,
         )
     scalars, matrix = kfp_metrics.scalars(result), kfp_metrics.confusion(result)
     for name, value in scalars.items():

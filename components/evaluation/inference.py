@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from conf_profile import tables
+import pyarrow as pa
+
+from conf_profile import smoke, tables
 from conf_profile.config import StorageConfig, StudentConfig
 from conf_profile.prompts import UserFeatures
 from conf_profile.students import examples, folder, model, predict, training
@@ -59,6 +62,18 @@ def predict_untrained(
     tables.write(predictions, table, tables.PREDICTIONS)
 
 
+def smoke_profiles(student: Path, features: Path, config: StudentConfig, batch_size: int) -> dict[str, Any]:
+    """Made-up users and what the candidate says of them, by which a rollout knows it again; see conf_profile.smoke."""
+    training.quiet_imports(use_vllm=False)
+    made_up = smoke.made_up(_people(features))
+    if not made_up:
+        return smoke.render(())
+    loaded = folder.load(student, config.dtype)
+    answers = loaded.answer(made_up, batch_size)
+    table = predict.to_table(answers, folder.load_calibration(student), loaded.taxonomy)
+    return smoke.render([found for user in made_up if (found := _answered(user, table))])
+
+
 @dataclass(frozen=True)
 class Rival:
     """The champion that the candidate is compared with: its version and its folder; "" and None: there is none."""
@@ -81,6 +96,15 @@ def fetch_champion(version: str, storage: StorageConfig, target: Path) -> Rival:
         version = champion.version
     models.download(version, target)
     return Rival(version, target)
+
+
+def _answered(user: UserFeatures, table: pa.Table) -> smoke.SmokeProfile | None:
+    """None for a user of whom nothing was said: structured output may say more than free generation did."""
+    rows = [row for row in table.to_pylist() if row["user_id"] == user.user_id]
+    if all(row["tag"] is None for row in rows):
+        return None
+    lists = {name: getattr(user, name) for name in smoke.LISTS}
+    return smoke.SmokeProfile(lists, {row["attribute"]: smoke.Expected(row["tag"], row["level"]) for row in rows})
 
 
 def _people(features: Path) -> list[UserFeatures]:

@@ -68,13 +68,15 @@ def score(
     config: EvaluationConfig,
     seed: int,
     compared_with: str = "",
+    smoke: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes and returns the evaluation.
 
     `predictions` maps arm names (base, sft, sft_grpo, champion or any other) to tables.PREDICTIONS files with
     all test users; the candidate's (sft_grpo, else sft) holds the validation users too. `candidates` are the
     teacher's tables.CANDIDATES shards, `ceiling` the exact posterior's predictions where it is known. `compared_with`
-    is the version behind the arm champion; the promotion replaces that champion and no other.
+    is the version behind the arm champion; the promotion replaces that champion and no other. `smoke`
+    goes along as it is (see conf_profile.smoke).
     """
     kinds = taxonomies.load(taxonomy)
     table, truth = tables.read(features, tables.FEATURES), tables.read(labels, tables.LABELS)
@@ -95,6 +97,7 @@ def score(
         "paired": [asdict(_paired(arms, pair)) for pair in PAIRS if set(pair) <= arms.keys()],
         **_slices(arms, candidate, test, draws),
         "hierarchy": _hierarchies(arms, draws),
+        "smoke": dict(smoke or {}),
     }
     tables.write_text(evaluation, json.dumps(result, indent=2, allow_nan=False))
     return result

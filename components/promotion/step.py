@@ -15,6 +15,7 @@ from conf_profile import model_card, registry, tables
 from conf_profile.config import StorageConfig
 from conf_profile.errors import ConfigError, DataError
 from conf_profile.registry import ANY_CHAMPION, Champion, Registry, Version
+from conf_profile.smoke import SMOKE
 
 _ADVICE = "run the step that writes it again"
 _METRICS = ("precision", "recall", "f1", "f1_ci")
@@ -83,10 +84,13 @@ def _facts(
 
 
 def _generated(facts: model_card.CardFacts) -> dict[str, bytes]:
+    measured = {name: value for name, value in facts.evaluation.items() if name != "smoke"}
+    smoke = facts.evaluation.get("smoke")
     return {
         "README.md": model_card.render(facts).encode(),
-        "thresholds.json": _json(facts.evaluation.get("thresholds", {})),
-        "evaluation.json": _json(facts.evaluation),
+        "thresholds.json": _json(measured.get("thresholds", {})),
+        "evaluation.json": _json(measured),
+        **({SMOKE: _json(smoke)} if smoke else {}),
     }
 
 

@@ -1,4 +1,4 @@
-"""`conf-profile models list | show | rollback`: look at the registry and move its champion pointer back.
+"""`conf-profile models list | show | rollback`: look at the registry, move its champion pointer back, serve that one.
 
 Publishing and promoting are the pipeline's; nothing here uploads a model.
 """
@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from conf_profile.commands.options import serving_options
 from conf_profile.errors import RegistryError
 
 if TYPE_CHECKING:
     from conf_profile.registry import Champion, Registry, Version
+    from conf_profile.rollout import Serving
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,22 @@ def show(storage: Storage, version: str | None, as_json: bool) -> None:
 
 @models.command()
 @click.argument("version", required=False)
+@serving_options(required=False)
 @storage_options
-def rollback(storage: Storage, version: str | None, as_json: bool) -> None:
-    """Make VERSION the champion again, by default the one before."""
+def rollback(storage: Storage, serving: Serving | None, version: str | None, as_json: bool) -> None:
+    """Make VERSION the champion again, by default the one before.
+
+    With --inference-service it is also put into service on a cluster; if that fails, everything stays as it was.
+    """
+    from conf_profile.rollout import roll_out
+
     with open_registry(storage) as registry:
-        champion = registry.rollback(version)
+        if serving is None:
+            champion = registry.rollback(version)
+        else:
+            name = registry.predecessor(version)
+            roll_out(registry, serving, name, lambda line: click.echo(line, err=True), move_pointer=True)
+            champion = registry.require_champion()
         if as_json:
             return _print_json(asdict(champion))
         click.echo(f"{registry.uri()} is now {champion.version}; it was {champion.previous}")

@@ -1,4 +1,4 @@
-"""The options that several commands share: how a run is configured."""
+"""The options that several commands share: how a run is configured, and what serves a model on a cluster."""
 
 from __future__ import annotations
 
@@ -41,6 +41,38 @@ def config_options(command: Callable[..., None]) -> Callable[..., None]:
         command(config=resolve(preset, file, overrides, values), **rest)
 
     return with_config
+
+
+def serving_options(required: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds the options that say what serves the model; the command receives `serving`, None where none is named."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @click.option("--inference-service", "name", required=required, help="The InferenceService that serves it.")
+        @click.option("--namespace", default="default", show_default=True, help="Its namespace.")
+        @click.option("--url", default="", help="Its transformer, as reached from here; default: inside the cluster.")
+        @click.option("--served-as", default="conf-profile", show_default=True, help="The model's name in the API.")
+        @click.option("--user", "users", multiple=True, help="Ask for this user of the feature store, too.")
+        @click.option(
+            "--ready-seconds", type=click.FloatRange(1), default=1500.0, show_default=True, help="For the new pods."
+        )
+        @functools.wraps(command)
+        def with_serving(
+            name: str | None,
+            namespace: str,
+            url: str,
+            served_as: str,
+            users: tuple[str, ...],
+            ready_seconds: float,
+            **rest: Any,
+        ) -> None:
+            from conf_profile.rollout import Serving
+
+            serving = Serving(name, namespace, url, served_as, users, ready_seconds) if name else None
+            command(serving=serving, **rest)
+
+        return with_serving
+
+    return decorate
 
 
 def default_folder(config: RunConfig) -> Path:

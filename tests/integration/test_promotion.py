@@ -56,11 +56,11 @@ def config():
 def promote(tmp_path, config):
     """Runs the step on a model with these weights."""
 
-    def promote(weights=b"weights", gate=PROMOTE, expected="", run_config=None, config=config):
+    def promote(weights=b"weights", gate=PROMOTE, expected="", run_config=None, config=config, evaluation=EVALUATION):
         folder = tmp_path / weights.decode()
         if not folder.exists():
             model_folder(folder, weights)
-        (tmp_path / "evaluation.json").write_text(json.dumps(EVALUATION))
+        (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
         (tmp_path / "gate.json").write_text(json.dumps(gate))
         run_json = RunConfig().model_dump_json() if run_config is None else run_config
         paths = (folder, tmp_path / "evaluation.json", tmp_path / "gate.json")
@@ -87,6 +87,19 @@ def test_a_model_that_passed_becomes_the_champion(promote, config, tmp_path):
     assert registry.require_champion().metrics == {
         "arm": "sft_grpo", "precision": 0.45, "recall": 0.41, "f1": 0.43, "f1_ci": [0.4, 0.46],
     }  # fmt: skip
+
+
+def test_smoke_profiles_are_kept_with_the_version_and_apart_from_the_evaluation(promote, config, access):
+    measured = {**EVALUATION, "smoke": {"profiles": [{"features": {"watch": ["a"]}, "answers": {}}]}}
+    promote(evaluation=measured)
+    registry = connect(config)
+    version = registry.show()
+    assert json.loads(registry.read(version, "smoke.json")) == measured["smoke"]
+    assert json.loads(registry.read(version, "evaluation.json")) == EVALUATION
+    key = f"models/{config.model}/versions/{version.name}/smoke.json"
+    client_of(access).put_object(Bucket=config.bucket, Key=key, Body=b"{}")
+    with pytest.raises(RegistryError, match=r"smoke\.json is missing or damaged"):
+        registry.read(version, "smoke.json")
 
 
 def test_addresses_that_may_hold_a_password_stay_out_of_the_manifest(promote, config):

@@ -30,10 +30,13 @@ def test_runs_may_do_what_kfps_launcher_needs():
 
 
 def test_a_rollout_may_change_the_one_inference_service():
-    allowed = rules(render(ON), "rollout")
-    assert (["inferenceservices"], [NAME], ["get", "patch"]) in allowed
-    for _, names, verbs in allowed:
-        assert names or set(verbs) <= {"get", "list"}
+    assert rules(render(ON), "rollout") == [
+        (["inferenceservices"], [NAME], ["get", "patch"]),
+        (["leases"], [f"{NAME}-rollout"], ["get", "update"]),
+        (["leases"], None, ["create"]),
+        (["deployments"], [f"{NAME}-predictor", f"{NAME}-transformer"], ["get"]),
+        (["pods"], None, ["list"]),
+    ]
 
 
 def test_runs_may_be_in_another_namespace_than_the_model():

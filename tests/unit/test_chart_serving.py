@@ -269,6 +269,17 @@ def test_keda_on_waiting_requests():
     assert trigger["authenticationRef"] == {"name": "prometheus"}
 
 
+@pytest.mark.parametrize("predictor", ["hpa", "keda"])
+def test_no_autoscaler_has_the_name_by_which_kserve_takes_it_for_its_own(predictor):
+    scaling = {"type": predictor, "prometheus": "http://prometheus:9090"}
+    documents = render(
+        {"serving": {"predictor": {"autoscaling": scaling}, "transformer": {"autoscaling": {"enabled": True}}}}
+    )
+    found = {**of_kind(documents, "HorizontalPodAutoscaler"), **of_kind(documents, "ScaledObject")}
+    assert len(found) == 2
+    assert not set(found) & {each["spec"]["scaleTargetRef"]["name"] for each in found.values()}
+
+
 def test_transformers_scale_on_processor_use():
     spec = one(render({"serving": {"transformer": {"autoscaling": {"enabled": True}}}}), "HorizontalPodAutoscaler")[
         "spec"

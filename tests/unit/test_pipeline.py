@@ -6,6 +6,7 @@ To accept a change of the pipeline:
     python -m pipelines.compile tests/golden/training-pipeline-gpu.yaml tests/golden/values-gpu-sample.yaml
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -20,25 +21,28 @@ ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 VALUES = {"training-pipeline": (), "training-pipeline-gpu": (str(GOLDEN / "values-gpu-sample.yaml"),)}
 TRUTH = {"labels_uri", "ceiling_uri", "labels_digest"}
+ROLLOUT = "condition-2"
+"""The one condition: whether what was promoted is rolled out."""
 GPU_STEPS = {"sft": "4", "rejection-sampling": "1", "freeze-reference": "1", "grpo": "4", "evaluate": "1"}
+
+
+COMPILE = """
+import json, sys
+from pathlib import Path
+from pipelines import resources
+from pipelines.compile import compile_to
+for name, values in json.loads(sys.argv[2]).items():
+    compile_to(Path(sys.argv[1]) / f"{name}.yaml", resources.load(map(Path, values)))
+"""
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """Compiled in processes of their own: kfp is slow to import and the image's name comes from the environment."""
+    """Compiled in a process of its own: the image's name comes from the environment, and kfp must not warn."""
     folder = tmp_path_factory.mktemp("compiled")
     environment = {key: value for key, value in os.environ.items() if key != "CONF_PROFILE_IMAGE"}
-    for name, values in VALUES.items():
-        command = [
-            sys.executable,
-            "-W",
-            "error:::kfp",
-            "-m",
-            "pipelines.compile",
-            str(folder / f"{name}.yaml"),
-            *values,
-        ]
-        subprocess.run(command, check=True, env=environment, cwd=ROOT, capture_output=True)
+    command = [sys.executable, "-W", "error:::kfp", "-c", COMPILE, str(folder), json.dumps(VALUES)]
+    subprocess.run(command, check=True, env=environment, cwd=ROOT, capture_output=True)
     return {name: (folder / f"{name}.yaml").read_text(encoding="utf-8") for name in VALUES}
 
 
@@ -176,9 +180,8 @@ def test_secrets_reach_only_the_steps_that_need_them(documents):
     found = {step: secrets(pod) for step, (_, pod) in containers(documents["training-pipeline-gpu"]).items()}
     store = {("conf-profile-s3", "AWS_ACCESS_KEY_ID"), ("conf-profile-s3", "AWS_SECRET_ACCESS_KEY")}
     assert found.pop("synthesis") == store | {("teacher", "DEEPSEEK_API_KEY")}
-    for step in ("evaluate", "promotion"):
+    for step in ("evaluate", "promotion", "rollout"):
         assert found.pop(step) == store
-    found.pop("rollout", None)
     assert set(map(frozenset, found.values())) == {frozenset()}
 
 
@@ -194,7 +197,14 @@ def test_shards_run_at_most_so_many_at_once(documents):
 
 def test_what_depends_on_the_champion_of_the_moment_is_never_taken_from_the_cache(spec):
     cached = {name for name, task in tasks(spec).items() if task.get("cachingOptions", {}).get("enableCache")}
-    assert {name for name in tasks(spec) if is_step(name)} - cached - {"rollout"} == {"evaluate", "promotion"}
+    assert {name for name in tasks(spec) if is_step(name)} - cached == {"evaluate", "promotion", "rollout"}
+
+
+def test_nothing_is_rolled_out_unless_something_that_serves_is_named(spec):
+    (branch,) = (task for task in spec["root"]["dag"]["tasks"].values() if "triggerPolicy" in task)
+    assert set(spec["components"][branch["componentRef"]["name"]]["dag"]["tasks"]) == {"rollout"}
+    assert branch["triggerPolicy"]["condition"].endswith("['pipelinechannel--rollout_service'] != ''")
+    assert branch["dependentTasks"] == ["promotion"]
 
 
 def test_true_labels_reach_the_evaluation_and_what_judges_it_and_no_step_that_trains(spec):
@@ -208,6 +218,7 @@ def test_true_labels_reach_the_evaluation_and_what_judges_it_and_no_step_that_tr
         "gate",
         "promotion",
         "report",
+        ROLLOUT,
     }
 
 
@@ -232,6 +243,6 @@ def test_no_training_module_names_the_labels_table():
 
 def test_steps_install_nothing_and_share_one_image(spec):
     executors = [e["container"] for e in spec["deploymentSpec"]["executors"].values() if "container" in e]
-    assert len(executors) == 12
+    assert len(executors) == 13
     assert {container["image"] for container in executors} == {"conf-profile/training:0.1.0"}
     assert not any("pip install" in part for container in executors for part in container["command"])

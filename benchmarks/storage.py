@@ -1,0 +1,148 @@
+"""The storage initialiser against plain boto3: the same objects of the same SeaweedFS, in turns, in one process.
+
+    python -m benchmarks.storage [--mib 500] [--rounds 5] [--model FOLDER]
+
+One version has random safetensors of that size; the other is small: the model's folder that is given, else files of the
+tiny preset's sizes. Plain means `download_file` of each object, one after the other, with boto3's own threads and no
+hash compared. Both sides write to the same disk. Interpreter and client are started before the clock. Prints JSON and
+a Markdown table; ends with status 1 if the initialiser is below 80% of plain throughput in either.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from conf_profile import object_store
+from conf_profile.config import StorageConfig
+from conf_profile.local_s3 import S3Access, local_s3
+from conf_profile.registry import Registry, connect
+from conf_profile.registry_format import MANIFEST, Version
+from serving import storage
+
+TARGET = 0.8
+SHARD_MIB = 250
+TINY = {"model.safetensors": 8_400_000, "tokenizer.json": 120_000, "config.json": 1_400, "profile.json": 300}
+"""Bytes of what the tiny preset trains, near enough."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One version: medians over the rounds, in seconds, and plain time over the initialiser's."""
+
+    name: str
+    files: int
+    mib: float
+    rounds: int
+    plain_seconds: float
+    initialiser_seconds: float
+    ratio: float
+    spread: float
+
+
+def measure(name: str, version: Version, models: Registry, access: S3Access, rounds: int, work: Path) -> Measurement:
+    """Both sides in turns, each the first in every other round; `spread` is the plain side's, over its median."""
+    client = object_store.s3_client(access.endpoint, access.region, access.access_key, access.secret_key)
+    prefix = f"models/{models.model}/versions/{version.name}/"
+
+    def plain(folder: Path) -> None:
+        for path in version.files:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            client.download_file(models.bucket, prefix + path, str(folder / path))
+
+    def initialiser(folder: Path) -> None:
+        storage.fetch(models.uri(version.name), folder)
+
+    seconds: dict[Callable[[Path], None], list[float]] = {plain: [], initialiser: []}
+    for number in range(rounds + 1):
+        for side in (plain, initialiser) if number % 2 else (initialiser, plain):
+            taken = _timed(side, version, work)
+            # The first round warms the server's and the disk's caches.
+            if number:
+                seconds[side].append(taken)
+    median = {side: statistics.median(taken) for side, taken in seconds.items()}
+    spread = (max(seconds[plain]) - min(seconds[plain])) / median[plain]
+    return Measurement(
+        name, len(version.files), version.bytes / 2**20, rounds, median[plain], median[initialiser],
+        median[plain] / median[initialiser], spread,
+    )  # fmt: skip
+
+
+def _timed(side: Callable[[Path], None], version: Version, work: Path) -> float:
+    folder = work / "fetched"
+    started = time.perf_counter()
+    side(folder)
+    taken = time.perf_counter() - started
+    wrong = [path for path, digest in version.files.items() if object_store.digest_of(folder / path) != digest]
+    if wrong:
+        raise SystemExit(f"{side.__name__} fetched something else: {', '.join(wrong)}")
+    shutil.rmtree(folder)
+    return taken
+
+
+def _publish(models: Registry, folder: Path) -> Version:
+    if (folder / MANIFEST).exists():
+        raise SystemExit(f"{folder}: is a published version; name the folder of a model")
+    return models.publish(folder)
+
+
+def _large(folder: Path, mib: int) -> Path:
+    random = np.random.default_rng(0)
+    folder.mkdir()
+    for number, begin in enumerate(range(0, mib, SHARD_MIB)):
+        size = min(SHARD_MIB, mib - begin) << 20
+        weights = {"weight": random.integers(0, 256, size, dtype=np.uint8)}
+        save_file(weights, folder / f"model-{number:05}.safetensors")
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def _tiny(folder: Path) -> Path:
+    folder.mkdir()
+    for name, size in TINY.items():
+        (folder / name).write_bytes(os.urandom(size))
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--mib", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--model", type=Path, help="a model's folder; default: random files of the tiny preset's sizes")
+    options = parser.parse_args()
+    found = []
+    with tempfile.TemporaryDirectory(prefix="storage-benchmark-") as name, local_s3(Path(name) / "s3") as access:
+        work = Path(name)
+        os.environ.update(access.environment())
+        models = connect(StorageConfig(model="benchmark"), access)
+        for label, folder in (
+            ("tiny", options.model or _tiny(work / "tiny")),
+            ("large", _large(work / "large", options.mib)),
+        ):
+            found.append(measure(label, _publish(models, folder), models, access, options.rounds, work))
+    print(json.dumps([asdict(one) for one in found], indent=2))
+    print(
+        "| version | files | MiB | plain boto3, s | initialiser, s | of plain throughput |\n|---|--:|--:|--:|--:|--:|"
+    )
+    for one in found:
+        print(
+            f"| {one.name} | {one.files} | {one.mib:.0f} | {one.plain_seconds:.2f} | {one.initialiser_seconds:.2f} "
+            f"| {one.ratio:.0%} |"
+        )
+    sys.exit(min(one.ratio for one in found) < TARGET)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""What Kubernetes says of an InferenceService, read: which model it names, and how far its pods are with another one.
+
+Pure functions over the API's JSON; `serving_cluster` fetches it. An InferenceService stays Ready while its Deployments
+are replaced, so readiness is read off Deployments and pods, as `kubectl rollout status` does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from conf_profile.errors import RegistryError, RolloutError
+from conf_profile.registry_format import ModelURI, parse_uri
+
+STORAGE_URI = "/spec/predictor/model/storageUri"
+MODEL_URI = "CONF_PROFILE_MODEL_URI"
+"""The transformer's variable; see serving.model_source."""
+COMPONENTS = ("predictor", "transformer")
+HOPELESS = frozenset({"CreateContainerConfigError", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName"})
+"""Reasons for which a container waits in vain."""
+RESTARTS = 2
+"""A container that has failed once may have met a store that was away; one that failed three times has a reason."""
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far new pods are: what is waited for (empty: all is done), and why it is hopeless (empty: it is not)."""
+
+    waiting: str = ""
+    failed: str = ""
+
+
+def places(service: Json) -> dict[str, str]:
+    """JSON pointer -> value of everything in an InferenceService that names the model."""
+    found = {STORAGE_URI: str(service["spec"]["predictor"].get("model", {}).get("storageUri") or "")}
+    for component in COMPONENTS:
+        for at, container in enumerate(service["spec"].get(component, {}).get("containers", ())):
+            for row, variable in enumerate(container.get("env", ())):
+                if variable["name"] == MODEL_URI:
+                    found[f"/spec/{component}/containers/{at}/env/{row}/value"] = str(variable.get("value", ""))
+    return found
+
+
+def served(service: Json) -> ModelURI:
+    """The model that it names; RolloutError where that is none of a registry."""
+    given = places(service)[STORAGE_URI]
+    try:
+        return parse_uri(given)
+    except RegistryError as error:
+        name = service["metadata"]["name"]
+        raise RolloutError(f"InferenceService {name}: its model is {given or 'not named'}; {error}") from error
+
+
+def pinning(service: Json, uri: str) -> list[dict[str, Any]]:
+    """A JSON patch that makes it name this model; refused by the API server if somebody else changed it meanwhile."""
+    found = places(service)
+    tests = [{"op": "test", "path": place, "value": value} for place, value in found.items()]
+    return [*tests, *({"op": "replace", "path": place, "value": uri} for place in found)]
+
+
+def components(service: Json) -> list[str]:
+    """The components whose pods are waited for."""
+    return [component for component in COMPONENTS if component in service["spec"]]
+
+
+def progress(uri: str, deployments: Sequence[Json], pods: Sequence[Json]) -> Progress:
+    """How far Deployments and pods are with the model of this URI."""
+    new = [pod for pod in pods if _names(pod["spec"], uri) and "deletionTimestamp" not in pod["metadata"]]
+    failed = next((reason for pod in new for reason in _failures(pod)), "")
+    failed = failed or next((reason for one in deployments if (reason := _overdue(one, uri))), "")
+    waiting = next((reason for one in deployments if (reason := _awaited(one, uri))), "")
+    unplaced = next((reason for pod in new if (reason := _unschedulable(pod))), "")
+    return Progress(f"{waiting}{f' ({unplaced})' if waiting and unplaced else ''}", failed)
+
+
+def _names(part: Json, uri: str) -> bool:
+    """Whether the URI stands anywhere in it as a whole value."""
+    return json.dumps(uri) in json.dumps(part)
+
+
+def _awaited(deployment: Json, uri: str) -> str:
+    name, status = deployment["metadata"]["name"], deployment.get("status", {})
+    wanted = deployment["spec"].get("replicas", 1)
+    updated = status.get("updatedReplicas", 0)
+    if not _is_current(deployment, uri):
+        return f"{name}: KServe has not passed the version on yet"
+    if updated < wanted:
+        return f"{name}: {updated} of {wanted} new pods have been made"
+    if status.get("availableReplicas", 0) < updated or status.get("readyReplicas", 0) < updated:
+        return f"{name}: {status.get('availableReplicas', 0)} of {updated} new pods are ready"
+    if status.get("replicas", 0) > updated:
+        return f"{name}: {status['replicas'] - updated} pods of the version before have not ended"
+    return ""
+
+
+def _is_current(deployment: Json, uri: str) -> bool:
+    """Whether its status is about the model of this URI."""
+    observed = deployment.get("status", {}).get("observedGeneration", 0)
+    return observed >= deployment["metadata"]["generation"] and _names(deployment["spec"]["template"], uri)
+
+
+def _overdue(deployment: Json, uri: str) -> str:
+    for condition in deployment.get("status", {}).get("conditions", ()) if _is_current(deployment, uri) else ():
+        if condition["type"] == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
+            return f"{deployment['metadata']['name']}: {condition.get('message', 'its new pods are not ready in time')}"
+    return ""
+
+
+def _failures(pod: Json) -> Iterator[str]:
+    status = pod.get("status", {})
+    for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
+        where = f"pod {pod['metadata']['name']}, {container['name']}"
+        waiting = container.get("state", {}).get("waiting", {})
+        if waiting.get("reason") in HOPELESS:
+            yield f"{where}: {waiting['reason']}: {waiting.get('message', '')}"
+        ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated") or {}
+        if not container.get("ready") and ended.get("exitCode") and container.get("restartCount", 0) >= RESTARTS:
+            said = ended.get("message") or ended.get("reason") or f"ended with status {ended['exitCode']}"
+            yield f"{where}: {' '.join(said.split())}"
+
+
+def _unschedulable(pod: Json) -> str:
+    for condition in pod.get("status", {}).get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return f"pod {pod['metadata']['name']} has no node: {condition.get('message', '')}"
+    return ""

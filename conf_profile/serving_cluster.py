@@ -1,0 +1,240 @@
+"""One InferenceService in a cluster: read it, patch it, see its pods, and be the only one who rolls it out.
+
+The cluster is the one of KUBECONFIG, or the one that this pod runs in. The lock is a Lease beside the InferenceService
+(an annotation on it would start new pods): whoever was killed loses it after a minute, and what had been served before
+stands in it, so that the next rollout still knows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from conf_profile import rollout_state
+from conf_profile.errors import RolloutConflictError, RolloutError
+
+KIND = ("serving.kserve.io", "v1beta1")
+PLURAL = "inferenceservices"
+LEASE_SECONDS = 60
+RENEW_SECONDS = 15
+REQUEST_SECONDS = 30
+BEFORE = "conf-profile/before"
+"""Annotation of the Lease: what an unfinished rollout found."""
+VERSION = "conf-profile/version"
+"""The version that it was putting into service."""
+_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+_ADVICE = {
+    401: "log in again: the credentials have expired or are wrong",
+    403: "ask for the rights of the chart's role NAME-rollout",
+}
+
+
+@contextmanager
+def explained(action: str) -> Iterator[None]:
+    """Turns what the client raises in the block into a RolloutError that says what to do."""
+    from kubernetes.client import ApiException
+    from kubernetes.config import ConfigException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except ApiException as error:
+        kind = RolloutConflictError if error.status == 409 else RolloutError
+        advice = f"; {_ADVICE[error.status]}" if error.status in _ADVICE else ""
+        raise kind(f"cannot {action}: {_message(error)}{advice}") from error
+    except HTTPError as error:
+        raise RolloutError(f"cannot {action}: the API server does not answer ({type(error).__name__})") from error
+    except ConfigException as error:
+        raise RolloutError(f"cannot {action}: no cluster: set KUBECONFIG, or run in a pod ({error})") from error
+
+
+class ServingCluster:
+    """The InferenceService of this name. Every method raises RolloutError with the cause and the remedy."""
+
+    def __init__(self, namespace: str, name: str) -> None:
+        from kubernetes import client, config
+
+        # The client itself reads the variable when it is imported, and not again.
+        given = os.environ.get("KUBECONFIG")
+        with explained("find the cluster"):
+            config.load_config(**({"config_file": given} if given else {}))
+        self.namespace, self.name = namespace, name
+        self._client = client.ApiClient()
+        self._services = client.CustomObjectsApi(self._client)
+        self._apps = client.AppsV1Api(self._client)
+        self._core = client.CoreV1Api(self._client)
+        self.leases = client.CoordinationV1Api(self._client)
+
+    def __str__(self) -> str:
+        return f"InferenceService {self.namespace}/{self.name}"
+
+    def read(self) -> dict[str, Any]:
+        """The InferenceService as it is."""
+        with explained(f"read {self}"):
+            found = self._services.get_namespaced_custom_object(
+                *KIND, self.namespace, PLURAL, self.name, _request_timeout=REQUEST_SECONDS
+            )
+        return dict(found)
+
+    def pin(self, uri: str) -> None:
+        """Makes predictor and transformer use the model of this URI."""
+        patch = rollout_state.pinning(self.read(), uri)
+        group, version = KIND
+        with explained(f"change {self}"):
+            # CustomObjectsApi would call the list a merge patch.
+            self._client.call_api(
+                f"/apis/{group}/{version}/namespaces/{self.namespace}/{PLURAL}/{self.name}",
+                "PATCH",
+                header_params={"Content-Type": "application/json-patch+json", "Accept": "application/json"},
+                body=patch,
+                auth_settings=["BearerToken"],
+                response_type="object",
+                _request_timeout=REQUEST_SECONDS,
+            )
+
+    def progress(self, uri: str) -> rollout_state.Progress:
+        """How far its pods are with the model of this URI."""
+        selector = f"serving.kserve.io/inferenceservice={self.name}"
+        names = [f"{self.name}-{component}" for component in rollout_state.components(self.read())]
+        with explained(f"see the pods of {self}"):
+            deployments = [
+                self._apps.read_namespaced_deployment(name, self.namespace, _request_timeout=REQUEST_SECONDS)
+                for name in names
+            ]
+            pods = self._core.list_namespaced_pod(
+                self.namespace, label_selector=selector, _request_timeout=REQUEST_SECONDS
+            )
+        as_json = self._client.sanitize_for_serialization
+        return rollout_state.progress(uri, as_json(deployments), as_json(pods.items))
+
+    @contextmanager
+    def rollout(self, version: str) -> Iterator[RolloutLock]:
+        """The one rollout at this time; RolloutConflictError names the other one."""
+        lock = RolloutLock(self, version)
+        lock.take()
+        try:
+            yield lock
+        finally:
+            lock.release()
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """What a rollout that was killed had begun: the version that it was putting into service, and what it found."""
+
+    version: str
+    before: str
+
+
+class RolloutLock:
+    """The Lease NAME-rollout, held by this process while it renews it."""
+
+    def __init__(self, cluster: ServingCluster, version: str) -> None:
+        self._cluster, self._version = cluster, version
+        self._name = f"{cluster.name}-rollout"
+        self._holder = f"{socket.gethostname()}-{os.getpid()}"
+        self._renewed = 0.0
+        self._lease: dict[str, Any] = {}
+        self.unfinished: Unfinished | None = None
+
+    def take(self) -> None:
+        """Becomes the holder; RolloutConflictError while somebody else is."""
+        found = self._read()
+        if found is None:
+            return self._write(self._body({}), create=True)
+        self._refuse_if_held(found)
+        notes = found["metadata"].get("annotations") or {}
+        if BEFORE in notes and VERSION in notes:
+            self.unfinished = Unfinished(notes[VERSION], notes[BEFORE])
+        self._write({**self._body(notes), "metadata": found["metadata"]})
+
+    def note(self, before: str) -> None:
+        """Writes down what was served, for whoever comes after a kill."""
+        self._lease["metadata"]["annotations"] = {VERSION: self._version, BEFORE: before}
+        self._write(self._lease)
+
+    def renew(self) -> None:
+        """Stays the holder; to be called every few seconds."""
+        if time.monotonic() - self._renewed > RENEW_SECONDS:
+            self._lease["spec"]["renewTime"] = _now()
+            self._write(self._lease)
+
+    def release(self) -> None:
+        """Lets others begin."""
+        self._lease["metadata"]["annotations"] = {}
+        self._lease["spec"]["holderIdentity"] = ""
+        self._write(self._lease)
+
+    def _refuse_if_held(self, lease: Mapping[str, Any]) -> None:
+        spec = lease.get("spec") or {}
+        holder, renewed = spec.get("holderIdentity"), spec.get("renewTime")
+        if not holder or not renewed:
+            return
+        ends = datetime.fromisoformat(renewed) + timedelta(seconds=spec.get("leaseDurationSeconds") or LEASE_SECONDS)
+        if ends > datetime.now(UTC):
+            version = (lease["metadata"].get("annotations") or {}).get(VERSION, "a version")
+            raise RolloutConflictError(
+                f"{self._cluster}: {holder} is rolling out {version} since {spec.get('acquireTime')}; wait for its end "
+                f"(a rollout that was killed is forgotten after {LEASE_SECONDS} s)"
+            )
+
+    def _body(self, notes: Mapping[str, str]) -> dict[str, Any]:
+        now = _now()
+        return {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": self._name, "annotations": dict(notes)},
+            "spec": {
+                "holderIdentity": self._holder,
+                "leaseDurationSeconds": LEASE_SECONDS,
+                "acquireTime": now,
+                "renewTime": now,
+            },
+        }
+
+    def _read(self) -> dict[str, Any] | None:
+        from kubernetes.client import ApiException
+
+        with explained(f"read the lease {self._name}"):
+            try:
+                found = self._cluster.leases.read_namespaced_lease(
+                    self._name, self._cluster.namespace, _preload_content=False, _request_timeout=REQUEST_SECONDS
+                )
+            except ApiException as error:
+                if error.status == 404:
+                    return None
+                raise
+        return dict(json.loads(found.data))
+
+    def _write(self, body: Mapping[str, Any], create: bool = False) -> None:
+        leases, where = self._cluster.leases, self._cluster.namespace
+        options = {"_preload_content": False, "_request_timeout": REQUEST_SECONDS}
+        try:
+            with explained(f"hold the lease {self._name}"):
+                written = (
+                    leases.create_namespaced_lease(where, body, **options)
+                    if create
+                    else leases.replace_namespaced_lease(self._name, where, body, **options)
+                )
+        except RolloutConflictError as error:
+            raise RolloutConflictError(f"{self._cluster}: another rollout began at the same moment") from error
+        self._lease, self._renewed = dict(json.loads(written.data)), time.monotonic()
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime(_TIME)
+
+
+def _message(error: Any) -> str:
+    """The API server's own words."""
+    try:
+        return str(json.loads(error.body)["message"])
+    except (TypeError, ValueError, LookupError):
+        return f"{error.status} {error.reason}"
