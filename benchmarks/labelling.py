@@ -13,8 +13,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -23,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.scale import usage
 from conf_profile import tables, taxonomy
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -76,12 +75,8 @@ def measure(users: int, samples: int, with_rationales: bool) -> Measurement:
         folder = Path(name)
         generate(folder, users, samples, with_rationales)
         started = time.perf_counter()
-        child = subprocess.Popen([sys.executable, "-c", _CHILD, name, str(samples)])
-        _, status, usage = os.wait4(child.pid, 0)
+        used = usage.of(_CHILD, name, samples)
         seconds = time.perf_counter() - started
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode:
-            raise SystemExit(f"the labelling step failed with status {child.returncode}")
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         file_mib = (folder / "candidates.parquet").stat().st_size / 2**20
     return Measurement(
@@ -90,9 +85,9 @@ def measure(users: int, samples: int, with_rationales: bool) -> Measurement:
         file_mib=file_mib,
         pseudo_labels=report["pseudo_labels"],
         seconds=seconds,
-        cpu_seconds=usage.ru_utime + usage.ru_stime,
+        cpu_seconds=used.seconds,
         rows_per_second=report["rows"] / seconds,
-        peak_mib=usage.ru_maxrss / 1024,
+        peak_mib=used.mib,
     )
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.scale                            # prints them
     python -m benchmarks.scale --write docs/scale.md      # makes those of the page anew
     python -m benchmarks.scale --check docs/scale.md      # status 1 if they are not current
-    python -m benchmarks.scale --inputs mine.yaml --pod-gib 256 --hours 6     # your figures, your limits
+    python -m benchmarks.scale --inputs mine.yaml --pod-gib 256 --engines 16     # your figures, your limits
 
 Nothing is measured here: `python -m benchmarks.scale.measure` does that.
 """
@@ -39,13 +39,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--preset", default="tiny", help="whose shares, samples and caps count")
     made.add_argument("--pod-gib", type=float, default=Limits.pod_gib, help="memory of the largest pod")
     made.add_argument("--hours", type=float, default=Limits.hours, help="what a stage may take")
+    made.add_argument("--engines", type=int, default=Limits.engines, help="teacher engines at once")
     made.add_argument("--redis-gib", type=float, default=Limits.redis_gib, help="memory of one Redis node")
     return made
 
 
 def _run(given: argparse.Namespace) -> int:
     figures, config = inputs.read(given.inputs), resolve(given.preset)
-    limits = Limits(given.pod_gib, given.hours, given.redis_gib)
+    limits = Limits(given.pod_gib, given.hours, given.engines, given.redis_gib)
     if given.write is None and given.check is None:
         print("\n\n".join(page.tables(figures, config, limits).values()))
         return 0

@@ -7,7 +7,8 @@ have consented, so the figures are upper bounds in that respect.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,9 +24,10 @@ MEASURED_FILES = 11
 STUDENT_ARMS = 3
 """Students that the evaluation asks: untrained, after SFT, after GRPO."""
 WHOLE_READS = 6
-"""Steps besides the shards that read the whole features table: labelling, SFT, rejection, reference, GRPO, evaluation."""
+"""Steps besides the shards that read all features: labelling, SFT, rejection, reference, GRPO, evaluation."""
 CANDIDATE_MOVES = 3
 """Candidates are written once and read by labelling and evaluation."""
+ONLINE = "online store"
 MOST_USERS = 10**10
 
 Resource = Literal["memory", "time"]
@@ -33,11 +35,19 @@ Resource = Literal["memory", "time"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What there is: memory of the largest pod, hours that a stage may take, memory of one Redis node."""
+    """What there is: memory of the largest pod, hours that a stage may take, teacher engines, memory of a Redis node.
+
+    The engines are those of `pipelines.shardParallelism` in the chart.
+    """
 
     pod_gib: float = 64.0
     hours: float = 24.0
+    engines: int = 4
     redis_gib: float = 25.0
+
+    def gib(self, stage: str) -> float:
+        """The memory that a stage may take."""
+        return self.redis_gib if stage == ONLINE else self.pod_gib
 
 
 @dataclass(frozen=True)
@@ -69,14 +79,14 @@ class Need:
     gib: float
     workers: int = 1
 
-    def hours(self, workers: int | None = None) -> float:
-        """With that many workers, by default as many as the stage can use."""
-        return self.seconds / 3600 / min(workers or self.workers, self.workers)
+    def hours(self, workers: int) -> float:
+        """With that many workers, or as many of them as the stage can use."""
+        return self.seconds / 3600 / min(workers, self.workers)
 
 
 @dataclass(frozen=True)
 class Breaks:
-    """From how many users on a stage exceeds a limit."""
+    """The number of users from which on a stage exceeds a limit."""
 
     stage: str
     resource: Resource
@@ -96,6 +106,7 @@ def needs(load: Load, given: Inputs, config: RunConfig) -> dict[str, Need]:
         "grpo": Need(given["grpo.seconds"], people),
         "evaluation": _evaluation(load, given, config, people),
         "materialise": Need(load.users / given["online.redis.users_per_second"], 0.0),
+        ONLINE: Need(0.0, redis_gib(load, given)),
         "backfill": _backfill(load, given),
     }
 
@@ -103,7 +114,8 @@ def needs(load: Load, given: Inputs, config: RunConfig) -> dict[str, Need]:
 def first_breaks(given: Inputs, config: RunConfig, limits: Limits) -> list[Breaks]:
     """Every limit that is reached below `MOST_USERS` users, the first one first."""
     names = needs(Load.expected(MILLION, config), given, config)
-    found = [Breaks(name, kind, _reached(name, kind, given, config, limits)) for name in names for kind in _RATIOS]
+    kinds: tuple[Resource, ...] = ("memory", "time")
+    found = [Breaks(name, kind, _reached(name, kind, given, config, limits)) for name in names for kind in kinds]
     return sorted((one for one in found if one.users < MOST_USERS), key=lambda one: one.users)
 
 
@@ -204,26 +216,19 @@ def _gib(millions: float, given: Inputs, name: str) -> float:
     return millions * given[f"{name}.mib_per_million"] / 1024
 
 
-_RATIOS: dict[Resource, Callable[[Need, Limits], float]] = {
-    "memory": lambda need, limits: need.gib / limits.pod_gib,
-    "time": lambda need, limits: need.hours() / limits.hours,
-}
+_SCALE = [users for power in range(3, 10) for users in range(10**power, 10 ** (power + 1), 10 ** (power - 2))]
+"""1,000 to `MOST_USERS`, in steps of one per cent of the power of ten below."""
 
 
 def _reached(name: str, kind: Resource, given: Inputs, config: RunConfig, limits: Limits) -> int:
     """The fewest users, to three digits, with which the stage exceeds the limit; `MOST_USERS` where none do."""
-    for users in _scale():
-        if _RATIOS[kind](needs(Load.expected(users, config), given, config)[name], limits) > 1.0:
-            return users
-    return MOST_USERS
 
+    def exceeds(users: int) -> bool:
+        need = needs(Load.expected(users, config), given, config)[name]
+        return need.gib > limits.gib(name) if kind == "memory" else need.hours(limits.engines) > limits.hours
 
-def _scale() -> Iterator[int]:
-    """1,000 to `MOST_USERS`, in steps of one per cent of the next power of ten."""
-    power = 1_000
-    while power < MOST_USERS:
-        yield from range(power, 10 * power, power // 100)
-        power *= 10
+    found = bisect_left(_SCALE, True, key=exceeds)
+    return _SCALE[found] if found < len(_SCALE) else MOST_USERS
 
 
 def _ceil(value: float) -> int:

@@ -21,7 +21,7 @@ REMEDIES = {
     ("features", "memory"): "an offline store that joins outside the pod: Spark or a warehouse behind Feast",
     ("features", "time"): "the same",
     ("synthesis", "memory"): "train on a sample of the users, give the others to a backfill",
-    ("synthesis", "time"): "a faster teacher or more of them; train on a sample",
+    ("synthesis", "time"): "a faster teacher, or more engines (`pipelines.shardParallelism`); train on a sample",
     ("labelling", "memory"): "train on a sample",
     ("labelling", "time"): "train on a sample",
     ("sft", "memory"): "train on a sample",
@@ -35,6 +35,7 @@ REMEDIES = {
     ("backfill", "memory"): "tables split by user id, a backfill for each",
     ("backfill", "time"): "tables split by user id, a backfill for each",
     ("materialise", "time"): "Feast's materialisation on Spark, or streaming writes",
+    (model.ONLINE, "memory"): "a larger node, or a Redis cluster",
 }
 MODELS = (("preset `tiny`", 2 << 20), ("SmolLM2-135M, merged", 269_000_000), ("Qwen3-8B, merged", 16_400_000_000))
 """Name and bytes of the weights of models that are promoted; the last two by their number of parameters x 2 bytes."""
@@ -54,6 +55,7 @@ def tables(given: Inputs, config: RunConfig, limits: Limits) -> dict[str, str]:
     """Name -> Markdown."""
     loads = [Load.simulated(one) for one in given.balances]
     return {
+        "short": _short(given, config),
         "limits": _limits(limits),
         "shards": _shards(given),
         "hours": _hours(loads, given, config),
@@ -69,9 +71,33 @@ def tables(given: Inputs, config: RunConfig, limits: Limits) -> dict[str, str]:
 
 def _limits(limits: Limits) -> str:
     return (
-        f"Limits: {number(limits.pod_gib)} GiB in a pod, {number(limits.hours)} hours for a stage, "
-        f"{model.SHARD_LIMIT:,} synthesis shards, {number(limits.redis_gib)} GiB in a Redis node."
+        f"Limits: {number(limits.pod_gib)} GiB in a pod, {number(limits.hours)} hours for a stage, {limits.engines} "
+        f"teacher engines at once,\n{number(limits.redis_gib)} GiB in a Redis node."
     )
+
+
+def _short(given: Inputs, config: RunConfig) -> str:
+    million = Load.expected(model.MILLION, config)
+    needs, stored = model.needs(million, given, config), model.storage_gib(million, given)
+    small, large = (model.promotion_requests(given, [size, *[1] * SMALL_FILES]) for _, size in (MODELS[0], MODELS[-1]))
+    fetched = model.download_requests(given, model.MEASURED_FILES)
+    kept = sum(stored[name] for name in ("tables", "features", "candidates", "answers"))
+    rows = [
+        ("users an hour that one vLLM replica profiles (student of preset `tiny`)", _per_hour(given, "backfill")),
+        ("users an hour that Feast materialises into Redis", _per_hour(given, "online.redis")),
+        ("GiB a million users: features step", number(needs["features"].gib)),
+        ("GiB a million users: training steps", number(needs["sft"].gib)),
+        ("GiB a million users: evaluation", number(needs["evaluation"].gib)),
+        ("GiB a million users: Redis", number(needs[model.ONLINE].gib)),
+        ("GiB a million users: object storage", number(kept)),
+        ("S3 requests of a promotion: preset `tiny`, Qwen3-8B", f"{small:,}, {large:,}"),
+        ("S3 requests of a predictor's start", f"{fetched:,}"),
+    ]
+    return table(("what", "figure"), rows)
+
+
+def _per_hour(given: Inputs, name: str) -> str:
+    return number(given[f"{name}.users_per_second"] * 3600)
 
 
 def _shards(given: Inputs) -> str:
@@ -91,7 +117,7 @@ def _shards(given: Inputs) -> str:
 
 
 def _hours(loads: Sequence[Load], given: Inputs, config: RunConfig) -> str:
-    return _by_stage(loads, given, config, lambda need: number(need.hours(1)))
+    return _by_stage(loads, given, config, lambda need: number(need.hours(1)) if need.seconds else "")
 
 
 def _memory(loads: Sequence[Load], given: Inputs, config: RunConfig) -> str:
@@ -148,7 +174,7 @@ def _breaks(loads: Sequence[Load], given: Inputs, config: RunConfig, limits: Lim
             (
                 f"{load.users:,}",
                 f"{first.stage}, {first.resource}" if first else "nothing more",
-                _figure(first, needs) if first else _nearest(found, load, needs),
+                _figure(first, needs, limits) if first else _nearest(found, load, needs, limits),
                 REMEDIES[first.stage, first.resource] if first else "",
                 ", ".join(f"{one.stage} ({one.resource})" for one in new[1:]),
             )
@@ -157,14 +183,14 @@ def _breaks(loads: Sequence[Load], given: Inputs, config: RunConfig, limits: Lim
     return table(("users", "breaks first", "figure", "what to do", "next in this decade"), rows)
 
 
-def _nearest(found: Sequence[Breaks], load: Load, needs: dict[str, model.Need]) -> str:
+def _nearest(found: Sequence[Breaks], load: Load, needs: dict[str, model.Need], limits: Limits) -> str:
     later = next((one for one in found if one.users > load.users), None)
-    return f"nearest: {later.stage}, {_figure(later, needs)}" if later else ""
+    return f"nearest: {later.stage}, {_figure(later, needs, limits)}" if later else ""
 
 
-def _figure(one: Breaks, needs: dict[str, model.Need]) -> str:
+def _figure(one: Breaks, needs: dict[str, model.Need], limits: Limits) -> str:
     need = needs[one.stage]
-    return f"{number(need.gib)} GiB" if one.resource == "memory" else f"{number(need.hours())} hours"
+    return f"{number(need.gib)} GiB" if one.resource == "memory" else f"{number(need.hours(limits.engines))} hours"
 
 
 def _order(given: Inputs, config: RunConfig, limits: Limits) -> str:

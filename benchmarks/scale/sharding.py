@@ -23,7 +23,7 @@ from serving.backfill import SHARD_USERS
 
 DECADES = (10**4, 10**5, 10**6, 10**7, 10**8)
 ASKED_PER_SHARD = 20_000
-"""Users that one synthesis shard should ask about: minutes of work, and an answer store that fits in a small pod."""
+"""Users that one synthesis shard should ask about: their kept answers fit in a small pod."""
 SHARD_LIMIT = int(TeacherConfig.model_json_schema()["properties"]["shards"]["maximum"])
 _AT_ONCE = 100_000
 RANGES = (100_000, 500_000)

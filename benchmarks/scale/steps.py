@@ -53,41 +53,44 @@ score({"sft": folder / "predictions.parquet"}, [folder / "candidates.parquet"], 
 
 
 def features(work: Path) -> dict[str, float]:
-    """The features step, and what its output weighs."""
+    """The features step, and what its input and output weigh."""
     given, grown = _grown(work)
     used = [usage.of(_FEATURES, folder, given.as_of) for folder in grown]
-    table = grown[-1] / "features.parquet"
+    few = _originals(work)
+    sizes = {name: (few / f"{name}.parquet").stat().st_size for name in ("behaviour", "demographics", "features")}
     return {f"features.{name}": value for name, value in _growth(used).items()} | {
-        "features.bytes_per_user": table.stat().st_size / SIZES[-1],
-        "tables.bytes_per_user": sum((grown[-1] / f"{n}.parquet").stat().st_size for n in ("behaviour", "demographics"))
-        / SIZES[-1],
+        "features.bytes_per_user": sizes["features"] / people.ORIGINALS,
+        "tables.bytes_per_user": (sizes["behaviour"] + sizes["demographics"]) / people.ORIGINALS,
     }
 
 
 def synthesis(work: Path) -> dict[str, float]:
     """The synthesis step with the lexicon teacher: what everybody costs a shard, and what those whom it asks cost.
 
-    Two runs of one shard over different tables, and one of 20 shards over the larger table: three sizes for what a
-    shard needs at all, for each user in the table, and for each user asked.
+    One shard of all users and one of a twentieth over the smaller table, one of a twentieth over the larger: three
+    equations for what a shard needs at all, for each user in the table, and for each user asked.
     """
     given, (small, large) = _grown(work)
     for folder in (small, large):
         usage.of(_FEATURES, folder, given.as_of)
-    runs = [(small, 1), (large, 1), (large, 20)]
+    runs = [(small, 1), (small, 20), (large, 20)]
     used = [usage.of(_SYNTHESIS, folder, given.taxonomy, given.lexicon, shards) for folder, shards in runs]
     asked = [tables.read(folder / f"candidates-{shards}.parquet", tables.CANDIDATES) for folder, shards in runs]
     users = [len(table) / SAMPLES / 6 for table in asked]
-    sizes = np.array([[1, everybody, own] for everybody, own in zip((*SIZES, SIZES[-1]), users, strict=True)])
+    sizes = np.array([[1, everybody, own] for everybody, own in zip((SIZES[0], *SIZES), users, strict=True)])
     _, table_mib, asked_mib = np.linalg.solve(sizes, [one.mib for one in used]) * MILLION
     _, table_seconds, asked_seconds = np.linalg.solve(sizes, [one.seconds for one in used]) * MILLION
-    answers = next((large / "answers-1").glob("*.jsonl"))
+    few = _originals(work)
+    usage.of(_SYNTHESIS, few, given.taxonomy, given.lexicon, 1)
+    answers, candidates = next((few / "answers-1").glob("*.jsonl")), few / "candidates-1.parquet"
+    asked_of_few = len(tables.read(candidates, tables.CANDIDATES)) / SAMPLES / 6
     return {
         "synthesis.table_mib_per_million": table_mib,
         "synthesis.asked_mib_per_million": asked_mib,
         "synthesis.table_seconds_per_million": table_seconds,
         "synthesis.asked_seconds_per_million": asked_seconds,
-        "synthesis.candidate_bytes_per_asked": (large / "candidates-1.parquet").stat().st_size / users[1],
-        "synthesis.answer_bytes_per_asked": answers.stat().st_size / users[1],
+        "synthesis.candidate_bytes_per_asked": candidates.stat().st_size / asked_of_few,
+        "synthesis.answer_bytes_per_asked": answers.stat().st_size / asked_of_few,
     }
 
 
@@ -118,6 +121,14 @@ def _grown(work: Path) -> tuple[Tables, list[Path]]:
     folders = [work / f"users-{users}" for users in SIZES]
     made = [people.grow(world, users, folder) for users, folder in zip(SIZES, folders, strict=True)]
     return made[-1], folders
+
+
+def _originals(work: Path) -> Path:
+    """The originals alone, with their features: copies compress too well to be weighed."""
+    folder = work / "originals"
+    given = people.grow(people.originals(work / "world"), people.ORIGINALS, folder)
+    usage.of(_FEATURES, folder, given.as_of)
+    return folder
 
 
 def _growth(used: list[Usage]) -> dict[str, float]:

@@ -237,7 +237,7 @@ def test_nobody_is_erased_while_a_run_is_under_way(run):
 
 
 def version(name, created_at="2025-06-03T00:00:00+00:00"):
-    return Version(name, created_at, "", "", {}, {})
+    return Version(name, created_at, "", "", {}, {}, b"")
 
 
 def test_versions_of_a_user_who_trained():

@@ -279,10 +279,11 @@ def module_of(source):
 @pytest.mark.parametrize(
     ("target", "rooms", "further"),
     [
-        (
+        pytest.param(
             "serving",
             ("serving", "feature_repo", "conf_profile", "pipelines", "components"),
             ["serving.__main__", "kserve"],
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             "training",

@@ -1,5 +1,6 @@
 """What the docs tell a reader to type exists: commands and their options, modules, chart values, links, alerts."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -85,17 +86,51 @@ def test_modules_of_the_docs_exist():
                     )
 
 
-def test_chart_values_of_the_docs_exist():
+def chart_values():
+    """Values of the chart, and their schema with its references resolved where they are asked for."""
     values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    return values, json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+
+
+def missing_key(path, values, schema):
+    """The first key of a dotted path that is no value of the chart; None if all are.
+
+    A map that is empty in values.yaml and open in the schema, such as annotations, takes any key.
+    """
+    place, allowed = values, schema
+    for key in path.split("."):
+        allowed = schema["$defs"][allowed["$ref"].rpartition("/")[2]] if "$ref" in allowed else allowed
+        free = allowed.get("additionalProperties", True)
+        if place == {} and isinstance(free, dict):
+            return None
+        if not isinstance(place, dict) or key not in place:
+            return key
+        place, allowed = place[key], allowed.get("properties", {}).get(key, free if isinstance(free, dict) else {})
+    return None
+
+
+def test_chart_values_of_the_docs_exist():
+    values, schema = chart_values()
     for page in PAGES:
         for line in code_lines(page):
             if not re.match(r"helm (install|upgrade|template)\b.*charts/conf-profile", line):
                 continue
             for path in re.findall(r"--set(?:-string|-json)?[ =]([\w.]+)=", line):
-                place = values
-                for key in path.split("."):
-                    assert key in place, f"{page.name}: --set {path}: there is no {key!r}"
-                    place = place[key]
+                assert missing_key(path, values, schema) is None, f"{page.name}: --set {path}"
+
+
+@pytest.mark.parametrize(
+    ("path", "missing"),
+    [
+        ("serving.predictor.podAnnotations.rotated", None),
+        ("serving.predictor.replicas", None),
+        ("serving.predictor.podAnotations.rotated", "podAnotations"),
+        ("serving.predictor.no_such", "no_such"),
+        ("serving.predictor.replicas.more", "more"),
+    ],
+)
+def test_a_value_that_the_chart_does_not_have_is_found(path, missing):
+    assert missing_key(path, *chart_values()) == missing
 
 
 def test_every_alert_of_the_chart_has_a_section():

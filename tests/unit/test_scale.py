@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from benchmarks.scale import inputs, model, page, sharding
+from benchmarks.scale import inputs, model, page, sharding, usage
 from benchmarks.scale.inputs import Figure
 from benchmarks.scale.model import Limits, Load
 from components.synthesis.step import shard_of
@@ -36,6 +36,18 @@ def with_figures(**changed: float) -> inputs.Inputs:
 def test_the_page_is_current():
     text = PAGE.read_text(encoding="utf-8")
     assert page.fill(text, MEASURED, CONFIG, Limits()) == text, "run: python -m benchmarks.scale --write docs/scale.md"
+
+
+def test_a_measured_process_reports_its_own_peak_and_not_its_parents():
+    held = b"1" * (200 << 20)
+    assert usage.of("pass").mib < 100
+    assert usage.of("x = b'1' * (150 << 20)").mib > 150
+    del held
+
+
+def test_a_measured_process_that_fails_ends_the_measurement():
+    with pytest.raises(SystemExit, match="status 3"):
+        usage.of("raise SystemExit(3)")
 
 
 def test_every_figure_says_where_it_comes_from():
@@ -121,9 +133,10 @@ def test_a_limit_is_reached_where_the_stage_exceeds_it_and_not_before():
             for users in (one.users, round(one.users * 0.98))
         )
         if one.resource == "memory":
-            assert before.gib <= limits.pod_gib * 1.01 and at.gib > limits.pod_gib
+            most = limits.redis_gib if one.stage == "online store" else limits.pod_gib
+            assert before.gib <= most * 1.01 and at.gib > most
         else:
-            assert before.hours() <= limits.hours * 1.01 and at.hours() > limits.hours
+            assert before.hours(limits.engines) <= limits.hours * 1.01 and at.hours(limits.engines) > limits.hours
 
 
 def test_replicas_finish_in_time_and_one_fewer_does_not():
