@@ -5,8 +5,10 @@
 Starts `conf-profile serve` on a finished run's champion, then measures in turns, so that a noisy machine hits both
 sides: (1) one request at a time: milliseconds that the transformer adds at p50 and p99; (2) 32 at once: requests a
 second; (3) 100 users in one request against 100 bare calls at once; (4) the share of prompt tokens that vLLM's prefix
-cache served, by its own counters. The direct side sends the very body that the transformer sends, with prompts made
-beforehand: reading features, rendering, parsing and calibrating are all on the transformer's side. Prints JSON.
+cache served, by its own counters; (5) seconds on the processor that each process spent on a request, at 32 at once.
+Both sides are asked by the same client over kept connections, with bodies made beforehand; the direct side's are the
+very ones that the transformer sends: prompt, sampling, logprobs and grammar. Reading features, rendering, parsing and
+calibrating are all on the transformer's side. Prints JSON.
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
 import numpy as np
+import orjson
+import psutil
 
 from benchmarks.teacher_vllm import machine
 from feature_repo import store as feature_store
@@ -69,25 +74,29 @@ def people(work: Path, run: Path, count: int) -> list[str]:
     return [user.user_id for user in known if user is not None][:count]
 
 
-def sides(state: dict[str, Any], work: Path, users: list[str], http: httpx.AsyncClient) -> tuple[Sides, Any]:
+def sides(state: dict[str, Any], work: Path, users: list[str], http: aiohttp.ClientSession) -> Sides:
     """The two sides; the direct one's bodies are made before anything is timed."""
     model = bundles.load(work / "models" / state["version"])
     client = PredictorClient(PredictorSettings(url=state["predictor"], model=state["model"]), model)
     known = feature_store.online_features(feature_store.connect(work / "features"), users)
-    bodies = {u.user_id: client.body(Question(model.messages(u), 1)) for u in known if u is not None}
+    bodies = {u.user_id: orjson.dumps(client.body(Question(model.messages(u), 1))) for u in known if u is not None}
     predict = f"{state['url']}/v1/models/{state['model']}:predict"
 
+    async def post(url: str, body: bytes) -> None:
+        async with http.post(url, data=body, headers={"Content-Type": "application/json"}) as answer:
+            answer.raise_for_status()
+            await answer.read()
+
     async def direct(user: str) -> None:
-        (await http.post(f"{state['predictor']}/v1/chat/completions", json=bodies[user])).raise_for_status()
+        await post(f"{state['predictor']}/v1/chat/completions", bodies[user])
 
     async def together(several: Sequence[str]) -> None:
-        body = {"instances": [{"user_id": user} for user in several]}
-        (await http.post(predict, json=body)).raise_for_status()
+        await post(predict, orjson.dumps({"instances": [{"user_id": user} for user in several]}))
 
     async def transformer(user: str) -> None:
         await together([user])
 
-    return Sides(direct, transformer, together), client
+    return Sides(direct, transformer, together)
 
 
 async def one_at_a_time(ask: Ask, users: Sequence[str]) -> list[float]:
@@ -113,6 +122,27 @@ async def at_once(ask: Ask, users: Sequence[str], places: int) -> float:
     return time.perf_counter() - start
 
 
+def listener(url: str) -> psutil.Process:
+    """The process that listens at this address of this machine."""
+    listening = {c.laddr.port: c.pid for c in psutil.net_connections("tcp4") if c.status == psutil.CONN_LISTEN}
+    return psutil.Process(listening[int(url.rsplit(":", 1)[1])])
+
+
+class Processors:
+    """Seconds on the processor of the transformer, and of vLLM's processes together."""
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        roots = {"transformer": listener(state["url"]), "vllm": listener(state["predictor"])}
+        self._families = {name: [root, *root.children(recursive=True)] for name, root in roots.items()}
+
+    def used(self) -> dict[str, float]:
+        """So far."""
+        return {
+            name: sum(times.user + times.system for times in (process.cpu_times() for process in family))
+            for name, family in self._families.items()
+        }
+
+
 async def timed(call: Awaitable[None]) -> float:
     """Seconds of one call."""
     start = time.perf_counter()
@@ -130,56 +160,78 @@ def prefix_counters(predictor: str) -> tuple[float, float]:
     return total("prefix_cache_queries"), total("prefix_cache_hits")
 
 
-async def measure(both: Sides, users: list[str], rounds: int) -> dict[str, Any]:
+@dataclass
+class Timings:
+    """Of one side: seconds of each request alone; requests a second; seconds for all together; and the processor's
+    seconds of a request by process."""
+
+    single: list[float] = field(default_factory=list)
+    many: list[float] = field(default_factory=list)
+    together: list[float] = field(default_factory=list)
+    processor: list[dict[str, float]] = field(default_factory=list)
+
+
+async def measure(both: Sides, users: list[str], rounds: int, processors: Processors) -> dict[str, Timings]:
     """All timings; a first round of each side only warms up."""
-    single: dict[str, list[float]] = {"direct": [], "transformer": []}
-    many: dict[str, list[float]] = {"direct": [], "transformer": []}
-    together: dict[str, list[float]] = {"direct": [], "transformer": []}
+    found = {"direct": Timings(), "transformer": Timings()}
     for number in range(rounds + 1):
-        for name in sorted(single, reverse=bool(number % 2)):
-            ask = getattr(both, name)
-            alone = await one_at_a_time(ask, users if number else users[:20])
-            seconds = await at_once(ask, users, MANY)
-            crowd = users[:TOGETHER]
-            if name == "direct":
-                whole = await at_once(ask, crowd, TOGETHER)
-            else:
-                whole = await timed(both.together(crowd))
+        for name in sorted(found, reverse=bool(number % 2)):
+            one = await one_round(name, both, users if number else users[:20], processors)
             if number:
-                single[name] += alone
-                many[name].append(len(users) / seconds)
-                together[name].append(whole)
-    return {"single": single, "many": many, "together": together}
+                for kind in ("single", "many", "together", "processor"):
+                    getattr(found[name], kind).extend(getattr(one, kind))
+    return found
 
 
-def report(found: dict[str, Any], cache: tuple[float, float], users: int) -> dict[str, Any]:
+async def one_round(name: str, both: Sides, users: list[str], processors: Processors) -> Timings:
+    """One side, in each way once."""
+    ask: Ask = getattr(both, name)
+    single = await one_at_a_time(ask, users)
+    before = processors.used()
+    seconds = await at_once(ask, users, MANY)
+    after = processors.used()
+    crowd = users[:TOGETHER]
+    whole = await (at_once(ask, crowd, TOGETHER) if name == "direct" else timed(both.together(crowd)))
+    processor = {process: (after[process] - before[process]) / len(users) for process in after}
+    return Timings(single, [len(users) / seconds], [whole], [processor])
+
+
+def report(found: dict[str, Timings], cache: tuple[float, float], users: int) -> dict[str, Any]:
     """The figures that the page quotes."""
-    single = {name: np.percentile(values, [50, 99]) * 1000 for name, values in found["single"].items()}
+    single = {name: np.percentile(side.single, [50, 99]) * 1000 for name, side in found.items()}
     added = single["transformer"] - single["direct"]
-    many = {name: float(np.mean(values)) for name, values in found["many"].items()}
-    together = {name: float(np.median(values)) for name, values in found["together"].items()}
+    many = {name: float(np.mean(side.many)) for name, side in found.items()}
+    together = {name: float(np.median(side.together)) for name, side in found.items()}
     return {
         "milliseconds_at_1": {name: {"p50": round(v[0], 1), "p99": round(v[1], 1)} for name, v in single.items()},
         "added_milliseconds_at_1": {"p50": round(added[0], 1), "p99": round(added[1], 1)},
-        f"requests_per_second_at_{MANY}": {name: round(rate, 1) for name, rate in many.items()},
+        f"requests_per_second_at_{MANY}": {
+            name: [round(rate, 1) for rate in side.many] for name, side in found.items()
+        },
         f"throughput_ratio_at_{MANY}": round(many["transformer"] / many["direct"], 3),
+        f"processor_milliseconds_at_{MANY}": {name: per_request(side) for name, side in found.items()},
         f"seconds_for_{TOGETHER}_users": {name: round(value, 3) for name, value in together.items()},
         f"time_ratio_for_{TOGETHER}_users": round(together["transformer"] / together["direct"], 3),
         "prefix_cache_hit_share": round(cache[1] / cache[0], 3) if cache[0] else None,
         "users": users,
         "machine": machine(),
+        "load_average": [round(value, 1) for value in psutil.getloadavg()],
     }
+
+
+def per_request(side: Timings) -> dict[str, float]:
+    """The mean of all rounds, in milliseconds."""
+    return {name: round(float(np.mean([one[name] for one in side.processor])) * 1000, 1) for name in side.processor[0]}
 
 
 async def compare(state: dict[str, Any], work: Path, users: list[str], rounds: int) -> dict[str, Any]:
     """Measures against a running server."""
-    limits = httpx.Limits(max_connections=2 * TOGETHER, max_keepalive_connections=2 * TOGETHER)
-    async with httpx.AsyncClient(timeout=120.0, limits=limits) as http:
-        both, client = sides(state, work, users, http)
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4.0)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(120.0)) as http:
+        both, processors = sides(state, work, users, http), Processors(state)
         before = prefix_counters(state["predictor"])
-        found = await measure(both, users, rounds)
+        found = await measure(both, users, rounds, processors)
         after = prefix_counters(state["predictor"])
-        await client.aclose()
     return report(found, (after[0] - before[0], after[1] - before[1]), len(users))
 
 

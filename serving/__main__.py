@@ -6,6 +6,7 @@ KServe's own flags (--http_port, --model_name, --predictor_host, ...) are unders
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import sys
@@ -51,7 +52,14 @@ def main() -> None:
     if configured.web:
         _show_page(model)
     _reload_on_hangup(model, given.settings, given.predictor_host)
+    _spare_the_collector()
     kserve.ModelServer(enable_grpc=False, enable_latency_logging=False).start([model])
+
+
+def _spare_the_collector() -> None:
+    """What is loaded by now stays, and is much: a request must not wait while all of it is looked at."""
+    gc.collect()
+    gc.freeze()
 
 
 def _show_page(model: ProfileTransformer) -> None:

@@ -1,8 +1,8 @@
 """KServe's REST server as this transformer needs it.
 
-Left out are routes that it does not serve (explain, v2 inference) or that would let any caller end it (load and unload
-of the model repository), and what KServe does for every request and nobody reads. Errors are logged by kind and place:
-KServe's own handlers write messages too, and a message may quote what a user wrote.
+Left out are routes that it does not serve (explain, v2 inference, versions by number) or that would let any caller end
+it (load and unload of the model repository), and what KServe does for every request and nobody reads. Errors are logged
+by kind and place: KServe's own handlers write messages too, and a message may quote what a user wrote.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ NOT_SERVED = frozenset(
     {
         "/v1/models/{model_name}:explain",
         "/v2/models/{model_name}/infer",
+        "/v2/models/{model_name}/versions/{model_version}",
+        "/v2/models/{model_name}/versions/{model_version}/ready",
         "/v2/models/{model_name}/versions/{model_version}/infer",
         "/v2/repository/models/{model_name}/load",
         "/v2/repository/models/{model_name}/unload",

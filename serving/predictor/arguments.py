@@ -116,6 +116,9 @@ def environment(given: PredictorArguments, threads: int, cache_gib: int = 1) -> 
         # Left to itself vLLM binds its threads to the first cores, and a second one, which is loading the next
         # version, to the same: under load it would never get ready.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        # The model runs in the engine's own process. Beside it, in a worker, the two would wait for each other in busy
+        # loops: twice the time on the processor for an answer, and none left for the server in front of them.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     }
 
 

@@ -16,8 +16,9 @@ import pytest
 from running import environment
 from s3 import wait_until
 
-from conf_profile import confidence, registry, tables
+from conf_profile import confidence, registry, rollout, smoke, tables
 from conf_profile.config import StorageConfig
+from conf_profile.errors import RolloutError
 from conf_profile.local_s3 import local_s3
 from conf_profile.students import examples, folder
 
@@ -109,6 +110,18 @@ def test_the_profile_is_what_the_pipeline_would_say(serving, student, people):
         if tag is not None and tag == shown["tag"]:
             assert shown["score"] == pytest.approx(score, abs=0.02)
             assert abs(shown["level"] - confidence.apply(partition, name, np.array([score]))[0]) <= 1
+
+
+def test_smoke_profiles_are_answered_as_at_the_evaluation(serving, run):
+    """What a rollout asks for: the run's own smoke profiles, of the run's own model, on vLLM."""
+    measured = json.loads((run / "evaluation.json").read_text())["smoke"]
+    profiles = smoke.parse(json.dumps(measured).encode(), "evaluation.json")
+    assert len(profiles) >= 3
+    where, version = rollout.Serving("here", url=serving.state["url"]), serving.state["version"]
+    rollout.check_answers(where, version, profiles)
+    liar = [smoke.SmokeProfile(one.features, dict.fromkeys(one.answers, smoke.Expected("?", 1))) for one in profiles]
+    with pytest.raises(RolloutError, match="are not those of the evaluation"):
+        rollout.check_answers(where, version, liar)
 
 
 def test_the_prompt_reaches_vllm_as_training_wrote_it(serving, student, people):

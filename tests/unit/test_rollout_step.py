@@ -1,0 +1,36 @@
+"""The pipeline's step: a rejected candidate is nothing to roll out, and no cluster is asked."""
+
+import json
+
+import pytest
+
+from components.rollout.step import run
+from conf_profile.config import RolloutConfig, RunConfig, StorageConfig
+from conf_profile.errors import DataError
+from pipelines import arguments
+
+SERVICE = RolloutConfig(inference_service="prod", namespace="profiles")
+NOWHERE = StorageConfig(endpoint="http://127.0.0.1:9")
+
+
+def test_where_nothing_was_promoted_nothing_is_done(tmp_path):
+    (tmp_path / "outcome.json").write_text('{"promoted": false, "reasons": ["FAILED: f1"]}')
+    result = run(tmp_path / "outcome.json", tmp_path / "served.json", SERVICE, NOWHERE)
+    assert result == {"in_service": False, "reason": "nothing was promoted"}
+    assert json.loads((tmp_path / "served.json").read_text()) == result
+
+
+def test_an_outcome_that_is_none_is_named(tmp_path):
+    (tmp_path / "outcome.json").write_text("{")
+    with pytest.raises(DataError, match=r"outcome\.json"):
+        run(tmp_path / "outcome.json", tmp_path / "served.json", SERVICE, NOWHERE)
+    assert not (tmp_path / "served.json").exists()
+
+
+def test_off_unless_an_inference_service_is_named():
+    inputs = arguments.Inputs(*[""] * 9)
+    off = arguments.with_inputs(RunConfig(), inputs, "any", "", "")
+    assert off["rollout_service"] == ""
+    given = arguments.with_inputs(RunConfig(rollout=SERVICE), inputs, "any", "", "")
+    assert given["rollout_service"] == "prod"
+    assert json.loads(given["rollout_config"])["namespace"] == "profiles"
