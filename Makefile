@@ -14,13 +14,17 @@ RUN_ARGS ?=
 run: environment
 	$(BIN)/conf-profile run $(RUN_ARGS)
 
-# No cluster is touched unawares: see test-cluster.
-test: environment lint
-	env -u KUBECONFIG $(BIN)/pytest
+# One process for each core, four at most: each of them imports torch and Feast.
+UNIT_TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(shell nproc) --maxprocesses 4 --dist loadscope tests/unit
 
-# The pure part: no servers, no training. One process for each core, four at most: each of them imports torch and Feast.
+# Servers and trainings want the machine for themselves. No cluster is touched unawares: see test-cluster.
+test: environment lint
+	$(UNIT_TESTS)
+	env -u KUBECONFIG $(BIN)/pytest tests/integration tests/cluster
+
+# The pure part: no servers, no training.
 test-fast: environment lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n $(shell nproc) --maxprocesses 4 --dist loadscope tests/unit
+	$(UNIT_TESTS) -m "not slow"
 
 test-chart: environment
 	$(BIN)/pytest tests/unit/test_chart_*.py
