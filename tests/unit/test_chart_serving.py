@@ -111,10 +111,11 @@ def test_only_the_predictor_is_on_the_gpu_pool():
         assert not {"nodeSelector", "tolerations"} & set(pod)
 
 
-def test_shared_memory_is_the_pools():
-    spec = predictor_pod(render(GPU))
+@pytest.mark.parametrize(("preset", "size"), [(GPU, "8Gi"), (PRESETS["cpu"], "512Mi")], ids=["pool", "default"])
+def test_shared_memory_is_there(preset, size):
+    spec = predictor_pod(render(preset))
     (volume,) = (volume for volume in spec["volumes"] if volume["name"] == "shared-memory")
-    assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Gi"}
+    assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": size}
     assert {"name": "shared-memory", "mountPath": "/dev/shm"} in spec["containers"][0]["volumeMounts"]
 
 

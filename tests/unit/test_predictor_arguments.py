@@ -140,4 +140,5 @@ def test_the_process_is_offline_and_its_threads_are_counted(tmp_path):
     found = environment(PredictorArguments(), threads=3, cache_gib=2)
     assert (found["OMP_NUM_THREADS"], found["VLLM_CPU_KVCACHE_SPACE"], found["HF_HUB_OFFLINE"]) == ("3", "2", "1")
     assert (found["VLLM_CPU_OMP_THREADS_BIND"], found["VLLM_ENABLE_V1_MULTIPROCESSING"]) == ("nobind", "0")
+    assert found["TORCHDYNAMO_DISABLE"] == "1"
     assert "OMP_NUM_THREADS" not in environment(PredictorArguments(device="gpu"), threads=3)

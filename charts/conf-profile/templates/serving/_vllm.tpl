@@ -53,6 +53,11 @@ args:
 {{- end }}
 {{- end }}
 
+{{/* Size of /dev/shm: vLLM's processes talk through it and want 160 MiB at the least, where a container has 64. */}}
+{{- define "conf-profile.serving.vllm.sharedMemory" -}}
+{{- default "512Mi" (index .Values.nodePools .Values.serving.predictor.pool).sharedMemory }}
+{{- end }}
+
 {{/* Offline and silent; everything that is written goes to /tmp. */}}
 {{- define "conf-profile.serving.vllm.env" -}}
 - name: HF_HUB_OFFLINE
