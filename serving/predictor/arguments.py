@@ -119,6 +119,9 @@ def environment(given: PredictorArguments, threads: int, cache_gib: int = 1) -> 
         # The model runs in the engine's own process. Beside it, in a worker, the two would wait for each other in busy
         # loops: twice the time on the processor for an answer, and none left for the server in front of them.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        # Even with --enforce-eager vLLM's sampler compiles a small function at the first answer, which wants a C++
+        # compiler, and the image has none.
+        "TORCHDYNAMO_DISABLE": "1",
     }
 
 

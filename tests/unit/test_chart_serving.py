@@ -146,6 +146,8 @@ def test_the_predictor_may_load_for_long_and_is_noticed_soon():
 def test_the_transformer_is_probed_where_it_says_that_the_predictor_is_there():
     layer = {"serving": {"name": "profiles"}}
     assert transformer_container(layer)["readinessProbe"]["httpGet"]["path"] == "/v2/models/profiles/ready"
+    # Without it KServe would name the model after the InferenceService.
+    assert transformer_container(layer)["args"][-2:] == ["--model_name", "profiles"]
 
 
 def test_the_settings_are_what_the_transformer_reads():

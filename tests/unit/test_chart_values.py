@@ -2,6 +2,9 @@
 
 import json
 import runpy
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import jsonschema
 import pytest
@@ -116,3 +119,30 @@ def test_helm_test_is_content_with_a_real_profile(capsys):
 def test_helm_test_is_not_content_with_less(prediction):
     with pytest.raises(SystemExit):
         ASK["check"]({"predictions": [prediction]})
+
+
+def test_helm_test_says_why_nobody_answered():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(SystemExit, match=rf"{url} cannot be asked: .*refused"):
+            ASK["main"](url, "conf-profile", "0")
+
+
+def test_helm_test_asks_again_while_the_transformer_is_not_there(capsys):
+    answers = [(503, {}), (200, {"predictions": [{"model_version": "v1", "profile": GOOD}]})]
+
+    class Transformer(BaseHTTPRequestHandler):
+        def do_POST(self):
+            status, body = answers.pop(0)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Transformer) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            ASK["main"](f"http://127.0.0.1:{server.server_port}", "conf-profile", "30")
+        finally:
+            server.shutdown()
+    assert "version v1" in capsys.readouterr().out

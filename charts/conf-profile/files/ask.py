@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -11,21 +12,31 @@ FEATURES = {
     "self_age": "62",
     "consent": True,
 }
+TEMPORARY = (502, 503, 504)
 
 
 def main(url: str, model: str, seconds: str) -> None:
-    body = {"instances": [{"user_id": "helm-test", "features": FEATURES}]}
-    request = urllib.request.Request(
-        f"{url}/v1/models/{model}:predict", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=float(seconds)) as response:
-            answer = json.load(response)
-    except urllib.error.HTTPError as error:
-        sys.exit(f"{url} answered {error.code}: {error.read().decode(errors='replace')}")
-    except OSError as error:
-        sys.exit(f"{url} cannot be asked: {error}")
+    """Asks until there is an answer: Helm calls an InferenceService ready that has a predictor and no transformer yet."""
+    deadline = time.monotonic() + float(seconds)
+    while isinstance(answer := ask(f"{url}/v1/models/{model}:predict", deadline), str):
+        if time.monotonic() > deadline:
+            sys.exit(f"{url} {answer}")
+        time.sleep(1)
     check(answer)
+
+
+def ask(url: str, deadline: float) -> "dict | str":
+    """The answer, or why there is none yet."""
+    body = {"instances": [{"user_id": "helm-test", "features": FEATURES}]}
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=max(1.0, deadline - time.monotonic())) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        said = f"answered {error.code}: {error.read().decode(errors='replace')}"
+        return said if error.code in TEMPORARY else sys.exit(f"{url} {said}")
+    except OSError as error:
+        return f"cannot be asked: {error}"
 
 
 def check(answer: dict) -> None:
