@@ -116,7 +116,7 @@ def test_smoke_profiles_are_answered_as_at_the_evaluation(serving, run):
     """What a rollout asks for: the run's own smoke profiles, of the run's own model, on vLLM."""
     measured = json.loads((run / "evaluation.json").read_text())["smoke"]
     profiles = smoke.parse(json.dumps(measured).encode(), "evaluation.json")
-    assert len(profiles) >= 3
+    assert profiles, "the few users of this run share no keyphrase"
     where, version = rollout.Serving("here", url=serving.state["url"]), serving.state["version"]
     rollout.check_answers(where, version, profiles)
     liar = [smoke.SmokeProfile(one.features, dict.fromkeys(one.answers, smoke.Expected("?", 1))) for one in profiles]

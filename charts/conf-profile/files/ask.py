@@ -16,7 +16,7 @@ TEMPORARY = (502, 503, 504)
 
 
 def main(url: str, model: str, seconds: str) -> None:
-    """Asks until there is an answer: Helm calls an InferenceService ready that has a predictor and no transformer yet."""
+    """Asks until there is an answer: to Helm an InferenceService without its transformer is ready already."""
     deadline = time.monotonic() + float(seconds)
     while isinstance(answer := ask(f"{url}/v1/models/{model}:predict", deadline), str):
         if time.monotonic() > deadline:
