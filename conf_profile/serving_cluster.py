@@ -83,6 +83,12 @@ class ServingCluster:
             )
         return dict(found)
 
+    def owner(self) -> dict[str, Any]:
+        """The InferenceService as an owner: what is its is deleted with it."""
+        found = self.read()
+        kept = {key: found[key] for key in ("apiVersion", "kind")}
+        return kept | {key: found["metadata"][key] for key in ("name", "uid")}
+
     def pin(self, uri: str) -> None:
         """Makes predictor and transformer use the model of this URI."""
         patch = rollout_state.pinning(self.read(), uri)
@@ -148,7 +154,9 @@ class RolloutLock:
         """Becomes the holder; RolloutConflictError while somebody else is."""
         found = self._read()
         if found is None:
-            return self._write(self._body({}), create=True)
+            body = self._body({})
+            body["metadata"]["ownerReferences"] = [self._cluster.owner()]
+            return self._write(body, create=True)
         self._refuse_if_held(found)
         notes = found["metadata"].get("annotations") or {}
         if BEFORE in notes and VERSION in notes:

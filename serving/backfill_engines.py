@@ -20,7 +20,7 @@ from conf_profile.students import examples
 from serving import profile
 from serving.bundle import Bundle
 from serving.levels import TOP_LOGPROBS, expected_levels
-from serving.predictor.arguments import CPU_BLOCK, PredictorArguments, environment, max_length
+from serving.predictor.arguments import CPU_BLOCK, PredictorArguments, engine_options, environment, max_length
 from serving.profile import Completion, Profile
 
 EngineName = Literal["vllm", "transformers"]
@@ -143,8 +143,6 @@ def _start(model: Path) -> Any:
     # As the predictor is started: no compiling on a CPU, and blocks that a short prompt fills.
     machine = {} if gpu else {"enforce_eager": True, "block_size": CPU_BLOCK}
     try:
-        return LLM(
-            str(model), max_model_len=max_length(model), enable_prefix_caching=True, generation_config="vllm", **machine
-        )
+        return LLM(str(model), enable_prefix_caching=True, **engine_options(model), **machine)
     except (OSError, ValueError, RuntimeError) as error:
         raise ServingError(f"{model}: vLLM cannot start on it: {error}; see its lines above") from error

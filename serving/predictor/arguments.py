@@ -71,16 +71,21 @@ def arguments(model: Path, given: PredictorArguments) -> list[str]:
     return [*pairs, "--served-model-name", *names, *flags, *given.further]
 
 
-def of_model(model: Path) -> dict[str, Any]:
-    """What follows from the model alone, by vLLM's names."""
+def engine_options(model: Path) -> dict[str, Any]:
+    """What follows from the model alone, for vLLM with or without its server."""
     return {
-        "max-model-len": max_length(model),
+        "max_model_len": max_length(model),
         # Left to itself vLLM halves float32 weights, and near ties fall otherwise than in the evaluation.
         "dtype": str(_config(model).get("dtype") or "auto"),
         # Sampling is what the request says, not what the model's makers thought best for chatting.
-        "generation-config": "vllm",
-        "shutdown-timeout": DRAIN_SECONDS,
+        "generation_config": "vllm",
     }
+
+
+def of_model(model: Path) -> dict[str, Any]:
+    """The same, and what else its server is told, by the names on its command line."""
+    options = {name.replace("_", "-"): value for name, value in engine_options(model).items()}
+    return options | {"shutdown-timeout": DRAIN_SECONDS}
 
 
 def config_file(model: Path, served_name: str) -> str:

@@ -191,6 +191,8 @@ def test_after_a_kill_the_next_one_knows_what_was_served_before(release, models,
         killed.note(models.uri("one"))
         cluster.pin(models.uri("two"))
         lease = release.namespace.get("lease", f"{release.fullname}-rollout")
+    # An uninstalled release takes it along.
+    assert [each["kind"] for each in lease["metadata"]["ownerReferences"]] == ["InferenceService"]
     release.namespace.kubectl("replace", "--filename=-", given=yaml.safe_dump(expired(release, lease)))
     transformer.tag = "55+"
     assert f"serves {models.uri('one')} as before" in failure(run("rollout"))

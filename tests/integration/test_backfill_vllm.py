@@ -50,7 +50,15 @@ def test_every_answer_is_in_the_grammar_and_has_a_calibrated_level(engine, monke
     for row in answered:
         assert row["tag"] in TAGS[row["attribute"]].index and 0.2 <= row["score"] <= 1.0
     assert {row["tag"] for row in found if row["user_id"] == "long"} == {None}, "no room for an answer"
-    assert engine.answer(PEOPLE).to_pylist() == found[: 5 * len(TAGS.names)], "greedy"
+    again = engine.answer(PEOPLE).to_pylist()
+    assert len(again) == 5 * len(TAGS.names)
+    assert [said(row) for row in again] == [said(row) for row in found[: len(again)]], "greedy"
+    # Which users share a batch moves a log-probability by rounding.
+    assert [row["score"] for row in again] == pytest.approx([row["score"] for row in found[: len(again)]], abs=1e-5)
+
+
+def said(row):
+    return {key: value for key, value in row.items() if key != "score"}
 
 
 def test_nobody_is_nothing(engine):

@@ -85,7 +85,7 @@ def test_every_object_says_where_it_belongs():
 def test_notes_say_what_to_do_next():
     text = notes()
     assert "helm test prod" in text
-    assert "no champion yet: run the pipeline" in text
+    assert "no champion yet, run the pipeline" in text
     assert "kubectl create job -n profiles prod-conf-profile-materialise-now" in text
     assert "--from-literal=users=USER_ID" in text
     assert "There is one predictor" in text
