@@ -233,7 +233,7 @@ def _loud(command: Sequence[str], failure: str, environment: Mapping[str, str] |
 
 def main() -> None:
     """The command line; what a user can put right ends with status 2."""
-    given = _parser().parse_args()
+    given = _parser().parse_intermixed_args()  # targets may follow an option
     try:
         images, settings = _images(given.targets), _settings(given)
         if given.action == "names":

@@ -187,6 +187,14 @@ def test_an_engine_that_is_not_there_is_named():
         images.find_engine("no-such-engine")
 
 
+def test_targets_may_stand_behind_an_option():
+    """As in `make images-save IMAGES=serving`."""
+    command = [sys.executable, "-m", "pipelines.images", "names", "--image-registry=r.example", "serving"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert told.splitlines() == [images.reference(IMAGES["serving"], Settings(registry="r.example"))]
+
+
+
 def test_a_folder_of_wheels_that_is_not_there_is_named(tmp_path):
     command = [sys.executable, "-m", "pipelines.images", "names", f"--wheels={tmp_path}/none"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
