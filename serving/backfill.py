@@ -188,15 +188,15 @@ def read_part(plan: Plan, shard: Shard) -> Part | None:
 
 
 def _fill(plan: Plan, shard: Shard, engine: Engine) -> Part:
-    people = _people(plan, shard)
-    answers = engine.answer(people) if people else tables.from_rows([], tables.PREDICTIONS)
+    asked = people(plan, shard)
+    answers = engine.answer(asked) if asked else tables.from_rows([], tables.PREDICTIONS)
     predictions = tables.check(answers, tables.PREDICTIONS, f"shard {shard.number}").sort_by("user_id")
     part = Part(
         identity=plan.identity.digest,
         model_version=plan.identity.model_version,
         written_at=datetime.now(UTC).isoformat(timespec="seconds"),
         users=shard.users,
-        profiled=len(people),
+        profiled=len(asked),
         answered=pc.count_distinct(predictions.filter(pc.field("tag").is_valid()).column("user_id")).as_py(),
     )
     described = predictions.replace_schema_metadata({METADATA: json.dumps(asdict(part))})
@@ -205,7 +205,7 @@ def _fill(plan: Plan, shard: Shard, engine: Engine) -> Part:
     return part
 
 
-def _people(plan: Plan, shard: Shard) -> list[UserFeatures]:
+def people(plan: Plan, shard: Shard) -> list[UserFeatures]:
     """The features of the shard's users who may be asked about, point-in-time through Feast.
 
     What is cut out lies in the folder, not in /tmp, so that an erasure finds what a kill leaves there.

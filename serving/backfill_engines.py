@@ -63,8 +63,8 @@ class VLLMEngine:
 
     def __init__(self, model: Path, bundle: Bundle) -> None:
         self._bundle = bundle
-        self._engine = _start(model)
-        self._tokenizer = self._engine.get_tokenizer()
+        self.llm = _start(model)
+        self._tokenizer = self.llm.get_tokenizer()
         self._room = max_length(model) - bundle.max_completion_tokens
 
     def answer(self, people: Sequence[UserFeatures]) -> pa.Table:
@@ -81,8 +81,8 @@ class VLLMEngine:
         prompts = examples.prompt_texts(map(self._bundle.messages, people), self._tokenizer)
         ids = self._tokenizer(prompts, add_special_tokens=False)["input_ids"]
         fitting = [row for row, tokens in enumerate(ids) if len(tokens) <= self._room]
-        outputs = self._engine.generate(
-            [{"prompt_token_ids": ids[row]} for row in fitting], _sampling(self._bundle), use_tqdm=False
+        outputs = self.llm.generate(
+            [{"prompt_token_ids": ids[row]} for row in fitting], sampling(self._bundle), use_tqdm=False
         )
         found = [Completion("")] * len(people)
         for row, output in zip(fitting, outputs, strict=True):
@@ -116,7 +116,8 @@ def _token(step: Mapping[int, Any], token: int) -> dict[str, Any]:
     }
 
 
-def _sampling(bundle: Bundle) -> Any:
+def sampling(bundle: Bundle) -> Any:
+    """vLLM's parameters for one answer: greedy, in the grammar, with the log-probabilities that levels are made of."""
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 

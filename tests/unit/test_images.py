@@ -194,7 +194,6 @@ def test_targets_may_stand_behind_an_option():
     assert told.splitlines() == [images.reference(IMAGES["serving"], Settings(registry="r.example"))]
 
 
-
 def test_a_folder_of_wheels_that_is_not_there_is_named(tmp_path):
     command = [sys.executable, "-m", "pipelines.images", "names", f"--wheels={tmp_path}/none"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
