@@ -237,6 +237,7 @@ class GateConfig(Section):
     min_slice_users: int = Field(50, ge=1, description="smaller slices are reported, not judged")
     tolerance: float = Field(0.0, ge=0, description="F1 by which the paired difference may fall short of zero")
     require_hierarchy: bool = True
+    require_constant: bool = Field(True, description="not to be below the constant answer of the most frequent tags")
 
 
 class StorageConfig(Section):

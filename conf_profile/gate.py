@@ -6,6 +6,8 @@ and reported, also after one has failed, so that whoever reads a rejection sees 
 The policy, check by check (GateConfig holds the numbers):
 
 * better_than_base: the paired difference in F1 to the untrained model is clear of zero.
+* not_below_constant: the upper end of the interval of the difference to the best constant answer, each attribute's most
+  frequent tag, is not below -tolerance. A model that says less about people than no model does is no use.
 * better_than_champion, where there is a champion: the difference is above 0 and the lower end of its paired
   95% interval is above -tolerance. A new model must show that it is better.
 * not_below_sft, where there is no champion: the upper end of the interval is not below -tolerance. The second
@@ -26,6 +28,8 @@ from typing import Any, Literal
 
 from conf_profile.bootstrap import Difference
 from conf_profile.config import GateConfig
+
+NOT_REQUIRED = " (reported, not required by the policy)"
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ def decide(
     champion: Opponent | None,
     baseline: Opponent | None,
     base: Opponent,
+    constant: Opponent,
     policy: GateConfig,
 ) -> Decision:
     """Makes every check that applies; promotes only when all of them pass.
@@ -101,7 +106,7 @@ def decide(
     `baseline` is the SFT student; None when the candidate is the SFT student itself. It is judged only where
     there is no champion.
     """
-    checks = [_better_than_base(candidate, base)]
+    checks = [_better_than_base(candidate, base), _not_below_constant(candidate, constant, policy)]
     if champion is not None:
         checks.append(_better_than_champion(candidate, champion, policy))
     elif baseline is not None:
@@ -117,6 +122,14 @@ def _better_than_base(candidate: Candidate, base: Opponent) -> Reason:
     passed = base.difference.low > 0
     wanted = "wanted: the interval above zero"
     return Reason("better_than_base", passed, _comparison(candidate, base, wanted))
+
+
+def _not_below_constant(candidate: Candidate, constant: Opponent, policy: GateConfig) -> Reason:
+    wanted = f"the most frequent tag, always; wanted: the interval not wholly below {_limit(policy)}"
+    message = _comparison(candidate, constant, wanted)
+    if not policy.require_constant:
+        return Reason("not_below_constant", True, message + NOT_REQUIRED)
+    return Reason("not_below_constant", constant.difference.high >= -policy.tolerance, message)
 
 
 def _better_than_champion(candidate: Candidate, champion: Opponent, policy: GateConfig) -> Reason:
@@ -146,7 +159,7 @@ def _precision(candidate: Candidate, policy: GateConfig) -> Reason:
 def _hierarchy(candidate: Candidate, policy: GateConfig) -> Reason:
     message = f"confidence hierarchy of {candidate.name}: {'; '.join(candidate.hierarchy_reasons)}"
     if not policy.require_hierarchy:
-        return Reason("hierarchy", True, message + " (reported, not required by the policy)")
+        return Reason("hierarchy", True, message + NOT_REQUIRED)
     return Reason("hierarchy", candidate.hierarchy_passed, message)
 
 

@@ -38,8 +38,10 @@ SLICED_ARMS = ("sft", "sft_grpo", "champion")
 PAIRS = (
     ("sft", "teacher_single"),
     ("sft", "base"),
+    ("sft", MAJORITY_TAG),
     ("sft_grpo", "sft"),
     ("sft_grpo", "base"),
+    ("sft_grpo", MAJORITY_TAG),
     ("sft_grpo", "teacher_single"),
     ("sft_grpo", "champion"),
     ("teacher_weighted", "teacher_majority"),

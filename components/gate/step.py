@@ -25,14 +25,16 @@ def judge(evaluation: Mapping[str, Any], config: GateConfig, source: str = "eval
     """The gate's decision on an evaluation's content; DataError when something it needs is missing."""
     try:
         name = evaluation["candidate"]
-        base = _opponent(evaluation, "base")
-        if base is None:
-            raise DataError(f"{source}: the base model was not evaluated; the gate compares with it")
+        base, constant = _opponent(evaluation, "base"), _opponent(evaluation, "majority_tag")
+        if base is None or constant is None:
+            missing = "base model" if base is None else "constant answer"
+            raise DataError(f"{source}: the {missing} was not evaluated; the gate compares with it")
         return decide(
             _candidate(evaluation, name),
             _opponent(evaluation, "champion"),
             _opponent(evaluation, "sft") if name != "sft" else None,
             base,
+            constant,
             config,
         )
     except (KeyError, TypeError) as error:

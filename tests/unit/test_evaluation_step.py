@@ -41,9 +41,10 @@ def test_a_full_evaluation(world: World) -> None:
     assert f1["teacher_single"] < f1["teacher_majority"] < f1["ceiling"]
     assert f1["champion"] < f1["sft_grpo"] < f1["ceiling"]
     assert [(pair["better"], pair["worse"]) for pair in result["paired"]] == [
-        ("sft", "teacher_single"), ("sft", "base"), ("sft_grpo", "sft"), ("sft_grpo", "base"),
-        ("sft_grpo", "teacher_single"), ("sft_grpo", "champion"), ("teacher_weighted", "teacher_majority"),
-        ("teacher_log_odds", "teacher_weighted"), ("teacher_em", "teacher_weighted"),
+        ("sft", "teacher_single"), ("sft", "base"), ("sft", "majority_tag"), ("sft_grpo", "sft"), ("sft_grpo", "base"),
+        ("sft_grpo", "majority_tag"), ("sft_grpo", "teacher_single"), ("sft_grpo", "champion"),
+        ("teacher_weighted", "teacher_majority"), ("teacher_log_odds", "teacher_weighted"),
+        ("teacher_em", "teacher_weighted"),
     ]  # fmt: skip
     gain = next(pair for pair in result["paired"] if pair["worse"] == "champion")
     assert gain["low"] <= gain["difference"] == pytest.approx(f1["sft_grpo"] - f1["champion"])
@@ -86,7 +87,7 @@ def test_teacher_that_was_never_asked_has_no_arms(world: World) -> None:
     train = [user for user, split in zip(world.users, world.split, strict=True) if split == "train"]
     result = world.score({"sft": world.predict("sft", 0.7)}, world.candidates(0.6, users=train))
     assert "teacher_single" not in result["arms"]
-    assert result["paired"] == []
+    assert [pair["worse"] for pair in result["paired"]] == ["majority_tag"]
 
 
 def test_unlabelled_cells_are_ignored(world: World) -> None:

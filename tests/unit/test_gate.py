@@ -29,6 +29,7 @@ def lost(name: str, users: int, difference: float, low: float, high: float) -> S
 
 
 BASE = opponent("base", 0.5, 0.45, 0.55)
+CONSTANT = opponent("majority_tag", 0.2, 0.15, 0.25)
 SFT = opponent("sft", 0.01, -0.01, 0.03)
 CHAMPION = opponent("champion", 0.03, 0.01, 0.05)
 
@@ -38,10 +39,11 @@ def checks(decision) -> dict[str, bool]:
 
 
 def test_first_model_is_promoted_and_every_check_is_reported() -> None:
-    decision = decide(CANDIDATE, None, SFT, BASE, POLICY)
+    decision = decide(CANDIDATE, None, SFT, BASE, CONSTANT, POLICY)
     assert decision.decision == "promote"
     assert checks(decision) == {
         "better_than_base": True,
+        "not_below_constant": True,
         "not_below_sft": True,
         "precision_at_thresholds": True,
         "hierarchy": True,
@@ -49,10 +51,11 @@ def test_first_model_is_promoted_and_every_check_is_reported() -> None:
 
 
 def test_better_model_replaces_the_champion() -> None:
-    decision = decide(CANDIDATE, CHAMPION, SFT, BASE, POLICY)
+    decision = decide(CANDIDATE, CHAMPION, SFT, BASE, CONSTANT, POLICY)
     assert decision.decision == "promote"
     assert list(checks(decision)) == [
         "better_than_base",
+        "not_below_constant",
         "better_than_champion",
         "precision_at_thresholds",
         "hierarchy",
@@ -69,7 +72,7 @@ def failing(decision) -> str:
 
 
 def test_not_clearly_better_than_base_is_rejected() -> None:
-    message = failing(decide(CANDIDATE, None, SFT, opponent("base", 0.02, -0.01, 0.05), POLICY))
+    message = failing(decide(CANDIDATE, None, SFT, opponent("base", 0.02, -0.01, 0.05), CONSTANT, POLICY))
     assert message == (
         "better_than_base: F1 of sft_grpo is 0.550, of base 0.530: the paired difference is +2.0 points, "
         "95% interval -1.0 to +5.0 (wanted: the interval above zero)"
@@ -88,7 +91,7 @@ def test_not_clearly_better_than_base_is_rejected() -> None:
 )
 def test_against_a_champion_the_gain_must_be_shown(difference, low, high, tolerance, passes) -> None:
     champion = opponent("champion", difference, low, high)
-    decision = decide(CANDIDATE, champion, None, BASE, POLICY.model_copy(update={"tolerance": tolerance}))
+    decision = decide(CANDIDATE, champion, None, BASE, CONSTANT, POLICY.model_copy(update={"tolerance": tolerance}))
     assert checks(decision)["better_than_champion"] is passes
     assert (decision.decision == "promote") is passes
 
@@ -104,40 +107,58 @@ def test_against_a_champion_the_gain_must_be_shown(difference, low, high, tolera
 )
 def test_without_a_champion_sft_must_not_be_clearly_better(difference, low, high, tolerance, passes) -> None:
     sft = opponent("sft", difference, low, high)
-    decision = decide(CANDIDATE, None, sft, BASE, POLICY.model_copy(update={"tolerance": tolerance}))
+    decision = decide(CANDIDATE, None, sft, BASE, CONSTANT, POLICY.model_copy(update={"tolerance": tolerance}))
     assert checks(decision)["not_below_sft"] is passes
     assert (decision.decision == "promote") is passes
 
 
 def test_sft_itself_has_no_sft_check() -> None:
-    assert "not_below_sft" not in checks(decide(CANDIDATE, None, None, BASE, POLICY))
+    assert "not_below_sft" not in checks(decide(CANDIDATE, None, None, BASE, CONSTANT, POLICY))
 
 
 def test_precision_below_the_floor_is_rejected() -> None:
-    message = failing(decide(replace(CANDIDATE, threshold_precision=0.39), None, SFT, BASE, POLICY))
+    message = failing(decide(replace(CANDIDATE, threshold_precision=0.39), None, SFT, BASE, CONSTANT, POLICY))
     assert message == (
         "precision_at_thresholds: precision at the default thresholds is 0.390 on 40% of the labelled cells; "
         "the floor is 0.400"
     )
 
 
+@pytest.mark.parametrize(
+    ("difference", "tolerance", "required", "promoted"),
+    [
+        ((-0.06, -0.09, -0.03), 0.0, True, False),
+        ((-0.06, -0.09, -0.03), 0.0, False, True),
+        ((-0.06, -0.09, -0.03), 0.05, True, True),
+        ((-0.02, -0.05, 0.01), 0.0, True, True),
+    ],
+)
+def test_clearly_below_the_constant_answer_is_rejected(difference, tolerance, required, promoted) -> None:
+    policy = POLICY.model_copy(update={"tolerance": tolerance, "require_constant": required})
+    decision = decide(CANDIDATE, None, SFT, BASE, opponent("majority_tag", *difference), policy)
+    assert (decision.decision == "promote") == promoted == checks(decision)["not_below_constant"]
+    (reason,) = (reason for reason in decision.reasons if reason.name == "not_below_constant")
+    assert "the most frequent tag, always" in reason.message
+    assert reason.message.endswith("not required by the policy)") != required
+
+
 def test_accepting_nothing_is_rejected_whatever_the_floor() -> None:
     silent = replace(CANDIDATE, threshold_precision=0.0, threshold_coverage=0.0)
     policy = POLICY.model_copy(update={"min_precision": 0.0})
-    assert "no labelled answer" in failing(decide(silent, None, SFT, BASE, policy))
+    assert "no labelled answer" in failing(decide(silent, None, SFT, BASE, CONSTANT, policy))
 
 
 def test_broken_hierarchy_is_rejected_unless_the_policy_only_reports_it() -> None:
     hacked = replace(CANDIDATE, hierarchy_passed=False, hierarchy_reasons=("flat: precision rises by 0.1",))
-    message = failing(decide(hacked, None, SFT, BASE, POLICY))
+    message = failing(decide(hacked, None, SFT, BASE, CONSTANT, POLICY))
     assert message == "hierarchy: confidence hierarchy of sft_grpo: flat: precision rises by 0.1"
     lenient = POLICY.model_copy(update={"require_hierarchy": False})
-    assert decide(hacked, None, SFT, BASE, lenient).decision == "promote"
+    assert decide(hacked, None, SFT, BASE, CONSTANT, lenient).decision == "promote"
 
 
 def test_slice_that_loses_beyond_margin_and_chance_is_rejected() -> None:
     champion = replace(CHAMPION, slices=(lost("region: north", 80, -0.1, -0.15, -0.05),))
-    message = failing(decide(CANDIDATE, champion, None, BASE, POLICY))
+    message = failing(decide(CANDIDATE, champion, None, BASE, CONSTANT, POLICY))
     assert message == (
         "slices: against the champion more than 5.0 points of F1 beyond chance is lost by: region: north "
         "(80 users) -10.0 points, 95% interval -15.0 to -5.0"
@@ -155,15 +176,15 @@ def test_slice_that_loses_beyond_margin_and_chance_is_rejected() -> None:
 )
 def test_harmless_slices_pass(harmless: SliceDifference) -> None:
     champion = replace(CHAMPION, slices=(harmless,))
-    assert decide(CANDIDATE, champion, None, BASE, POLICY).decision == "promote"
+    assert decide(CANDIDATE, champion, None, BASE, CONSTANT, POLICY).decision == "promote"
 
 
 def test_all_failures_are_reported_at_once_failed_ones_first() -> None:
     bad = replace(CANDIDATE, threshold_precision=0.1, hierarchy_passed=False)
-    content = decide(bad, None, SFT, BASE, POLICY).to_dict()
+    content = decide(bad, None, SFT, BASE, CONSTANT, POLICY).to_dict()
     assert content["decision"] == "reject"
-    assert [check["passed"] for check in content["checks"]] == [True, True, False, False]
-    assert [reason.split(":")[0] for reason in content["reasons"]] == ["FAILED", "FAILED", "passed", "passed"]
+    assert [check["passed"] for check in content["checks"]] == [True, True, True, False, False]
+    assert [reason.split(":")[0] for reason in content["reasons"]] == ["FAILED", "FAILED", "passed", "passed", "passed"]
 
 
 limits = st.floats(-0.5, 0.5)
@@ -175,7 +196,7 @@ def test_promotion_is_exactly_all_checks_passing(spread, precision, hierarchy_pa
     low, difference, high = sorted(spread)
     rival = opponent("rival", difference, low, high)
     candidate = replace(CANDIDATE, threshold_precision=precision, hierarchy_passed=hierarchy_passed)
-    decision = decide(candidate, rival if with_champion else None, rival, BASE, POLICY)
+    decision = decide(candidate, rival if with_champion else None, rival, BASE, CONSTANT, POLICY)
     assert (decision.decision == "promote") == all(reason.passed for reason in decision.reasons)
 
 
@@ -185,8 +206,8 @@ def test_a_larger_tolerance_never_rejects_what_a_smaller_one_promoted(spread, to
     low, difference, high = sorted(spread)
     champion = opponent("champion", difference, low, high)
     wider = POLICY.model_copy(update={"tolerance": tolerance})
-    if decide(CANDIDATE, champion, None, BASE, POLICY).decision == "promote":
-        assert decide(CANDIDATE, champion, None, BASE, wider).decision == "promote"
+    if decide(CANDIDATE, champion, None, BASE, CONSTANT, POLICY).decision == "promote":
+        assert decide(CANDIDATE, champion, None, BASE, CONSTANT, wider).decision == "promote"
 
 
 def evaluation(**changes) -> dict:
@@ -195,11 +216,12 @@ def evaluation(**changes) -> dict:
         {"better": "sft_grpo", "worse": worse, "metric": "f1", "difference": d, "low": low, "high": high}
         for worse, d, low, high in (
             ("base", 0.5, 0.45, 0.55),
+            ("majority_tag", 0.2, 0.15, 0.25),
             ("sft", 0.01, -0.01, 0.03),
             ("champion", 0.03, 0.01, 0.05),
         )
     ]
-    arms = {"base": {"f1": 0.05}, "sft": {"f1": 0.54}, "sft_grpo": {"f1": 0.55}}
+    arms = {"base": {"f1": 0.05}, "majority_tag": {"f1": 0.35}, "sft": {"f1": 0.54}, "sft_grpo": {"f1": 0.55}}
     content = {
         "candidate": "sft_grpo",
         "arms": arms,
@@ -235,6 +257,7 @@ def test_step_with_champion_judges_slices() -> None:
     ("changes", "message"),
     [
         ({"arms": {"sft": {"f1": 0.5}, "sft_grpo": {"f1": 0.5}}}, "the base model was not evaluated"),
+        ({"arms": {"base": {"f1": 0.1}, "sft_grpo": {"f1": 0.5}}}, "the constant answer was not evaluated"),
         ({"paired": []}, "the paired difference sft_grpo - base"),
         ({"hierarchy": {}}, "'sft_grpo' is missing"),
     ],
