@@ -67,7 +67,11 @@ class Caller:
             return False, str(error)
 
     def rollout(self, version: str) -> tuple[bool, str]:
-        where = (f"--inference-service={self._release.fullname}", f"--namespace={self._namespace.name}")
+        where = (
+            f"--inference-service={self._release.fullname}",
+            f"--namespace={self._namespace.name}",
+            f"--model={self._release.model}",
+        )
         return self.run("rollout", version, *where)
 
 

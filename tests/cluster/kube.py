@@ -22,6 +22,7 @@ from pipelines.chart import CHART, merged
 RESTRICTED = {
     f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")
 }  # fmt: skip
+CONTAINERS = "clusterstoragecontainers.serving.kserve.io"
 _COMMAND_SECONDS = 900
 _LOG_LINES = 60
 Found = TypeVar("Found")
@@ -80,6 +81,11 @@ class Cluster:
             self.open.remove(made)
             self.closed.add(made.name)
             self.kubectl("delete", "namespace", made.name, "--wait=false")
+            # What is not in a namespace does not go with one.
+            if self.serves(CONTAINERS):
+                names = self.kubectl("get", CONTAINERS, "--output=name").split()
+                if ours := [name for name in names if f"/{made.name}-" in name]:
+                    self.kubectl("delete", *ours)
 
     def ending(self) -> set[str]:
         """Namespaces of ours that are deleted and not yet gone."""
@@ -166,14 +172,19 @@ class Release:
         """What the chart's objects are called."""
         return f"{self.name}-conf-profile"
 
+    @property
+    def model(self) -> str:
+        """Its model, unless the values name another: whatever else the cluster serves is none of ours."""
+        return self.namespace.name
+
     def install(self, *layers: Mapping[str, Any], options: Sequence[str] = ()) -> str:
         """Installs or upgrades with these values, later ones over earlier ones; what helm says."""
-        values = yaml.safe_dump(merged(*layers))
+        values = yaml.safe_dump(merged({"s3": {"model": self.model}}, *layers))
         return self._helm("upgrade", "--install", self.name, str(CHART), "--values=-", *options, given=values)
 
     def rendered(self, *layers: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The objects of these values, without asking the cluster."""
-        values = yaml.safe_dump(merged(*layers))
+        values = yaml.safe_dump(merged({"s3": {"model": self.model}}, *layers))
         text = self._helm("template", self.name, str(CHART), "--values=-", given=values)
         return [document for document in yaml.safe_load_all(text) if document]
 

@@ -53,6 +53,7 @@ class World:
     folder: Path
     access: S3Access
     relay: Relay
+    model: str
 
     @property
     def outputs(self) -> dict[str, str]:
@@ -69,7 +70,7 @@ class World:
 
     @property
     def models(self) -> Registry:
-        return registry.connect(StorageConfig(), self.access)
+        return registry.connect(StorageConfig(model=self.model), self.access)
 
     def upload_tables(self) -> None:
         """Where the chart looks for them."""
@@ -87,7 +88,7 @@ class World:
 
     def flip_a_byte(self, version: str) -> None:
         """In the weights of a published version, as a disk might."""
-        key = f"models/conf-profile/versions/{version}/model.safetensors"
+        key = f"models/{self.model}/versions/{version}/model.safetensors"
         body = bytearray(self.client.get_object(Bucket="conf-profile", Key=key)["Body"].read())
         body[len(body) // 2] ^= 1
         self.client.put_object(Bucket="conf-profile", Key=key, Body=bytes(body))
@@ -98,10 +99,10 @@ class World:
         return object_store.s3_client(given.endpoint, given.region, given.access_key, given.secret_key)
 
 
-def run_pipeline(folder: Path) -> None:
-    """`conf-profile run`, to a promoted model."""
+def run_pipeline(folder: Path, model: str) -> None:
+    """`conf-profile run`, to a promoted version of this model."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-    command = [sys.executable, "-m", "conf_profile", "run", f"--out={folder}", *RUN]
+    command = [sys.executable, "-m", "conf_profile", "run", f"--out={folder}", f"--set=storage.model={model}", *RUN]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
 

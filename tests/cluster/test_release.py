@@ -61,7 +61,7 @@ def uri(release):
 
 
 def pin(release, version):
-    model = {"storageUri": f"champion://conf-profile/models/conf-profile@{version}"}
+    model = {"storageUri": f"champion://conf-profile/models/{release.model}@{version}"}
     patch = json.dumps({"spec": {"predictor": {"model": model}}})
     release.namespace.kubectl("patch", "inferenceservice", release.fullname, "--type=merge", f"--patch={patch}")
 
@@ -141,6 +141,19 @@ def test_a_secret_without_a_key_is_named(namespace):
     namespace.secret("object-store", AWS_ACCESS_KEY_ID="key")
     message = refusal(namespace.release())
     assert f"the Secret object-store in namespace {namespace.name} has no key AWS_SECRET_ACCESS_KEY" in message
+
+
+def test_two_releases_do_not_fetch_one_model(cluster, release):
+    release.install(EXAMPLE, BASE)
+    with cluster.namespace() as elsewhere:
+        elsewhere.secret("object-store", AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="secret")
+        other, same = elsewhere.release(), {"s3": {"model": release.model}}
+        message = refusal(other, BASE, same)
+        assert f"ClusterStorageContainer {release.namespace.name}-{release.fullname} of another release" in message
+        assert f"champion://conf-profile/models/{release.model} in this cluster already" in message
+        other.install(EXAMPLE, BASE, same, {"serving": {"storageContainer": {"create": False}}})
+    # An upgrade sees its own.
+    release.install(EXAMPLE, BASE)
 
 
 def test_scaling_by_keda_where_there_is_none(release):

@@ -32,11 +32,11 @@ def place(cluster, kserve, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def world(place, tmp_path_factory):
-    run = tmp_path_factory.mktemp("world") / "run"
-    serving_release.run_pipeline(run)
+def world(place, module_namespace, tmp_path_factory):
+    run, model = tmp_path_factory.mktemp("world") / "run", module_namespace.release().model
+    serving_release.run_pipeline(run, model)
     with local_s3(run / "s3") as access, relay(address_towards(place.node), access.endpoint) as outside:
-        made = World(run, access, outside)
+        made = World(run, access, outside, model)
         made.upload_tables()
         yield made
 

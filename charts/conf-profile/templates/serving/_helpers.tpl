@@ -96,6 +96,7 @@ topologySpreadConstraints:
 {{- end }}
 
 {{- define "conf-profile.checks.serving" -}}
+{{- include "conf-profile.checks.storageContainer" . }}
 {{- $predictor := .Values.serving.predictor }}
 {{- $transformer := .Values.serving.transformer }}
 {{- include "conf-profile.checks.pool" (list . "serving.predictor" $predictor.pool $predictor.gpus) }}
@@ -147,5 +148,30 @@ checksum/features: {{ include "conf-profile.features.repository" $root | sha256s
 {{- end }}
 {{- with (index $root.Values.serving (index . 1)).podAnnotations }}
 {{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* One for the whole cluster: the namespace keeps two releases of the same name apart. */}}
+{{- define "conf-profile.storageContainer.name" -}}
+{{- list .Release.Namespace (include "conf-profile.fullname" .) | compact | join "-" }}
+{{- end }}
+
+{{- define "conf-profile.storageContainer.regex" -}}
+{{- printf "^%s(@.+)?$" (include "conf-profile.model.base" . | regexQuoteMeta) }}
+{{- end }}
+
+{{/* That no other release of the cluster fetches this model: KServe would take either of two. */}}
+{{- define "conf-profile.checks.storageContainer" -}}
+{{- if .Values.serving.storageContainer.create }}
+{{- $own := include "conf-profile.storageContainer.name" . }}
+{{- $regex := include "conf-profile.storageContainer.regex" . }}
+{{- range (lookup "serving.kserve.io/v1alpha1" "ClusterStorageContainer" "" "").items }}
+{{- $other := .metadata.name }}
+{{- range .spec.supportedUriFormats }}
+{{- if and (ne $other $own) (eq (default "" .regex) $regex) }}
+{{- fail (printf "serving.storageContainer.create: ClusterStorageContainer %s of another release fetches %s in this cluster already, and KServe would take either: set serving.storageContainer.create=false to use that one, or give this release an s3.bucket or s3.model of its own" $other (include "conf-profile.model.base" $)) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
