@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from outside import Relay
 from conf_profile import object_store, registry, tables
 from conf_profile.config import StorageConfig
 from conf_profile.local_s3 import S3Access
+from conf_profile.prompts import UserFeatures
 from conf_profile.registry import Registry
 from conf_profile.students import examples
+from serving import backfill
 
 SECRET = "object-store"
 RUN = (
@@ -72,11 +75,21 @@ class World:
     def models(self) -> Registry:
         return registry.connect(StorageConfig(model=self.model), self.access)
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "workspace" / "arguments.json").read_text(encoding="utf-8")))
+
+    def people_now(self, users: Sequence[str], work: Path) -> list[UserFeatures]:
+        """Their features of today, as the online store has them; the run's tables go on after the run's moment."""
+        source = replace(backfill.source_of(self.arguments), as_of=datetime.now(UTC).isoformat())
+        plan = backfill.plan(source, self.student, work, "transformers")
+        people = {person.user_id: person for shard in plan.shards for person in backfill.people(plan, shard)}
+        return [people[user] for user in users]
+
     def upload_tables(self) -> None:
         """Where the chart looks for them."""
-        arguments = json.loads((self.folder / "workspace" / "arguments.json").read_text(encoding="utf-8"))
         for name in ("behaviour", "demographics"):
-            self.client.upload_file(arguments[f"{name}_uri"], "conf-profile", f"tables/{name}.parquet")
+            self.client.upload_file(self.arguments[f"{name}_uri"], "conf-profile", f"tables/{name}.parquet")
 
     def publish(self, thresholds: Mapping[str, int]) -> str:
         """Another version: the champion's weights and smoke profiles, and thresholds of its own."""

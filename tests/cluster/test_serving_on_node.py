@@ -133,10 +133,10 @@ def test_the_answers_are_those_of_the_evaluation(served, world):
     assert smoke.faults(answer["body"], profiles) == []
 
 
-def test_the_answers_are_those_of_the_pipelines_own_student(served, world, users):
+def test_the_answers_are_those_of_the_pipelines_own_student(served, world, users, tmp_path):
     """Features by way of the online store, the same prompt, the same weights: as `conf-profile serve` answers."""
-    people, loaded = world.people[: len(users)], folder.load(world.student, "float32")
-    expected = loaded.answer(people, 32)
+    loaded = folder.load(world.student, "float32")
+    expected = loaded.answer(world.people_now(users, tmp_path), 32)
     everything = dict.fromkeys(loaded.taxonomy.names, 1)
     found = served.caller.ask(*({"user_id": user} for user in users), thresholds=everything)["body"]["predictions"]
     pairs = [
