@@ -179,8 +179,9 @@ def test_without_the_online_store_features_of_the_request_still_do(served, users
     assert (refused["status"], refused["retry_after"]) == (503, "1")
     assert "feature store" in refused["body"]
     assert_all_answered([own])
-    until("features are back", lambda: not lost(served.caller.ask({"user_id": users[0]})), seconds=120)
-    # What was online is online again: it lies on a volume.
+    until("the store is back", lambda: not lost(served.caller.ask({"user_id": users[0]})), seconds=120)
+    # `values-cpu.yaml` keeps it on no volume: the next materialisation brings everything back.
+    served.job("materialise", "features-again")
     assert served.caller.ask({"user_id": users[0]})["body"] == before["body"]
 
 
