@@ -21,7 +21,9 @@ from conf_profile.local_s3 import local_s3
 from conf_profile.students import folder
 
 RATE = 4
-"""Requests a second while pods come and go: two vLLMs share the cores of one node."""
+"""Requests a second while something is away."""
+ROLLOUT_RATE = 20
+"""The same during a rollout, when two vLLMs share the cores of one node."""
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +236,7 @@ def test_a_damaged_version_is_refused_and_the_old_one_keeps_serving(served, worl
 def test_another_version_is_rolled_out_and_no_request_is_lost(served, world, users):
     before, version = served.version, world.publish({"age": 2})
     world.models.promote(version, {})
-    with served.caller.load(RATE, users[:-1]) as answers:
+    with served.caller.load(ROLLOUT_RATE, users[:-1]) as answers:
         succeeded, said = served.caller.rollout(version)
     assert succeeded, said
     assert_all_answered(answers)
