@@ -79,7 +79,8 @@ class Predictor(ThreadingHTTPServer):
 
 class PredictorHandler(BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send({})
+        """/health and /v1/models: it has every version."""
+        self.send({"data": [{"id": "v1"}, {"id": "v2"}]})
 
     def do_POST(self):
         self.server.prompts.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
