@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="a finished run")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its lines go to standard output
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(compare(given.run.resolve(), Path(folder), given.rounds), indent=2))
 
