@@ -6,7 +6,7 @@ profile.json, and from the promotion thresholds.json, evaluation.json and manife
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from conf_profile import confidence, tables, taxonomy
 from conf_profile.confidence import EVEN_BOUNDARIES, Calibration, Partition
 from conf_profile.config import PromptConfig
+from conf_profile.errors import ServingError
 from conf_profile.output_format import structured_output_regex
 from conf_profile.prompts import Message, UserFeatures
 from conf_profile.students import examples
@@ -48,6 +49,14 @@ class Bundle:
     def messages(self, features: UserFeatures) -> tuple[Message, ...]:
         """The prompt, by the one function that training uses."""
         return examples.student_messages(features, self.taxonomy, self.prompt)
+
+    def check_thresholds(self, given: Iterable[str]) -> None:
+        """ServingError where the server's own thresholds name attributes that the model does not have."""
+        names = self.taxonomy.names
+        if strange := sorted(set(given) - set(names)):
+            raise ServingError(
+                f"thresholds: the model knows no attribute {', '.join(strange)}; it has {', '.join(names)}"
+            )
 
     @property
     def grammar(self) -> str:

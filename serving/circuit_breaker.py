@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ class CircuitBreaker:
     seconds: float
     clock: Callable[[], float] = time.monotonic
     _failed: int = field(default=0, init=False)
+    _succeeded_at: float = field(default=-math.inf, init=False)
     _opened_at: float | None = field(default=None, init=False)
     _on_trial: bool = field(default=False, init=False)
 
@@ -41,11 +43,17 @@ class CircuitBreaker:
 
     def succeeded(self) -> None:
         self._failed, self._opened_at, self._on_trial = 0, None, False
+        self._succeeded_at = self.clock()
 
     def failed(self) -> None:
         self._failed += 1
         if self._on_trial or self._failed >= self.failures:
             self._opened_at, self._on_trial = self.clock(), False
+
+    def waited_in_vain(self, since: float) -> None:
+        """A failure, unless the server answered anybody after `since` (a time of `clock`): then it is only busy."""
+        if self._succeeded_at < since:
+            self.failed()
 
     def gave_up(self) -> None:
         """The call ended without a word about the server (the caller went away): a trial is free again."""

@@ -136,6 +136,8 @@ class LocalServing:
         folder = self._work / "models" / version
         # Also a version that is there already: a file that was damaged since is found by its hash and fetched again.
         self._registry.fill(version, folder)
+        # The transformer would refuse it, when the vLLM that it asks now is about to end.
+        bundle.load(folder).check_thresholds(name for name, _ in self._options.thresholds)
         given = PredictorArguments(port=free_port(), device=self._options.device, served_name=self._options.name)  # type: ignore[arg-type]
         log = self._work / "logs" / f"predictor-{version}.log"
         child = processes.start("the predictor", command(folder, given), environment(given, self._options.threads), log)

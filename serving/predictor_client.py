@@ -33,6 +33,8 @@ T = TypeVar("T")
 STATES = {"closed": 0, "half_open": 1, "open": 2}
 LOOK_SECONDS = 2.0
 """For an answer without a prompt."""
+REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY)
+"""What says nothing against the predictor: the next prompt may be in order."""
 ABORTED = "abort"
 """vLLM's reason for an answer that it dropped because it is ending."""
 
@@ -59,6 +61,10 @@ class PredictorGoneError(PredictorUnavailableError):
 
 class OtherVersionError(PredictorUnavailableError):
     """It does not serve the version that was asked for."""
+
+
+class RefusedError(PredictorError):
+    """It says that the request is wrong, such as a prompt that is too long: no sign that it fails."""
 
 
 class DeadlineExceededError(PredictorError):
@@ -108,14 +114,17 @@ class PredictorClient:
 
     async def ask(self, question: Question, deadline: float, headers: Mapping[str, str]) -> list[Completion]:
         """The samples; raises PredictorError. `deadline` is a time of the monotonic clock, in seconds."""
+        began = self._breaker.clock()
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())), self._places:
                 return await self._tried(lambda attempt: self._try(question, headers, anew=attempt > 1))
         except TimeoutError as error:
             # A predictor that takes requests and never answers must open the breaker, too.
             if question.patient:
-                self._breaker.failed()
+                self._breaker.waited_in_vain(began)
             raise DeadlineExceededError("the deadline passed before the predictor answered") from error
+        finally:
+            BREAKER_OPEN.set(STATES[self._breaker.state])
 
     async def served_names(self) -> list[str]:
         """The names under which the predictor serves its model, its version among them; raises PredictorError."""
@@ -187,6 +196,9 @@ class PredictorClient:
             # Dozens at once when one pod of several ends, and no word about the others.
             self._breaker.gave_up()
             raise
+        except RefusedError:
+            self._breaker.succeeded()
+            raise
         except PredictorError:
             self._breaker.failed()
             raise
@@ -195,8 +207,6 @@ class PredictorClient:
             raise
         else:
             self._breaker.succeeded()
-        finally:
-            BREAKER_OPEN.set(STATES[self._breaker.state])
 
     def body(self, question: Question) -> dict[str, Any]:
         """The JSON that vLLM is sent."""
@@ -231,7 +241,8 @@ def _completions(response: Response, model: str) -> list[Completion]:
     if response.status == HTTPStatus.NOT_FOUND:
         raise OtherVersionError(f"the predictor does not serve {model}")
     if response.status != HTTPStatus.OK:
-        raise PredictorError(f"the predictor answered {response.status}{_reason(response)}")
+        kind = RefusedError if response.status in REFUSALS else PredictorError
+        raise kind(f"the predictor answered {response.status}{_reason(response)}")
     try:
         choices = orjson.loads(response.body)["choices"]
         if any(choice.get("finish_reason") == ABORTED for choice in choices):

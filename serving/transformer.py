@@ -23,17 +23,13 @@ import kserve
 from fastapi import HTTPException
 from kserve.errors import InvalidInput
 
-from conf_profile.errors import ServingError
 from serving import metrics, profile, request, tracing, write_back
-from serving.bundle import Bundle
 from serving.drift import COLLECTOR
 from serving.features import BadFeaturesError, FeaturesError, Known, OnlineFeatures, from_request
 from serving.logs import FIELDS
 from serving.predictor_client import PredictorError, Question
 from serving.profile import Attribute, Profile
 from serving.request import BadRequestError, Instance, ProfileRequest
-from serving.settings import Settings
-from serving.tracing import tracer
 from serving.versions import Reply, Served, ask
 
 logger = logging.getLogger(__name__)
@@ -71,7 +67,7 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
 
     def __init__(self, served: Served, features: OnlineFeatures | None) -> None:
         super().__init__(served.settings.name)
-        _check_thresholds(served.settings, served.bundle)
+        served.bundle.check_thresholds(served.settings.thresholds)
         self._features, self._served = features, served
         self._write_back = write_back.start(served.settings)
         COLLECTOR.monitor = served.drift
@@ -85,14 +81,14 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
 
     def replace(self, served: Served) -> None:
         """From now on new requests are answered by this version; those under way end with the one they began with."""
-        _check_thresholds(served.settings, served.bundle)
+        served.bundle.check_thresholds(served.settings.thresholds)
         before, self._served = self._served, served
         COLLECTOR.monitor = served.drift
         _close_later(before)
 
     async def __call__(self, body: Any, headers: dict[str, str] | None = None, *args: Any, **kwargs: Any) -> Any:
         """One request under one span; its stages are spans beneath it."""
-        with tracer.start_as_current_span("profile", context=tracing.parent(headers or {})):
+        with tracing.span("profile", tracing.parent(headers or {})):
             try:
                 return await super().__call__(body, headers, *args, **kwargs)
             except (InvalidInput, HTTPException) as error:
@@ -208,7 +204,7 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
 @contextmanager
 def _stage(name: str) -> Iterator[None]:
     """A span and an observation of the histogram."""
-    with tracer.start_as_current_span(name), metrics.STAGE_SECONDS.labels(name).time():
+    with tracing.span(name), metrics.STAGE_SECONDS.labels(name).time():
         yield
 
 
@@ -314,11 +310,3 @@ _OUTCOMES = {
 
 def _outcome(attribute: Attribute) -> str:
     return "accepted" if attribute.accepted else _OUTCOMES.get(attribute.reason or "", "below_threshold")
-
-
-def _check_thresholds(settings: Settings, bundle: Bundle) -> None:
-    strange = sorted(set(settings.thresholds) - set(bundle.taxonomy.names))
-    if strange:
-        raise ServingError(
-            f"thresholds: the model knows no attribute {', '.join(strange)}; it has {', '.join(bundle.taxonomy.names)}"
-        )

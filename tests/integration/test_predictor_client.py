@@ -6,6 +6,7 @@ import time
 from contextlib import asynccontextmanager
 
 import pytest
+from prometheus_client import REGISTRY
 from teacher_server import Reply, completion, error, serve
 
 from conf_profile import taxonomy
@@ -20,6 +21,7 @@ from serving.predictor_client import (
     PredictorError,
     PredictorUnavailableError,
     Question,
+    RefusedError,
 )
 from serving.settings import PredictorSettings
 
@@ -166,6 +168,54 @@ def test_the_breaker_spares_a_failing_predictor_and_finds_it_again(server):
 
     assert asyncio.run(story())
     assert len(server.calls) == 3
+
+
+def test_a_prompt_that_is_refused_says_nothing_against_the_predictor(server):
+    """Too long for the model, say; the next user's is not."""
+
+    async def story():
+        async with client(server, breaker_failures=2, breaker_seconds=60) as made:
+            server.script(error(400), error(422), error(400))
+            for _ in range(3):
+                with pytest.raises(RefusedError, match="no"):
+                    await made.ask(QUESTION, time.monotonic() + 5, {})
+            return await made.ask(QUESTION, time.monotonic() + 5, {})
+
+    assert asyncio.run(story())
+
+
+def test_users_who_are_too_many_for_the_deadline_do_not_open_the_breaker_for_the_others(server):
+    never = threading.Event()
+    server.behave = lambda number, call: completion(wait_for=None if number == 0 else never)
+
+    async def story():
+        async with client(server, concurrency=1, breaker_failures=3, breaker_seconds=60) as made:
+            deadline = time.monotonic() + 0.5
+            together = [made.ask(QUESTION, deadline, {}) for _ in range(8)]
+            found = await asyncio.gather(*together, return_exceptions=True)
+            server.behave = lambda number, call: completion()
+            return found, await made.ask(QUESTION, time.monotonic() + 5, {})
+
+    try:
+        found, later = asyncio.run(story())
+    finally:
+        never.set()
+    assert sorted(isinstance(one, DeadlineExceededError) for one in found) == [False] + [True] * 7
+    assert later
+
+
+def test_the_metric_tells_of_a_breaker_that_a_silent_predictor_opened(server):
+    never = threading.Event()
+    server.behave = lambda number, call: completion(wait_for=never)
+    try:
+        with pytest.raises(DeadlineExceededError):
+            ask(server, seconds=0.1, breaker_failures=1)
+    finally:
+        never.set()
+    assert REGISTRY.get_sample_value("conf_profile_breaker_state") == 2
+    server.behave = lambda number, call: completion()
+    assert ask(server)
+    assert REGISTRY.get_sample_value("conf_profile_breaker_state") == 0
 
 
 def test_a_predictor_that_never_answers_opens_the_breaker_too(server):

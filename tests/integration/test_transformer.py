@@ -142,6 +142,17 @@ def test_the_callers_trace_goes_through_to_the_predictor(server, spans):
     assert headers["x-request-id"] == "r-17"
 
 
+@pytest.mark.parametrize("features", [{"I am 34 and ill": []}, {"watch": "I am 34 and ill", "consent": True}])
+def test_the_span_of_a_refused_request_quotes_nobody(server, spans, features):
+    spans.clear()
+    with pytest.raises(InvalidInput, match="somebody"):
+        ask(server, {"user_id": "somebody", "features": features})
+    found = spans.get_finished_spans()
+    assert {span.name: span.status.description for span in found}["profile"] == "InvalidInput"
+    told = "".join(span.to_json() for span in found)
+    assert "somebody" not in told and "ill" not in told
+
+
 def test_the_log_counts_and_names_nobody(server, caplog):
     with caplog.at_level(logging.INFO, logger="serving.transformer"):
         logging.getLogger("serving").propagate = True
