@@ -49,8 +49,16 @@ class RolloutConflictError(RolloutError):
     """Somebody else is rolling out the same model, or has changed what serves it."""
 
 
+class RolloutLostError(RolloutError):
+    """This rollout was silent for so long that another one took its place."""
+
+
 class PipelineError(ConfProfileError):
     """A pipeline step failed; its own message is included."""
+
+
+class LostPromotionError(PipelineError):
+    """Another promotion came first: the run competed with a version that is not the champion any more."""
 
 
 class ServingError(ConfProfileError):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from conf_profile import rollout_state, smoke
-from conf_profile.errors import ConfProfileError, RegistryError, RolloutError
+from conf_profile.errors import ConfProfileError, RegistryError, RolloutError, RolloutLostError
 from conf_profile.registry_format import ModelURI, Version, parse_uri
 from conf_profile.smoke import SmokeProfile
 
@@ -143,7 +143,17 @@ class _Rollout:
         check_answers(self.serving, self.version.name, self.profiles, self.lock.renew)
 
     def _put_back(self) -> str:
-        """Pointer first: an InferenceService that names no version takes the champion's. Says what is served now."""
+        """Pointer first: an InferenceService that names no version takes the champion's. Says what is served now.
+
+        Nothing is touched where another rollout has taken over: what it put into service would be undone.
+        """
+        try:
+            self.lock.hold()
+        except RolloutLostError:
+            return "nothing was put back, the other rollout decides what is served"
+        except RolloutError:
+            # The cluster is away; the pointer is not in it.
+            pass
         pointer = self._pointer_back(parse_uri(self.before))
         if self.before == self.models.uri(self.version.name):
             return f"it was in service before and stays there; {pointer}"

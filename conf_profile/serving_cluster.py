@@ -12,13 +12,13 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from conf_profile import rollout_state
-from conf_profile.errors import RolloutConflictError, RolloutError
+from conf_profile.errors import RolloutConflictError, RolloutError, RolloutLostError
 
 KIND = ("serving.kserve.io", "v1beta1")
 PLURAL = "inferenceservices"
@@ -127,8 +127,12 @@ class ServingCluster:
         lock.take()
         try:
             yield lock
-        finally:
-            lock.release()
+        except BaseException:
+            # Why it failed is what must be read; a lease that stays ends by itself.
+            with suppress(RolloutError):
+                lock.release()
+            raise
+        lock.release()
 
 
 @dataclass(frozen=True)
@@ -171,14 +175,29 @@ class RolloutLock:
     def renew(self) -> None:
         """Stays the holder; to be called every few seconds."""
         if time.monotonic() - self._renewed > RENEW_SECONDS:
-            self._lease["spec"]["renewTime"] = _now()
-            self._write(self._lease)
+            self.hold()
+
+    def hold(self) -> None:
+        """Stays the holder from this moment; RolloutLostError where it is not any more."""
+        lease = self._held()
+        lease["spec"]["renewTime"] = _now()
+        self._write(lease)
 
     def release(self) -> None:
-        """Lets others begin."""
-        self._lease["metadata"]["annotations"] = {}
-        self._lease["spec"]["holderIdentity"] = ""
-        self._write(self._lease)
+        """Lets others begin; RolloutLostError where one already has."""
+        lease = self._held()
+        lease["metadata"]["annotations"] = {}
+        lease["spec"]["holderIdentity"] = ""
+        self._write(lease)
+
+    def _held(self) -> dict[str, Any]:
+        """The lease as it is now: an earlier write may have arrived although its answer did not."""
+        found = self._read()
+        if found is None or found["spec"].get("holderIdentity") != self._holder:
+            raise RolloutLostError(
+                f"{self._cluster}: this rollout was silent for over {LEASE_SECONDS} s, and another one took its place"
+            )
+        return found
 
     def _refuse_if_held(self, lease: Mapping[str, Any]) -> None:
         spec = lease.get("spec") or {}

@@ -70,9 +70,10 @@ def release(namespace, kserve, nodes, models):
 
 
 class Answers(BaseHTTPRequestHandler):
-    """A transformer that says of everybody what `server.tag` and `server.version` are."""
+    """A transformer that says of everybody what `server.tag` and `server.version` are, after it did `server.first`."""
 
     def do_POST(self):
+        self.server.first()
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         assert self.path == "/v1/models/conf-profile:predict"
         profile = {
@@ -93,7 +94,7 @@ class Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def transformer():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    server.tag, server.version = "25-34", "two"
+    server.tag, server.version, server.first = "25-34", "two", lambda: None
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -197,6 +198,20 @@ def test_after_a_kill_the_next_one_knows_what_was_served_before(release, models,
     transformer.tag = "55+"
     assert f"serves {models.uri('one')} as before" in failure(run("rollout"))
     assert served(release) == models.uri("one")
+
+
+def test_a_rollout_that_was_silent_for_too_long_undoes_nothing_of_the_next_ones(release, models, run, transformer):
+    def another_takes_over():
+        lease = release.namespace.get("lease", f"{release.fullname}-rollout")
+        lease["spec"]["holderIdentity"] = "another"
+        release.namespace.kubectl("replace", "--filename=-", given=yaml.safe_dump(lease))
+
+    transformer.tag, transformer.first = "55+", another_takes_over
+    told = failure(run("rollout"))
+    assert "are not those of the evaluation" in told and "the other rollout decides" in told
+    assert served(release) == models.uri("two") and models.require_champion().version == "two"
+    lease = release.namespace.get("lease", f"{release.fullname}-rollout")
+    assert lease["spec"]["holderIdentity"] == "another" and "is rolling out" in failure(run("rollout"))
 
 
 def expired(release, lease):
