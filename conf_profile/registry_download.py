@@ -72,7 +72,9 @@ def _begin(target: Path, version: Version, files: Iterable[str]) -> None:
         if earlier.is_file() and earlier.read_bytes() != version.manifest:
             _remove(target, parse_manifest(earlier.read_bytes(), "", str(earlier)).files.keys() - set(files))
     (target / MANIFEST).unlink(missing_ok=True)
-    (target / INCOMING).write_bytes(version.manifest)
+    written = target / f"{INCOMING}.part"
+    written.write_bytes(version.manifest)
+    written.replace(target / INCOMING)
 
 
 def _remove(target: Path, paths: Iterable[str]) -> None:

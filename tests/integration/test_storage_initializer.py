@@ -1,11 +1,13 @@
 """`python -m serving.storage` against a real SeaweedFS: what a pod gets, and what it is told when it gets nothing."""
 
+import errno
 import json
 import os
 import socket
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 
 import pytest
 from s3 import client_of, model_folder, python
@@ -123,6 +125,24 @@ def test_a_pod_that_was_killed_goes_on_where_it_stopped(publish, run, models, ac
     assert not (tmp_path / "pod" / "manifest.json").exists()
     status, said, _ = run()
     assert status == 0 and f"1 files, {BIG / 2**20:.1f} MiB" in said.out and f"{small} were there" in said.out
+    assert set(files(tmp_path / "pod")) == {*version.files, "manifest.json"}
+
+
+def test_a_manifest_that_was_cut_by_a_full_disk_stands_in_nobodys_way(publish, run, tmp_path, monkeypatch):
+    version = publish()
+    write = Path.write_bytes
+
+    def full(path, body):
+        if body != version.manifest:
+            return write(path, body)
+        write(path, body[: len(body) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        status, said, _ = run()
+        assert status and "No space left" in said.err
+    assert run()[0] == 0
     assert set(files(tmp_path / "pod")) == {*version.files, "manifest.json"}
 
 
