@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from conf_profile import tables
-from conf_profile.errors import PipelineError
+from conf_profile.errors import LostPromotionError, PipelineError, RegistryConflictError
 from conf_profile.source import local_image
 
 _COLOUR = re.compile(r"\x1b\[\d+m")
 _BEGIN = re.compile(r"Executing task '([\w-]+)'")
 _END = re.compile(r"Task '([\w-]+)' finished with status (\w+)$")
 _PROGRESS = re.compile(r"^\s*[a-z]+(?: \d+)? (?P<done>\d+)/(?P<total>\d+).*$")
-_ERROR = re.compile(r"^\s*conf_profile\.errors\.\w+: (.*)$")
+_ERROR = re.compile(r"^\s*conf_profile\.errors\.(\w+): (.*)$")
 # kfp indents a step's own output; its own traceback, which follows, says nothing of the cause.
 _STEPS_TRACEBACK = re.compile(r"^ +Traceback \(most recent call last\):$")
 _STEPS_EXCEPTION = re.compile(r"^ {4}([A-Za-z_][\w.]*(?:: .*)?)$")
@@ -56,6 +56,7 @@ class _Watch:
     begun: dict[str, float] = field(default_factory=dict)
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=30))
     error: str = ""
+    kind: str = ""
     unexpected: str = ""
     in_traceback: bool = False
     current: str = ""
@@ -63,7 +64,7 @@ class _Watch:
 
 
 def run(arguments: Mapping[str, Any], folder: Path, console: Any) -> Finished:
-    """Runs the pipeline to its end. PipelineError carries the failed step's own message."""
+    """Runs the pipeline to its end. PipelineError carries the failed step's own message; LostPromotionError is one."""
     workspace = folder / "workspace"
     arguments_file, outputs_file = workspace / "arguments.json", workspace / "outputs.json"
     tables.write_text(arguments_file, json.dumps(arguments))
@@ -87,7 +88,7 @@ def run(arguments: Mapping[str, Any], folder: Path, console: Any) -> Finished:
         _end_group(process)
         memory.stop()
     if status or not outputs_file.is_file():
-        raise PipelineError(_failure(watch, folder))
+        raise _failure(watch, folder)
     artefacts: dict[str, str] = json.loads(outputs_file.read_text(encoding="utf-8"))
     return Finished(artefacts, watch.seconds, memory.peak_mib)
 
@@ -139,7 +140,7 @@ def _read(line: str, watch: _Watch, bar: Any, task: Any, console: Any) -> None:
 def _read_failure(line: str, watch: _Watch) -> None:
     """Keeps the last exception that a step's own output tells of, and apart from it one of ours."""
     if match := _ERROR.match(line):
-        watch.error = match[1]
+        watch.kind, watch.error = match.groups()
     elif _STEPS_TRACEBACK.match(line):
         watch.in_traceback = True
     elif watch.in_traceback and (match := _STEPS_EXCEPTION.match(line)):
@@ -166,10 +167,11 @@ def _print_every_tenth(match: re.Match[str], watch: _Watch, console: Any) -> Non
         console.print(f"  {match[0].strip()}", highlight=False, soft_wrap=True)
 
 
-def _failure(watch: _Watch, folder: Path) -> str:
+def _failure(watch: _Watch, folder: Path) -> PipelineError:
     reason = watch.error or watch.unexpected or "\n".join(watch.last_lines)
     where = f"The whole output is in {folder / 'run.log'}; run again to continue."
-    return f"step {watch.current or 'start'!r} failed: {reason}\n{where}"
+    kind = LostPromotionError if watch.kind == RegistryConflictError.__name__ else PipelineError
+    return kind(f"step {watch.current or 'start'!r} failed: {reason}\n{where}")
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:

@@ -15,6 +15,7 @@ import click
 
 from conf_profile.commands.options import config_options, default_folder
 from conf_profile.config import RunConfig
+from conf_profile.errors import LostPromotionError
 
 if TYPE_CHECKING:
     from conf_profile.data.dataset import Dataset
@@ -38,11 +39,12 @@ def run(config: RunConfig, out: Path | None) -> None:
     console = Console(stderr=True)
     folder = (out or default_folder(config)).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with console.status("preparing the data set"):
-        data = build_in(folder, config)
-    console.print(f"data: {data.name}, {data.users} users as of {data.as_of} ({data.source})")
-    with _storage(config, folder), exclusive(folder):
-        finished = _run_pipeline(config, data, folder, console)
+    with exclusive(folder):
+        with console.status("preparing the data set"):
+            data = build_in(folder, config)
+        console.print(f"data: {data.name}, {data.users} users as of {data.as_of} ({data.source})")
+        with _storage(config, folder):
+            finished = _run_pipeline(config, data, folder, console)
     result = _collect(config, finished, folder)
     Console().print(summary.render(result))
     click.echo(f"summary: {_shown(folder / 'summary.json')}\nreport:  {_shown(folder / 'report.html')}")
@@ -56,7 +58,7 @@ def _storage(config: RunConfig, folder: Path) -> Iterator[None]:
     given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if config.storage.endpoint or given:
         if config.storage.endpoint:
-            os.environ["AWS_ENDPOINT_URL"] = config.storage.endpoint
+            os.environ["AWS_ENDPOINT_URL_S3"] = config.storage.endpoint
         yield
         return
     from conf_profile.local_s3 import local_s3
@@ -75,18 +77,28 @@ def _run_pipeline(config: RunConfig, data: Dataset, folder: Path, console: Any) 
     from conf_profile import pipeline_process
     from pipelines import arguments
 
-    champion = _champion_at_start(config, data, folder)
-    values = arguments.build(config, data, champion, folder / "workspace")
-    return pipeline_process.run(values, folder, console)
+    pinned = _pinned_champion(config, data, folder)
+    values = arguments.build(config, data, _champion_at_start(config, pinned), folder / "workspace")
+    try:
+        return pipeline_process.run(values, folder, console)
+    except LostPromotionError:
+        # Started again, it competes with the new champion; what does not depend on that one is not done again.
+        pinned.unlink()
+        raise
 
 
-def _champion_at_start(config: RunConfig, data: Dataset, folder: Path) -> str:
-    """The version that this run competes with, fixed when it first starts: continuing must not move the goal."""
-    from conf_profile import registry, tables
+def _pinned_champion(config: RunConfig, data: Dataset, folder: Path) -> Path:
+    """The file that keeps which version this run competes with."""
     from conf_profile.source import source_hash
 
     identity = json.dumps([config.for_step(), data.digest(), data.labels_digest(), source_hash()])
-    pinned = folder / "workspace" / f"champion-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
+    return folder / "workspace" / f"champion-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
+
+
+def _champion_at_start(config: RunConfig, pinned: Path) -> str:
+    """The version that this run competes with, fixed when it first starts: continuing must not move the goal."""
+    from conf_profile import registry, tables
+
     if pinned.is_file():
         return str(json.loads(pinned.read_text(encoding="utf-8"))["version"])
     champion = registry.connect(config.storage).champion()

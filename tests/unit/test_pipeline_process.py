@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from conf_profile.errors import LostPromotionError, PipelineError
 from conf_profile.pipeline_process import _failure, _read_failure, _Watch
 
 KFP = [
@@ -23,19 +24,21 @@ def said(tmp_path, *steps_own_output):
 
 
 def test_an_error_of_ours_is_told_as_it_is(tmp_path):
-    message = said(
+    error = said(
         tmp_path,
         "    Traceback (most recent call last):",
         '      File "components/sft/step.py", line 50, in run',
         "    conf_profile.errors.StudentError: labels.parquet: no training user has a pseudo-label",
     )
+    message = str(error)
+    assert type(error) is PipelineError
     assert message.startswith("step 'sft' failed: labels.parquet: no training user has a pseudo-label\n")
     assert "runs/x/run.log" in message
 
 
 @pytest.mark.parametrize("exception", ["ValueError: bad checkpoint", "torch.OutOfMemoryError: 2 GiB", "KeyError"])
 def test_another_exception_is_the_steps_own_not_kfps(tmp_path, exception):
-    message = said(
+    error = said(
         tmp_path,
         "    Traceback (most recent call last):",
         '      File "a.py", line 1, in a',
@@ -48,8 +51,13 @@ def test_another_exception_is_the_steps_own_not_kfps(tmp_path, exception):
         '      File "b.py", line 1, in b',
         f"    {exception}",
     )
-    assert message.startswith(f"step 'sft' failed: {exception}\n")
+    assert str(error).startswith(f"step 'sft' failed: {exception}\n")
+
+
+def test_a_promotion_that_came_too_late_is_an_error_of_its_own(tmp_path):
+    error = said(tmp_path, "    conf_profile.errors.RegistryConflictError: another promotion came first")
+    assert isinstance(error, LostPromotionError) and "another promotion came first" in str(error)
 
 
 def test_a_step_that_died_without_a_word_shows_the_last_lines(tmp_path):
-    assert "Inner task failed: 'sft'" in said(tmp_path, "    sft 10/20 loss 1.2")
+    assert "Inner task failed: 'sft'" in str(said(tmp_path, "    sft 10/20 loss 1.2"))
