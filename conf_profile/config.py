@@ -101,7 +101,9 @@ class TeacherConfig(Section):
     concurrency: int = Field(32, ge=1)
     timeout_seconds: float = Field(120.0, gt=0)
     max_attempts: int = Field(6, ge=1, description="tries of one request, backoff between them")
-    max_requests: int | None = Field(None, ge=1, description="budget: stop before asking more than this")
+    max_requests: int | None = Field(
+        None, ge=1, description="budget: stop before asking more than this about the same prompts, all tries together"
+    )
     structured_output: bool = Field(True, description="vllm: constrain the answer to the grammar")
     engine_arguments: dict[str, str | int | float | bool] = Field(
         {}, description="vllm: further arguments of vllm.LLM, e.g. tensor_parallel_size, max_model_len"
@@ -128,10 +130,10 @@ class StudentConfig(Section):
 
     source: Literal["scratch", "smollm2-wheel", "pretrained"] = "scratch"
     model: str | None = Field(None, description="pretrained: hub name or folder")
-    hidden_size: int = 128
-    layers: int = 4
-    heads: int = 4
-    key_value_heads: int = 2
+    hidden_size: int = Field(128, ge=2)
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    key_value_heads: int = Field(2, ge=1)
     vocabulary_size: int = Field(2048, ge=64)
     lora_rank: int | None = Field(None, ge=1, description="null: full fine-tuning")
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -142,6 +144,10 @@ class StudentConfig(Section):
     def _needs(self) -> StudentConfig:
         if self.source == "pretrained" and not self.model:
             raise ValueError("student.source 'pretrained' needs student.model")
+        if self.heads % self.key_value_heads:
+            raise ValueError(f"heads {self.heads} must be a multiple of key_value_heads {self.key_value_heads}")
+        if self.hidden_size % (2 * self.heads):
+            raise ValueError(f"hidden_size {self.hidden_size} must be a multiple of twice the heads, {2 * self.heads}")
         return self
 
 
@@ -219,6 +225,16 @@ class GRPOConfig(TrainingConfig):
         0.3, gt=0, le=1, description="share of the tags' entropy whose loss counts as collapse and ends the training"
     )
     use_vllm: bool = False
+
+    @model_validator(mode="after")
+    def _passes(self) -> GRPOConfig:
+        completions = self.prompts_per_step * self.rollouts
+        if completions % self.gradient_accumulation:
+            raise ValueError(
+                f"gradient_accumulation {self.gradient_accumulation} does not divide prompts_per_step x rollouts, "
+                f"{completions}"
+            )
+        return self
 
 
 class EvaluationConfig(Section):
@@ -349,6 +365,8 @@ def _read(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{file}: cannot read the configuration: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: the configuration is not UTF-8: {error}") from error
 
 
 def _mapping(text: str, source: str) -> dict[str, Any]:
@@ -365,7 +383,10 @@ def _parse_override(override: str) -> dict[str, Any]:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {override!r}: expected section.key=value")
-    nested: Any = yaml.safe_load(value)
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from error
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return dict(nested)

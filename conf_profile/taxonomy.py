@@ -7,7 +7,7 @@ answered in this order, and a tie in a vote goes to the tag that stands first.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -79,6 +79,8 @@ def load(path: Path) -> Taxonomy:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise TaxonomyError(f"{path}: cannot read the taxonomy: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise TaxonomyError(f"{path}: the taxonomy is not UTF-8: {error}") from error
     try:
         data = yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.YAMLError as error:
@@ -124,6 +126,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         seen: set[object] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # what the loader itself says of it is better
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
             seen.add(key)

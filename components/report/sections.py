@@ -231,7 +231,11 @@ def _comparisons(inputs: Inputs) -> list[str]:
         return []
     told = "; ".join(f"{_points(p['difference'])} against {spoken(p['worse'])} ({_clear(p)})" for p in paired)
     ceiling = inputs.evaluation["arms"].get("ceiling")
-    most = f" No method could exceed an F1 of about {_percent(ceiling['f1'])} on these users." if ceiling else ""
+    most = (
+        f" Whoever answers every question cannot exceed an F1 of about {_percent(ceiling['f1'])} on these users."
+        if ceiling
+        else ""
+    )
     return [f"In F1 that is {told}.{most}"]
 
 

@@ -3,7 +3,7 @@
 Six true attributes depend on each other (age -> life stage and occupation -> industry and education). Every
 keyphrase is drawn from noise or speaks about one attribute; sign-up data are missing, or false, for a known
 share of the people. Nothing else is random in a way that depends on the attributes, so the posterior over the
-joint state is exact (`world_posterior`), and with it the best F1 that any method could reach.
+joint state is exact (`world_posterior`), and with it the best F1 that a method which answers for everybody could reach.
 
 The probabilities below were chosen once, for plausibility, and are not tuned to results. Noise and length of the
 histories are arguments, so that experiments can vary them.

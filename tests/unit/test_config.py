@@ -39,6 +39,11 @@ def test_later_layers_win(tmp_path):
         (["student.source=pretrained"], "needs student.model"),
         (["features.validation_share=0.5", "features.test_share=0.5"], "nobody is left to train on"),
         (["seed=-1"], "seed"),
+        (["grpo.steps=[1"], r"--set 'grpo\.steps=\[1': the value is not valid YAML"),
+        (["grpo.gradient_accumulation=3"], "gradient_accumulation 3 does not divide prompts_per_step x rollouts, 256"),
+        (["student.heads=0"], r"student\.heads"),
+        (["student.heads=3"], "heads 3 must be a multiple of key_value_heads 2"),
+        (["student.hidden_size=100"], "hidden_size 100 must be a multiple of twice the heads, 8"),
     ],
 )
 def test_errors_name_the_key(overrides, message):
@@ -57,6 +62,9 @@ def test_broken_files(tmp_path):
         config.resolve("tiny", path)
     path.write_text("a: [")
     with pytest.raises(ConfigError, match="not a valid YAML"):
+        config.resolve("tiny", path)
+    path.write_bytes("data: {name: Zürich}".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"x\.yaml: the configuration is not UTF-8"):
         config.resolve("tiny", path)
     path.write_text("- a")
     with pytest.raises(ConfigError, match="expected a mapping"):

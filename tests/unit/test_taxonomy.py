@@ -50,6 +50,17 @@ def test_a_duplicate_attribute_is_an_error_not_the_last_one(tmp_path):
         taxonomy.load(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("attributes: {age: [älter, b]}".encode("latin-1"), "is not UTF-8"), (b"? [a]\n: b\n", "unhashable key")],
+)
+def test_a_file_that_is_no_taxonomy_is_named(tmp_path, content, message):
+    path = tmp_path / "taxonomy.yaml"
+    path.write_bytes(content)
+    with pytest.raises(TaxonomyError, match=rf"(?s)taxonomy\.yaml.*{message}"):
+        taxonomy.load(path)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(TaxonomyError, match=r"nowhere\.yaml"):
         taxonomy.load(tmp_path / "nowhere.yaml")
