@@ -29,6 +29,7 @@ from conf_profile.teachers import remote_answers
 from conf_profile.teachers.answers import AnswerStore, AskCounts, ask
 from conf_profile.teachers.factory import make_teacher
 from conf_profile.teachers.protocol import Request, Teacher
+from conf_profile.teachers.spending import Spending
 
 ASKED_SPLITS = ("train", "validation", "test")
 """The test users' answers serve to evaluate the teacher alone; `second_stage` users are never asked about."""
@@ -70,8 +71,11 @@ def run(
     tags = taxonomies.load(taxonomy)
     users = _shard_of(tables.read(features, tables.FEATURES), ask_splits, shard, config.shards)
     requests = [_request(row, tags, config, prompt) for row in _rows(users)]
-    teacher = make_teacher(_with_budget_of_shard(config, shard), tags, lexicon, seed)
+    spending = Spending()
+    teacher = make_teacher(_with_budget_of_shard(config, shard), tags, lexicon, seed, spending)
     with _store(answers_folder, teacher, shard, config.shards) as store:
+        if config.max_requests is not None:
+            spending.continue_in(store, requests)
         counts = asyncio.run(_ask(teacher, requests, store, f"shard {shard + 1} of {config.shards}"))
         malformed = _write(candidates, requests, store, tags)
     _warn_if_malformed(malformed, len(requests) * config.samples)
@@ -102,7 +106,7 @@ def _request(row: dict[str, Any], taxonomy: Taxonomy, config: TeacherConfig, pro
 
 
 def _with_budget_of_shard(config: TeacherConfig, shard: int) -> TeacherConfig:
-    """The budget is for all shards together; each may spend its part."""
+    """The budget is for all shards together; each may spend its part, however often it is tried."""
     if config.max_requests is None:
         return config
     share, rest = divmod(config.max_requests, config.shards)

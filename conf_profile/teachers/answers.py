@@ -3,7 +3,7 @@
 A store is a folder of append-only JSONL files. A file's name holds a hash of the teacher's fingerprint and
 the name of its one writer (a shard); the store reads the files of all writers and appends to its own. An
 answer is found by user, sample and a hash of the prompt, so a changed prompt is asked again. Texts stay on
-disk, memory holds one small entry for each answer.
+disk, memory holds one small entry for each answer. Between the answers stands what they have cost so far.
 
 It knows nothing of the answers' form: a malformed one is kept like any other.
 """
@@ -30,6 +30,7 @@ from conf_profile.teachers.protocol import Completion, Request, Teacher
 
 SECONDS_BETWEEN_SYNCS = 1.0
 _ANSWER = frozenset({"user_id", "sample", "prompt", "text"})
+_SPENT = frozenset({"spent", "job"})
 _log = logging.getLogger(__name__)
 
 
@@ -166,13 +167,19 @@ class AnswerStore:
             # A lone surrogate cannot be stored as UTF-8 anywhere downstream.
             "text": completion.text.encode("utf-8", "replace").decode("utf-8"),
         }
-        try:
-            self._append(json.dumps(entry, ensure_ascii=False))
-            self._sync_if_due()
-        except OSError as error:
-            raise self._cannot("written", error) from error
+        self._keep_line(entry)
         key = _key(completion.user_id, prompt, completion.sample)
         self._places[key] = place._replace(length=self._end - place.offset)
+
+    def spent(self, job: str) -> int:
+        """The number that this writer kept last for a job, 0 where there is none."""
+        with self._path.open("rb") as file:
+            found = [entry["spent"] for line in file if (entry := _entry(line)) and entry.get("job") == job]
+        return int(found[-1]) if found else 0
+
+    def keep_spent(self, job: str, requests: int) -> None:
+        """Appends how many requests a job has cost by now, as lasting as an answer. TeacherError as with `keep`."""
+        self._keep_line({"spent": requests, "job": job})
 
     def sync(self) -> None:
         """Forces everything kept so far onto the disk."""
@@ -188,6 +195,13 @@ class AnswerStore:
             self.sync()
         finally:
             os.close(self._file)
+
+    def _keep_line(self, entry: dict[str, Any]) -> None:
+        try:
+            self._append(json.dumps(entry, ensure_ascii=False))
+            self._sync_if_due()
+        except OSError as error:
+            raise self._cannot("written", error) from error
 
     def _append(self, line: str) -> None:
         data = line.encode() + b"\n"
@@ -339,4 +353,4 @@ def _entry(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(entry, dict):
         return None
-    return entry if entry.keys() >= _ANSWER or "fingerprint" in entry else None
+    return entry if entry.keys() >= _ANSWER or entry.keys() >= _SPENT or "fingerprint" in entry else None

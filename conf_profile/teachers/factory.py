@@ -8,14 +8,20 @@ from conf_profile.config import TeacherConfig
 from conf_profile.errors import TeacherError
 from conf_profile.taxonomy import Taxonomy
 from conf_profile.teachers.protocol import Teacher
+from conf_profile.teachers.spending import Spending
 
 
-def make_teacher(config: TeacherConfig, taxonomy: Taxonomy, lexicon_path: Path | None, seed: int) -> Teacher:
-    """The teacher of `config.kind`, to be closed with `aclose`. TeacherError when it lacks what it needs."""
+def make_teacher(
+    config: TeacherConfig, taxonomy: Taxonomy, lexicon_path: Path | None, seed: int, spending: Spending | None = None
+) -> Teacher:
+    """The teacher of `config.kind`, to be closed with `aclose`. TeacherError when it lacks what it needs.
+
+    `spending` counts against the budget of a teacher that costs something.
+    """
     if config.kind == "openai":
         from conf_profile.teachers.openai import OpenAITeacher
 
-        return OpenAITeacher(config)
+        return OpenAITeacher(config, spending)
     if config.kind == "vllm":
         from conf_profile.teachers.vllm import VLLMTeacher
 

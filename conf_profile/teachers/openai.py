@@ -6,7 +6,7 @@ asking again would not help. A `Retry-After` holds back all requests, not only t
 does not use up a request's attempts while other requests are being answered.
 
 The budget (`teacher.max_requests`) counts HTTP requests that the server may have charged for: retries count,
-a refused connection and a 429 do not. It holds for one call of `complete`; kept answers cost nothing.
+a refused connection and a 429 do not. What `spending` says of earlier tries counts too; kept answers cost nothing.
 
 After a failure nothing new is asked, but requests that are under way may finish: they are paid for.
 """
@@ -32,6 +32,7 @@ from conf_profile.config import TeacherConfig
 from conf_profile.errors import TeacherError
 from conf_profile.prompts import Message
 from conf_profile.teachers.protocol import Completion, Request
+from conf_profile.teachers.spending import Spending
 from conf_profile.teachers.thinking import strip_thinking
 
 UNREACHED_ATTEMPTS = 3
@@ -80,7 +81,6 @@ class _Run:
     arrivals: asyncio.Queue[Completion | None] = field(default_factory=asyncio.Queue)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     failure: Exception | None = None
-    charged: int = 0
     arrived: int = 0
     reached: bool = False
     not_before: float = 0.0
@@ -102,9 +102,13 @@ class _Run:
 class OpenAITeacher:
     """Asks `teacher.model` at `teacher.base_url`, `teacher.concurrency` requests at a time."""
 
-    def __init__(self, config: TeacherConfig) -> None:
-        """Reads the key from the environment; no key means none is sent (a server of your own)."""
+    def __init__(self, config: TeacherConfig, spending: Spending | None = None) -> None:
+        """Reads the key from the environment; no key means none is sent (a server of your own).
+
+        `spending` is what counts against the budget, from now on or from earlier tries on.
+        """
         self._config = config
+        self._spending = spending or Spending()
         self._url = _endpoint(config.base_url or "")
         # A query may hold a key; it is sent and never shown.
         self._name = str(self._url.copy_with(query=None))
@@ -190,25 +194,25 @@ class OpenAITeacher:
         while (wait := run.not_before - time.monotonic()) > 0:
             await run.pause(wait)
         await run.pause(0)
-        self._spend(run)
+        self._spend()
         try:
             response = await self._post(run, messages)
         except _NEVER_SENT as error:
-            run.charged -= 1
+            self._spending.add(-1)
             raise _RetryableError(_describe(error), reached=False) from error
         except (httpx.TransportError, httpx.DecodingError, TimeoutError) as error:
             raise _RetryableError(_describe(error)) from error
         run.reached = True
         return self._read(run, response)
 
-    def _spend(self, run: _Run) -> None:
+    def _spend(self) -> None:
         budget = self._config.max_requests
-        if budget is not None and run.charged >= budget:
+        if budget is not None and self._spending.requests >= budget:
             raise TeacherError(
                 f"{self._name}: the budget of {budget} requests (teacher.max_requests) is spent; "
                 "what had arrived is kept, so raise it and run again for the rest"
             )
-        run.charged += 1
+        self._spending.add(1)
 
     async def _post(self, run: _Run, messages: Sequence[Message]) -> httpx.Response:
         body = {
@@ -255,7 +259,7 @@ class OpenAITeacher:
         run.not_before = max(run.not_before, time.monotonic() + wait)
         throttled = response.status_code == 429
         if throttled:
-            run.charged -= 1
+            self._spending.add(-1)
         return _RetryableError(reason, throttled=throttled, wait=wait)
 
     def _excerpt(self, response: httpx.Response) -> str:

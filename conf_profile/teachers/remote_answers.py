@@ -1,6 +1,7 @@
 """Paid answers outlive the machine: a folder of kept answers that is copied to an object store as it grows.
 
-    PREFIX/FILE/OFFSET-ATTEMPT    the lines that a writer's FILE grew by, OFFSET bytes after its beginning
+    PREFIX/FILE/OFFSET-ATTEMPT    the lines that a writer's FILE grew by, OFFSET bytes after its beginning; an ATTEMPT
+                                  whose reply was lost may have stored them too, and repeated lines do no harm
 
 A step that starts on an empty disk fetches what its writer and others have kept, appends locally as ever, and what is
 new is uploaded every few seconds and at the end, also after a failure. Objects are never changed. Whoever is killed
@@ -60,7 +61,8 @@ def _fetch(store: ObjectStore, prefix: str, folder: Path, fingerprint: str, writ
 
 
 def _join(store: ObjectStore, prefix: str, target: Path) -> None:
-    parts = sorted(store.sizes(f"{prefix}/").items())
+    # Of two attempts at one offset the longer one holds the later lines, and of a spending the last line counts.
+    parts = sorted(store.sizes(f"{prefix}/").items(), key=lambda part: (part[0].rpartition("-")[0], part[1]))
     with tempfile.TemporaryDirectory(dir=target.parent) as folder, ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool:
         paths = [Path(folder) / str(number) for number in range(len(parts))]
         list(pool.map(lambda part, path: store.download(part[0], path, part[1]), parts, paths))
@@ -77,7 +79,6 @@ class _Upload:
         self._prefix = _under(prefix, path.name)
         self._path = path
         self._done = path.stat().st_size if path.exists() else 0
-        self._attempt = uuid.uuid4().hex[:12]
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -97,9 +98,13 @@ class _Upload:
 
     def _upload(self) -> None:
         lines = self._new_lines()
-        if lines:
-            self._store.write_new(f"{self._prefix}/{self._done:015d}-{self._attempt}", lines)
-            self._done += len(lines)
+        if not lines:
+            return
+        # A name of its own for each attempt: under an earlier one, whose reply was lost, fewer lines may be stored.
+        key = f"{self._prefix}/{self._done:015d}-{uuid.uuid4().hex[:12]}"
+        if not self._store.write_new(key, lines) and self._store.size(key) != len(lines):
+            raise RegistryError(f"s3://{self._store.bucket}/{key}: is refused, and is not there; run again")
+        self._done += len(lines)
 
     def _new_lines(self) -> bytes:
         if not self._path.exists():

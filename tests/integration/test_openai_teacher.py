@@ -471,6 +471,52 @@ def test_shards_share_the_users_and_the_budget(server, tmp_path):
         run_step(server, tmp_path, shards=3, max_requests=3, temperature=0.5)
 
 
+def test_all_tries_of_a_shard_share_one_budget(server, tmp_path):
+    write_inputs(tmp_path)
+    server.script(error(500), error(429, Retry_After="0"))
+    for _ in range(3):
+        with pytest.raises(TeacherError, match="budget of 5 requests"):
+            run_step(server, tmp_path, max_requests=5)
+    # One 500 and four answers; the 429 was free.
+    assert len(server.calls) == 6
+    counts = run_step(server, tmp_path, max_requests=5 + 14)
+    assert counts == {"users": 9, "asked": 14, "kept_before": 4, "malformed": 0}
+    with pytest.raises(TeacherError, match="budget of 19 requests"):
+        run_step(server, tmp_path, max_requests=19, samples=3)
+    assert len(server.calls) == 20
+
+
+def test_other_users_have_a_budget_of_their_own(server, tmp_path):
+    for count in (12, 16):
+        write_inputs(tmp_path, count)
+        with pytest.raises(TeacherError, match="budget of 5 requests"):
+            run_step(server, tmp_path, max_requests=5)
+    assert len(server.calls) == 10
+
+
+def test_requests_under_way_at_a_kill_are_counted(server, tmp_path):
+    write_inputs(tmp_path)
+    never = threading.Event()
+    server.behave = lambda number, call: completion(wait_for=never if number >= 10 else None)
+    settings = config(server, concurrency=4, max_requests=14)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SYNTHESIS, str(tmp_path), settings.for_step()], stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_until(lambda: answered(tmp_path) == 10 and len(server.calls) == 14)
+    finally:
+        process.kill()
+        process.wait()
+        never.set()
+    with pytest.raises(TeacherError, match="budget of 14 requests"):
+        run_step(server, tmp_path, max_requests=14)
+    assert len(server.calls) == 14
+
+
+def answered(folder):
+    return sum(file.read_bytes().count(b'"text"') for file in (folder / "answers").glob("*.jsonl"))
+
+
 def test_another_number_of_shards_finds_the_same_answers(server, tmp_path):
     write_inputs(tmp_path, 16)
     asked = [run_step(server, tmp_path, shard, shards=2)["asked"] for shard in range(2)]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from contextlib import contextmanager
 
 import pytest
 from s3 import client_of, wait_until
@@ -20,7 +21,9 @@ from conf_profile.errors import RegistryError, TeacherError
 from conf_profile.local_s3 import local_s3
 from conf_profile.object_store import ObjectStore, open_location
 from conf_profile.teachers import remote_answers
+from conf_profile.teachers.answers import AnswerStore, file_name
 from conf_profile.teachers.openai import KEYS_SECRET
+from conf_profile.teachers.protocol import Completion
 
 BUCKET = "conf-profile"
 USERS = 12
@@ -121,6 +124,60 @@ def test_what_was_copied_survives_a_kill(inputs, server, place, access):
 def lines_of(access):
     store = ObjectStore(client_of(access), BUCKET)
     return lambda key: store.read(key).body.count(b"\n")
+
+
+def test_tries_on_empty_disks_share_one_budget(inputs, server, place):
+    for _ in range(3):
+        with pytest.raises(TeacherError, match="budget of 5 requests"):
+            ask(inputs, server, place, max_requests=5)
+    assert len(server.calls) == 5
+    assert ask(inputs, server, place, max_requests=24)["asked"] == 19
+
+
+@contextmanager
+def answers_at(place):
+    with (
+        remote_answers.folder_of(place, "a teacher", "shard-0", "shard-*") as folder,
+        AnswerStore(folder, "a teacher", "shard-0") as store,
+    ):
+        yield store
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_an_upload_whose_reply_is_lost_loses_no_answer(place, monkeypatch, stored):
+    """The lines of the first upload are stored and nobody knows, or a conflict says that they are, and they are not."""
+    write_new, first = ObjectStore.write_new, threading.Event()
+
+    def unreliable(store, key, source):
+        if first.is_set():
+            return write_new(store, key, source)
+        if stored:
+            write_new(store, key, source)
+        first.set()
+        if stored:
+            raise RegistryError("the reply is lost")
+        return False
+
+    monkeypatch.setattr(ObjectStore, "write_new", unreliable)
+    monkeypatch.setattr(remote_answers, "SECONDS_BETWEEN_UPLOADS", 0.05)
+    message = ({"role": "user", "content": "watch: rose pruning"},)
+    with answers_at(place) as store:
+        store.keep(message, Completion("u0", 0, "before"))
+        assert first.wait(60)
+        store.keep(message, Completion("u1", 0, "after"))
+    with answers_at(place) as store:
+        assert [store.text(user, message, 0) for user in ("u0", "u1")] == ["before", "after"]
+        assert len(store) == 2
+
+
+def test_of_two_uploads_from_one_offset_the_longer_one_is_read_last(place):
+    store, prefix = open_location(place, create=True)
+    lines = [b'{"spent": 1, "job": "j"}\n', b'{"spent": 2, "job": "j"}\n']
+    part = f"{prefix}/{file_name('a teacher', 'shard-0')}/{0:015d}"
+    store.write_new(f"{part}-a", b"".join(lines))
+    store.write_new(f"{part}-b", lines[0])
+    with answers_at(place) as found:
+        assert found.spent("j") == 2
 
 
 def test_another_number_of_shards_finds_the_same_answers(inputs, server, place):

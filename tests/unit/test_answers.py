@@ -144,6 +144,19 @@ def test_a_damaged_line_is_reported_and_asked_again(tmp_path, caplog):
     assert "line 2 is damaged" in caplog.text
 
 
+def test_what_was_spent_is_found_again_and_is_no_answer(tmp_path, caplog):
+    with AnswerStore(tmp_path, "echo") as store:
+        store.keep_spent("job", 3)
+        store.keep(HELLO, Completion("u1", 0, "text"))
+        store.keep_spent("another", 9)
+        store.keep_spent("job", 2)
+        assert store.spent("job") == 2
+    with AnswerStore(tmp_path, "echo") as store:
+        assert [store.spent(job) for job in ("job", "another", "none")] == [2, 9, 0]
+        assert (len(store), store.text("u1", HELLO, 0)) == (1, "text")
+    assert caplog.text == ""
+
+
 def test_answers_of_other_writers_are_found_and_their_cut_line_is_left_alone(tmp_path):
     requests = [Request("u1", HELLO, (0, 1))]
     asking(Echo(), requests, tmp_path, writer="shard-0-of-1")

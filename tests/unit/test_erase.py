@@ -303,6 +303,15 @@ def test_answers_are_forgotten_with_what_is_damaged(tmp_path):
     assert answers.count_kept(tmp_path, BOB) == 1
 
 
+def test_what_was_spent_stays_when_answers_are_forgotten(tmp_path):
+    make_answers(tmp_path)
+    with AnswerStore(tmp_path, "a teacher") as store:
+        store.keep_spent("job", 7)
+    answers.forget(tmp_path, ADA)
+    with AnswerStore(tmp_path, "a teacher") as store:
+        assert store.spent("job") == 7
+
+
 def test_answers_that_somebody_appends_to_are_left_alone(tmp_path):
     with AnswerStore(tmp_path, "a teacher"), pytest.raises(TeacherError, match="another process"):
         answers.forget(tmp_path, ADA)
