@@ -81,7 +81,7 @@ def run(
             loaded.prompt,
             student_config,
             unlabelled,
-            config.prompts_per_step * config.rollouts,
+            _completions_at_once(config),
             student,
             partition,
         )
@@ -161,6 +161,15 @@ def _trainer(
     )
 
 
+def _completions_at_once(config: GRPOConfig) -> int:
+    """Those that one pass of a step trains on; a step has `gradient_accumulation` passes.
+
+    As many are generated at once for the partition: a GPU that trains on them has room for them, and not always
+    for those of the whole step.
+    """
+    return config.prompts_per_step * config.rollouts // config.gradient_accumulation
+
+
 def _arguments(config: GRPOConfig, student_config: StudentConfig, checkpoints: Path, seed: int) -> Any:
     from trl import GRPOConfig as TRLConfig
 
@@ -170,8 +179,7 @@ def _arguments(config: GRPOConfig, student_config: StudentConfig, checkpoints: P
             f"grpo.prompts_per_step {config.prompts_per_step} cannot be shared by {processes.count()} processes; "
             "make it a multiple of that, or give the step another number of GPUs"
         )
-    completions = config.prompts_per_step * config.rollouts
-    rows, accumulation = processes.share(completions // config.gradient_accumulation, config.gradient_accumulation)
+    rows, accumulation = processes.share(_completions_at_once(config), config.gradient_accumulation)
     vllm = {"vllm_mode": "colocate"} if config.use_vllm else {}
     return TRLConfig(
         **training.common_arguments(config, checkpoints, seed, checkpoints / "tensorboard"),

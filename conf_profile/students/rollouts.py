@@ -29,17 +29,26 @@ class Sampling:
     seed: int
 
 
+def device() -> str:
+    """Where a model answers: on the GPU where torch finds one. Of several it is the one of this process."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def generate(
     model: Any, tokenizer: Any, prompts: Sequence[str], sampling: Sampling, progress: Progress | None = None
 ) -> list[list[str]]:
     """`sampling.samples` completions for each prompt, as text, in the prompts' order.
 
-    Prompts of similar length are generated together; `batch_size` counts completions, not prompts.
+    Prompts of similar length are generated together; `batch_size` counts completions, not prompts. The model is left
+    on `device()`, since what follows, more questions or a training, needs it there.
     """
     import torch
 
     torch.manual_seed(sampling.seed)
-    model.eval()
+    # Here and not where it is loaded: a step that samples with vLLM loads it too, and leaves the GPU to vLLM.
+    model.to(device()).eval()
     texts: list[list[str]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
     step = max(1, sampling.batch_size // sampling.samples)
@@ -128,29 +137,47 @@ def _expected_levels_batch(
 
     prompt_ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     completion_ids = tokenizer(completions, add_special_tokens=False)["input_ids"]
+    stated = [_stated_levels(tokenizer, ids) for ids in completion_ids]
+    # The logits at a token are for the next one.
+    places = [(row, len(prompt_ids[row]) + at - 1) for row, found in enumerate(stated) for at, _ in found]
+    digits = torch.tensor([ids for found in stated for _, ids in found], dtype=torch.long).reshape(-1, len(LEVELS))
     rows = [first + second for first, second in zip(prompt_ids, completion_ids, strict=True)]
-    width = max(map(len, rows))
-    tokens = torch.full((len(rows), width), tokenizer.pad_token_id)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for index, row in enumerate(rows):
-        tokens[index, : len(row)] = torch.tensor(row)
-        mask[index, : len(row)] = 1
-    with torch.inference_mode():
-        logits = model(input_ids=tokens.to(model.device), attention_mask=mask.to(model.device)).logits
+    logits = _logits(model, rows, tokenizer.pad_token_id, places)
+    probabilities = torch.softmax(logits.gather(1, digits.to(logits.device)).float().cpu(), dim=-1)
+    expected = (probabilities * torch.tensor(LEVELS, dtype=torch.float32)).sum(dim=-1).double().numpy()
+    return np.split(expected, np.cumsum([len(found) for found in stated])[:-1])
+
+
+def _stated_levels(tokenizer: Any, completion_ids: list[int]) -> list[tuple[int, list[int]]]:
+    """Of each level: the index of its token, and the tokens that the five levels would have there."""
+    pieces = tokenizer.convert_ids_to_tokens(completion_ids)
     return [
-        _expectations(tokenizer, second, logits[index, len(first) - 1 :])
-        for index, (first, second) in enumerate(zip(prompt_ids, completion_ids, strict=True))
+        (position, tokenizer.convert_tokens_to_ids(level_alternatives(pieces, position, digit_at)))
+        for position, digit_at in level_positions(pieces)
     ]
 
 
-def _expectations(tokenizer: Any, completion_ids: list[int], logits: Any) -> npt.NDArray[np.float64]:
-    """`logits[i]` predicts the completion's token i."""
+def _logits(model: Any, rows: list[list[int]], padding: int, places: list[tuple[int, int]]) -> Any:
+    """[places, vocabulary]: the logits at these places (row, token) of the padded batch.
+
+    The logits of every token of a large batch would not fit on a GPU. The places are picked where the hidden states
+    enter the head, so that the model still does to its logits what it does after the head (Granite scales them, Gemma
+    caps them); transformers' own `logits_to_keep` can only pick the same tokens of every row.
+    """
     import torch
 
-    pieces = tokenizer.convert_ids_to_tokens(completion_ids)
-    values = []
-    for position, digit_at in level_positions(pieces):
-        alternatives = tokenizer.convert_tokens_to_ids(level_alternatives(pieces, position, digit_at))
-        probabilities = torch.softmax(logits[position, alternatives].float(), dim=-1)
-        values.append(float((probabilities * torch.tensor(LEVELS, dtype=torch.float32)).sum()))
-    return np.array(values)
+    tokens = torch.full((len(rows), max(map(len, rows))), padding)
+    mask = torch.zeros_like(tokens)
+    for index, row in enumerate(rows):
+        tokens[index, : len(row)] = torch.tensor(row)
+        mask[index, : len(row)] = 1
+    at = [row for row, _ in places], [token for _, token in places]
+    head = model.get_output_embeddings()
+    picking = head.register_forward_pre_hook(lambda _, given: given[0][at])
+    try:
+        with torch.inference_mode():
+            return model(
+                input_ids=tokens.to(model.device), attention_mask=mask.to(model.device), use_cache=False
+            ).logits
+    finally:
+        picking.remove()

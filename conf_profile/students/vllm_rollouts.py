@@ -7,9 +7,14 @@ from pathlib import Path
 
 from conf_profile.students.rollouts import Sampling
 
+SHUTDOWN_SECONDS = 10.0
+
 
 def generate(student: Path, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
-    """`sampling.samples` completions for each rendered prompt; vLLM batches by itself."""
+    """`sampling.samples` completions for each rendered prompt; vLLM batches by itself.
+
+    The engine is stopped before this returns: the training that may follow in this process needs the GPU's memory.
+    """
     from vllm import LLM, SamplingParams
 
     engine = LLM(model=str(student), seed=sampling.seed, enable_prefix_caching=True)
@@ -22,5 +27,8 @@ def generate(student: Path, prompts: Sequence[str], sampling: Sampling) -> list[
         # The strict parser must see whatever stands in the answer.
         skip_special_tokens=False,
     )
-    outputs = engine.generate(list(prompts), parameters)
+    try:
+        outputs = engine.generate(list(prompts), parameters)
+    finally:
+        engine.llm_engine.engine_core.shutdown(timeout=SHUTDOWN_SECONDS)
     return [[completion.text for completion in output.outputs] for output in outputs]

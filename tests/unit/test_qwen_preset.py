@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from components.grpo.step import _arguments
+from components.grpo.step import _arguments, _completions_at_once
 from conf_profile.config import resolve
 from conf_profile.students import model, training
 
@@ -47,3 +47,9 @@ def test_trl_accepts_the_settings_of_grpo(tmp_path):
     assert arguments.generation_batch_size == PRESET.grpo.prompts_per_step * PRESET.grpo.rollouts
     assert (arguments.use_vllm, arguments.vllm_mode, arguments.beta) == (True, "colocate", 0.04)
     assert arguments.reward_weights == [1.0, PRESET.grpo.level_reward, PRESET.grpo.format_reward]
+
+
+def test_after_grpo_no_more_answers_are_generated_at_once_than_a_pass_trained_on(tmp_path):
+    training.quiet_imports(use_vllm=False)
+    arguments = _arguments(PRESET.grpo, PRESET.student, tmp_path, seed=0)
+    assert _completions_at_once(PRESET.grpo) == arguments.per_device_train_batch_size == 8

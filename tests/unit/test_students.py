@@ -1,5 +1,6 @@
 """The student's pure parts, and a real (tiny, untrained) model where torch is needed."""
 
+import copy
 import json
 from types import SimpleNamespace
 
@@ -107,6 +108,90 @@ def test_expected_levels_are_the_models_own_probabilities(student, people):
     assert ((stated[0] >= 1) & (stated[0] <= 5)).all()
     # The first level stands behind the same text in both, so its expectation cannot depend on what was said.
     assert stated[0][0] == pytest.approx(stated[1][0], abs=1e-5)
+
+
+def with_adapter(network):
+    """LoRA that has learnt something: a new adapter changes no answer."""
+    import torch
+
+    torch.manual_seed(0)
+    adapted = model.add_adapter(copy.deepcopy(network), SMALL.model_copy(update={"lora_rank": 2}))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    return adapted
+
+
+def granite(network):
+    """A model that scales the logits after its head."""
+    import torch
+    from transformers import GraniteConfig, GraniteForCausalLM
+
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vocabulary = {"vocab_size": network.config.vocab_size, "pad_token_id": network.config.pad_token_id}
+    special = {"bos_token_id": None, "eos_token_id": network.config.eos_token_id}
+    return GraniteForCausalLM(GraniteConfig(**size, **vocabulary, **special, initializer_range=0.2, logits_scaling=8.0))
+
+
+def expected_from_all_logits(network, pieces, prompt, level):
+    """The levels' expectations of `answer(level)`, from one row and the logits of all of its tokens."""
+    import torch
+
+    ids = pieces(prompt + render(answer(level), TAGS), add_special_tokens=False)["input_ids"]
+    with torch.inference_mode():
+        logits = network(input_ids=torch.tensor([ids])).logits[0]
+    values = []
+    for name in TAGS.names:
+        alternatives = pieces.convert_tokens_to_ids([f"<level>{n}</level></{name}>" for n in range(1, 6)])
+        probabilities = torch.softmax(logits[ids.index(alternatives[level - 1]) - 1, alternatives], dim=-1)
+        values.append(float(probabilities @ torch.arange(1.0, 6.0)))
+    return values
+
+
+@pytest.mark.parametrize("kind", [copy.deepcopy, with_adapter, granite])
+def test_only_the_logits_at_the_levels_are_made(student, people, kind):
+    network, pieces = kind(student[0]).eval(), student[1]
+    prompts = examples.prompt_texts([examples.student_messages(p, TAGS, BRIEF) for p in people[:5]], pieces)
+    expected = [expected_from_all_logits(network, pieces, prompt, 1 + n) for n, prompt in enumerate(prompts)]
+    made = []
+    network.get_output_embeddings().register_forward_hook(lambda _, given, logits: made.append(tuple(logits.shape)))
+    completions = [render(answer(1 + n), TAGS) for n in range(5)]
+    found = rollouts.expected_levels(network, pieces, prompts, completions, batch_size=5)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert np.ptp(found) > 0.1, "nothing to tell apart"
+    assert made == [(5 * len(TAGS.names), network.config.vocab_size)]
+
+
+def test_an_answer_without_levels_has_no_expectation(student, people):
+    network, pieces = student
+    prompts = examples.prompt_texts([examples.student_messages(p, TAGS, BRIEF) for p in people[:2]], pieces)
+    for second, count in ((render(answer(), TAGS), 6), ("chess", 0)):
+        found = rollouts.expected_levels(network, pieces, prompts, ["roses", second], 2)
+        assert [len(levels) for levels in found] == [0, count]
+
+
+def test_a_student_answers_on_the_gpu_where_torch_finds_one(monkeypatch):
+    import torch
+
+    assert rollouts.device() == ("cuda" if torch.cuda.is_available() else "cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert rollouts.device() == "cuda"
+
+
+def test_what_meets_a_student_lies_on_its_device(student, people, monkeypatch):
+    """Torch's device without memory stands for the GPU: it refuses tensors of the CPU, and to be read."""
+    monkeypatch.setattr(rollouts, "device", lambda: "meta")
+    network, pieces = copy.deepcopy(student[0]), student[1]
+    # The other implementation reads the mask.
+    network.set_attn_implementation("eager")
+    asked = folder.Student(network, pieces, TAGS, BRIEF, 16)
+    with pytest.raises(RuntimeError, match=r"item\(\) cannot be called on meta tensors"):
+        asked.answer(people[:2], 2)
+    assert network.device.type == "meta"
+    completions = [render(answer(), TAGS)] * 2
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        rollouts.expected_levels(network, pieces, asked.prompts(people[:2]), completions, 2)
 
 
 def test_a_students_folder_is_complete_and_loads(student, people, tmp_path):
