@@ -11,7 +11,7 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,9 +88,20 @@ class Backend:
                 experiment, name, cron_expression=cron, max_concurrency=1, no_catchup=True, params=dict(arguments),
                 pipeline_id=version.pipeline_id, version_id=version.version_id, service_account=service_account,
             )  # fmt: skip
-            for recurring_run in earlier:
-                self.client.delete_recurring_run(recurring_run)
+            self._end(earlier)
             return str(made.recurring_run_id)
+
+    def end_schedule(self, experiment: str, name: str) -> int:
+        """Ends the recurring runs of this name in an experiment, which need not be there; how many there were.
+
+        A run of theirs that is under way goes on.
+        """
+        with self._asking("end the recurring run"):
+            there = self.client.list_experiments(filter=_named(experiment), page_size=_PAGE, namespace=self.namespace)
+            ids = [str(each.experiment_id) for each in there.experiments or () if each.display_name == experiment]
+            found = [recurring_run for each in ids for recurring_run in self._recurring(each, name)]
+            self._end(found)
+            return len(found)
 
     def get_run(self, run_id: str) -> Any:
         """The run as it is now."""
@@ -117,6 +128,10 @@ class Backend:
     def _recurring(self, experiment: str, name: str) -> list[str]:
         found = self.client.list_recurring_runs(experiment_id=experiment, filter=_named(name), page_size=_PAGE)
         return [str(each.recurring_run_id) for each in found.recurring_runs or () if each.display_name == name]
+
+    def _end(self, recurring_runs: Sequence[str]) -> None:
+        for recurring_run in recurring_runs:
+            self.client.delete_recurring_run(recurring_run)
 
     @contextlib.contextmanager
     def _asking(self, what: str) -> Iterator[None]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from conf_profile.students.processes import PROCESSES
 from conf_profile.teachers.openai import KEYS_SECRET
-from pipelines.resources import S3, NodePool, Resources, S3Secret, Step, StepName
+from pipelines.resources import CA_FOLDER, S3, NodePool, Resources, S3Secret, Step, StepName
 
 if TYPE_CHECKING:
     from kfp.dsl import PipelineTask
@@ -112,10 +112,10 @@ def _environment(task: PipelineTask, name: StepName, step: Step, resources: Reso
 def _object_store(task: PipelineTask, s3: S3, secret: S3Secret) -> None:
     from kfp import kubernetes
 
-    if s3.endpoint and not secret.endpoint_key:
-        task.set_env_variable("AWS_ENDPOINT_URL", s3.endpoint)
-    if not secret.region_key:
-        task.set_env_variable("AWS_DEFAULT_REGION", s3.region)
+    for variable, value in s3.plain_environment(secret).items():
+        task.set_env_variable(variable, value)
+    if s3.ca_config_map:
+        kubernetes.use_config_map_as_volume(task, s3.ca_config_map, CA_FOLDER)
     if secret.name:
         kubernetes.use_secret_as_env(task, secret.name, {key: name for name, key in secret.environment().items()})
 

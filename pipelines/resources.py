@@ -26,6 +26,8 @@ StepName = Literal[
 ]  # fmt: skip
 DEFAULT_POOL = "cpu"
 SECTIONS = ("nodePools", "pipelines", "s3")
+CA_FOLDER = "/etc/s3-ca"
+"""Where a pod has the certificates of `s3.caConfigMap`."""
 CHART_KEYS = ("enabled", "namespace", "serviceAccount", "launcher", "upload", "schedule")
 """Keys of `pipelines` that the chart alone reads."""
 _MEMORY_UNITS = {"": 1} | {
@@ -178,10 +180,20 @@ class TeacherSecret(_Part):
 class S3(BaseModel):
     """The object store as the chart declares it; its other keys are the chart's."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
 
     endpoint: str = ""
     region: str = "us-east-1"
+    ca_config_map: str = Field("", description="ConfigMap of the runs' namespace with the certificate authority")
+    ca_key: str = Field("ca.crt", description="key of the certificates in it")
+
+    def plain_environment(self, secret: S3Secret) -> dict[str, str]:
+        """Environment variable -> value, of all that is not in the secret."""
+        # AWS_ENDPOINT_URL would send STS's AssumeRoleWithWebIdentity to the object store, too.
+        endpoint = {"AWS_ENDPOINT_URL_S3": self.endpoint} if self.endpoint and not secret.endpoint_key else {}
+        region = {} if secret.region_key else {"AWS_DEFAULT_REGION": self.region}
+        certificates = {"AWS_CA_BUNDLE": f"{CA_FOLDER}/{self.ca_key}"} if self.ca_config_map else {}
+        return {**endpoint, **region, **certificates}
 
 
 class S3Secret(_Part):
@@ -199,7 +211,7 @@ class S3Secret(_Part):
     def environment(self) -> dict[str, str]:
         """Environment variable -> key of the secret."""
         given = {
-            "AWS_ENDPOINT_URL": self.endpoint_key,
+            "AWS_ENDPOINT_URL_S3": self.endpoint_key,
             "AWS_ACCESS_KEY_ID": self.access_key_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key_key,
             "AWS_DEFAULT_REGION": self.region_key,

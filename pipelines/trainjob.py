@@ -7,7 +7,7 @@ instead, on the artefacts of an earlier run and with the same resources a node. 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -20,7 +20,7 @@ from conf_profile.config import RunConfig, Section
 from conf_profile.errors import ConfigError
 from conf_profile.students.remote_job import JOB
 from pipelines.placement import SHARED_MEMORY, WRITABLE
-from pipelines.resources import NodePool, Resources, S3Secret, Step
+from pipelines.resources import CA_FOLDER, S3, NodePool, Resources, S3Secret, Step
 
 StepName = Literal["sft", "grpo"]
 RUNTIME = "torch-distributed"
@@ -73,7 +73,9 @@ def manifest(job: TrainJob, config: RunConfig, resources: Resources, image: str)
                 "resourcesPerNode": _resources(step, pool),
                 "env": environment,
             },
-            "runtimePatches": [{"manager": MANAGER, "trainingRuntimeSpec": {"template": _template(pool)}}],
+            "runtimePatches": [
+                {"manager": MANAGER, "trainingRuntimeSpec": {"template": _template(pool, resources.s3)}}
+            ],
         },
     }
 
@@ -99,10 +101,8 @@ def _check(job: TrainJob) -> None:
 
 
 def _plain_environment(job: TrainJob, config: RunConfig, resources: Resources, step: Step) -> dict[str, str]:
-    s3, secret = resources.s3, resources.pipelines.s3_secret
-    endpoint = {"AWS_ENDPOINT_URL": s3.endpoint} if s3.endpoint and not secret.endpoint_key else {}
-    region = {} if secret.region_key else {"AWS_DEFAULT_REGION": s3.region}
-    return {**WRITABLE, "OMP_NUM_THREADS": str(step.threads), **endpoint, **region, JOB: _job(job, config)}
+    store = resources.s3.plain_environment(resources.pipelines.s3_secret)
+    return {**WRITABLE, "OMP_NUM_THREADS": str(step.threads), **store, JOB: _job(job, config)}
 
 
 def _job(job: TrainJob, config: RunConfig) -> str:
@@ -128,8 +128,8 @@ def _resources(step: Step, pool: NodePool) -> dict[str, Any]:
     return {"requests": step.requests.model_dump(), "limits": {**step.limits.model_dump(), **gpus}}
 
 
-def _template(pool: NodePool) -> dict[str, Any]:
-    """The patch of the runtime's pods: where they go, /dev/shm, and what Pod Security `restricted` asks for."""
+def _template(pool: NodePool, s3: S3) -> dict[str, Any]:
+    """The patch of the runtime's pods: where they go, their volumes, and what Pod Security `restricted` asks for."""
     restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     container: dict[str, Any] = {"name": "node", "securityContext": restricted}
     pod: dict[str, Any] = {
@@ -140,9 +140,19 @@ def _template(pool: NodePool) -> dict[str, Any]:
         pod["nodeSelector"] = pool.node_selector
     if pool.tolerations:
         pod["tolerations"] = [each.model_dump(by_alias=True, exclude_none=True) for each in pool.tolerations]
-    if pool.shared_memory:
-        container["volumeMounts"] = [{"name": SHARED_MEMORY, "mountPath": "/dev/shm"}]
-        size = {"medium": "Memory", "sizeLimit": pool.shared_memory}
-        pod["volumes"] = [{"name": SHARED_MEMORY, "emptyDir": size}]
+    volumes = list(_volumes(pool, s3))
+    if volumes:
+        container["volumeMounts"] = [mount for _, mount in volumes]
+        pod["volumes"] = [volume for volume, _ in volumes]
     node = {"name": "node", "template": {"spec": {"template": {"spec": pod}}}}
     return {"spec": {"replicatedJobs": [node]}}
+
+
+def _volumes(pool: NodePool, s3: S3) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each volume with its mount."""
+    if pool.shared_memory:
+        size = {"medium": "Memory", "sizeLimit": pool.shared_memory}
+        yield {"name": SHARED_MEMORY, "emptyDir": size}, {"name": SHARED_MEMORY, "mountPath": "/dev/shm"}
+    if s3.ca_config_map:
+        mount = {"name": "s3-ca", "mountPath": CA_FOLDER, "readOnly": True}
+        yield {"name": "s3-ca", "configMap": {"name": s3.ca_config_map}}, mount

@@ -18,6 +18,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 OWN_REDIS = {"features": {"onlineStore": {"address": "redis.data:6380", "tls": True, "inside": {"enabled": False}}}}
 NO_POLICY = {"networkPolicy": {"enabled": False}}
+INGRESS = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}]
+EXTERNAL = {"serving": {"external": True}, "networkPolicy": {"callers": INGRESS}}
 MATRIX: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "default": [],
     "cpu": [PRESETS["cpu"]],
@@ -44,13 +46,13 @@ MATRIX: Mapping[str, Sequence[Mapping[str, Any]]] = {
     ],
     "users-of-the-clusters-choice": [{"podSecurity": {"user": None, "group": None}}],
     "shaped": [
+        EXTERNAL,
         {
             "commonLabels": {"team": "ml"},
             "imagePullSecrets": [{"name": "registry"}],
             "networkPolicy": {"s3Ports": [8333], "s3Peers": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]},
             "serving": {
                 "version": "20260101-000000-abcdef12",
-                "external": True,
                 "thresholds": {"age": 4},
                 "transformer": {
                     "affinity": {"nodeAffinity": {}},
@@ -60,7 +62,7 @@ MATRIX: Mapping[str, Sequence[Mapping[str, Any]]] = {
                 },
                 "predictor": {"extraArgs": ["--seed=1"], "maxModelLength": 512, "dtype": "float32"},
             },
-        }
+        },
     ],
 }
 """Sets of values that must be accepted, each laid over the example's."""

@@ -86,6 +86,20 @@ REFUSED_BY_THE_CHART: Refused = [
         {"serving": {"writeBack": {"enabled": True, "persistence": {"accessMode": "ReadWriteOnce"}}}},
         "serving.writeBack.persistence.accessMode is ReadWriteOnce and there are several transformers",
     ),
+    (
+        {
+            "serving": {
+                "transformer": {"replicas": 1},
+                "writeBack": {"enabled": True, "persistence": {"accessMode": "ReadWriteOncePod"}},
+            }
+        },
+        "serving.writeBack.persistence.accessMode is ReadWriteOncePod: neither the next transformer nor the job that "
+        "erases could start",
+    ),
+    (
+        {"serving": {"external": True}},
+        "serving.external is true and networkPolicy.callers lets in the release's namespace alone",
+    ),
 ]
 
 

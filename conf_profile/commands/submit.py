@@ -25,6 +25,7 @@ from conf_profile.config import RunConfig
 @click.option("--data-uri", default="", help="s3://BUCKET/PREFIX of your tables; default: the data set is uploaded.")
 @click.option("--upload-only", is_flag=True, help="Upload the pipeline, and run nothing.")
 @click.option("--schedule", default="", metavar="CRON", help="Run it again and again, e.g. '0 3 * * 0'.")
+@click.option("--end-schedule", is_flag=True, help="End the recurring run of this model, data set and preset.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the run, and fail when it fails.")
 def submit(
     config: RunConfig,
@@ -37,6 +38,7 @@ def submit(
     data_uri: str,
     upload_only: bool,
     schedule: str,
+    end_schedule: bool,
     wait: bool,
 ) -> None:
     """Upload data and pipeline to a cluster, start a run there and follow it.
@@ -49,6 +51,8 @@ def submit(
     from pipelines import kfp_backend, resources, run_progress
     from pipelines.submit import Submission, check, cron, start, upload_pipeline
 
+    if schedule and end_schedule:
+        raise click.UsageError("--schedule and --end-schedule exclude each other")
     console = Console(stderr=True)
     declared = resources.load(values)
     check(config, declared)
@@ -60,6 +64,10 @@ def submit(
         version = upload_pipeline(backend, submission)
         state = "uploaded" if version.uploaded else "was there already"
         click.echo(f"pipeline version {version.version_id}: {state}")
+    if end_schedule:
+        ended = backend.end_schedule(experiment, submission.name)
+        click.echo(f"recurring runs {submission.name!r}: {ended} ended")
+    if upload_only or end_schedule:
         return
     with console.status("uploading data and pipeline"):
         started = start(backend, submission, experiment, service_account)

@@ -6,7 +6,7 @@ comes of them, since a Deployment is accepted whatever its pods ask for.
 
 import pytest
 import yaml
-from chart_manifests import EXAMPLE, MATRIX, pods
+from chart_manifests import EXAMPLE, INGRESS, MATRIX, pods
 from chart_refusals import REFUSED_BY_THE_CHART, REFUSED_BY_THE_SCHEMA, last_key
 from kube import CommandError
 
@@ -32,6 +32,7 @@ MORE = {
 WHOLE = merged(EVERYTHING, {"pipelines": {"namespace": ""}})
 NEEDED = {
     "s3.workloadIdentity": {"s3": {"existingSecret": ""}},
+    "serving.external": {"networkPolicy": {"callers": INGRESS}},
     "features.onlineStore.inside.enabled": {"features": {"onlineStore": {"address": "redis:6379"}}},
     "features.onlineStore.tls": {"features": {"onlineStore": {"address": "redis:6379", "inside": {"enabled": False}}}},
     "pipelines.upload.enabled": merged(WHOLE, {"pipelines": {"schedule": {"enabled": False}}}),

@@ -172,6 +172,25 @@ def test_a_schedule_replaces_the_one_before_and_takes_nothing_from_the_cache(ser
     assert server.kept["runs"] == []
 
 
+def test_a_schedule_is_ended_by_its_name(server):
+    assert submit(server, "--end-schedule").stdout == "recurring runs 'conf-profile world tiny': 0 ended\n"
+    assert server.kept["experiments"] == []
+    for model in ("one", "two"):
+        assert submit(server, "--schedule", "0 3 * * 0", "--set", f"storage.model={model}").exit_code == 0
+    result = submit(server, "--upload-only", "--end-schedule", "--set", "storage.model=one")
+    assert result.exit_code == 0, result.exception
+    assert "pipeline version" in result.stdout and "'one world tiny': 1 ended" in result.stdout
+    (kept,) = server.kept["recurringRuns"]
+    assert kept["display_name"] == "two world tiny"
+    assert server.kept["runs"] == []
+
+
+def test_a_schedule_is_made_or_ended(server):
+    result = submit(server, "--schedule", "0 3 * * 0", "--end-schedule")
+    assert result.exit_code == 2 and "exclude each other" in result.stderr
+    assert server.calls == []
+
+
 @pytest.mark.parametrize(
     ("given", "expected"), [("0 3 * * 0", "0 0 3 * * 0"), ("5 0 3 * * 0", "5 0 3 * * 0"), ("@daily",) * 2]
 )

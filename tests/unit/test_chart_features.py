@@ -1,5 +1,7 @@
 """Feature registry, online store and their jobs."""
 
+import re
+
 import pytest
 import yaml
 from chart_manifests import NAME, OWN_REDIS, environment, of_kind, one, pods, refusal, render
@@ -123,6 +125,43 @@ def test_an_erasure_is_started_by_hand_and_its_users_stand_in_a_secret(tmp_path,
     (container,) = spec["containers"]
     assert arguments(erase, container["command"], tmp_path, capsys) == ["--users", "/etc/conf-profile/erase/users"]
     assert {"name": "users", "secret": {"secretName": f"{NAME}-erase", "optional": True}} in spec["volumes"]
+
+
+ON, OFF, ABSENT = (
+    {"serving": {"enabled": serving, "writeBack": {"enabled": written}}}
+    for serving, written in ((True, True), (True, False), (False, True))
+)
+OWN_CLAIM = {"serving": {"writeBack": {"persistence": {"existingClaim": "theirs"}}}}
+
+
+def mounted(documents):
+    """Claim with the inferred tags -> the parts whose pods mount it."""
+    found = {}
+    for pod, spec in pods(documents).items():
+        for volume in spec.get("volumes", ()):
+            if volume["name"] == "features" and "persistentVolumeClaim" in volume:
+                part = re.split("[-/]", pod)[-1]
+                found.setdefault(volume["persistentVolumeClaim"]["claimName"], set()).add(part)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("layers", "claims", "made"),
+    [
+        ([OFF], {}, False),
+        ([ON], {f"{NAME}-inferred": {"transformer", "erase"}}, True),
+        ([ON, OWN_CLAIM], {"theirs": {"transformer", "erase"}}, False),
+        # The rows that were written before are still there.
+        ([OFF, OWN_CLAIM], {"theirs": {"erase"}}, False),
+        ([ABSENT, OWN_CLAIM], {"theirs": {"erase"}}, False),
+        ([ABSENT], {}, False),
+    ],
+    ids=["off", "on", "own", "own-off", "own-without-serving", "without-serving"],
+)
+def test_inferred_tags_are_mounted_where_they_are_written_and_erased(layers, claims, made):
+    documents = render(*layers)
+    assert mounted(documents) == claims
+    assert (f"{NAME}-inferred" in of_kind(documents, "PersistentVolumeClaim")) is made
 
 
 def test_the_repository_of_a_job_can_be_written_and_its_file_cannot():

@@ -7,6 +7,8 @@ from chart_manifests import NAME, PRESETS, environment, of_kind, pods, refusal, 
 from conf_profile import config
 from conf_profile.commands.submit import submit
 from pipelines import resources
+from pipelines.compile import compile_to
+from pipelines.placement import USES_S3
 
 ON = {"pipelines": {"enabled": True, "s3Secret": {"name": "keys"}}}
 UPLOAD = {"pipelines": {"upload": {"enabled": True, "endpoint": "http://kfp:8888"}}}
@@ -104,6 +106,24 @@ def test_the_runs_configuration_stores_where_the_release_reads(tmp_path):
     assert resolved.storage.endpoint == "https://s3.example.com"
 
 
+def test_steps_that_ask_the_object_store_have_the_releases_certificates(tmp_path):
+    values, out = tmp_path / "values.yaml", tmp_path / "pipeline.yaml"
+    values.write_text(uploaded({"s3": {"caConfigMap": "company-ca", "caKey": "root.pem"}})[0])
+    compile_to(out, resources.load([values]))
+    pipeline, platform = yaml.safe_load_all(out.read_text())
+    placed = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    asking = set()
+    for name, executor in pipeline["deploymentSpec"]["executors"].items():
+        given = environment(executor.get("container", {}))
+        (volume,) = placed.get(name, {}).get("configMapAsVolume", [{}])
+        assert ("AWS_ENDPOINT_URL_S3" in given) is bool(volume)
+        if volume:
+            asking.add(name.removeprefix("exec-"))
+            assert given["AWS_CA_BUNDLE"] == "/etc/s3-ca/root.pem"
+            assert (volume["configMapName"], volume["mountPath"]) == ("company-ca", "/etc/s3-ca")
+    assert asking == set(USES_S3)
+
+
 def command(*layers):
     (container,) = pods(render(ON, UPLOAD, *layers))[f"Job/{NAME}-upload"]["containers"]
     assert container["command"] == ["python", "-m", "conf_profile", "submit"]
@@ -115,6 +135,7 @@ def command(*layers):
 def test_the_job_uploads_and_runs_nothing():
     given, container = command()
     assert given["upload_only"] is True and not given["schedule"]
+    assert given["end_schedule"] is True
     assert given["endpoint"] == "http://kfp:8888"
     assert given["image"] == container["image"] == "conf-profile/training:0.1.0"
     assert given["service_account"] == f"{NAME}-runner"
@@ -123,8 +144,16 @@ def test_the_job_uploads_and_runs_nothing():
 def test_the_job_makes_a_recurring_run():
     given, container = command(SCHEDULE)
     assert given["upload_only"] is False and given["schedule"] == "0 3 * * 0"
+    assert given["end_schedule"] is False
     assert given["data_uri"] == "s3://lake/tables"
     assert environment(container)["AWS_ACCESS_KEY_ID"] == {"secretKeyRef": {"name": "keys", "key": "AWS_ACCESS_KEY_ID"}}
+
+
+def test_a_recurring_run_ends_by_the_name_that_it_was_made_with():
+    made, ended = command(SCHEDULE)[0], command()[0]
+    for option in ("preset", "dataset", "experiment", "namespace", "endpoint"):
+        assert made[option] == ended[option]
+    assert made["dataset"] == "parquet"
 
 
 def test_the_job_runs_where_its_account_is_and_after_the_rest():

@@ -9,9 +9,22 @@ import threading
 
 import pytest
 import yaml
-from chart_manifests import NAME, NAMESPACE, PRESETS, environment, of_kind, one, pods, predictor_pod, refusal, render
+from chart_manifests import (
+    EXTERNAL,
+    NAME,
+    NAMESPACE,
+    NO_POLICY,
+    PRESETS,
+    environment,
+    of_kind,
+    one,
+    pods,
+    predictor_pod,
+    refusal,
+    render,
+)
 
-from pipelines.chart import CHART
+from pipelines.chart import CHART, EVERYTHING
 from serving import settings
 from serving.predictor.__main__ import parse as parse_predictor
 
@@ -44,8 +57,8 @@ def test_kserve_is_told_how_to_deploy():
 
 
 def test_an_address_outside_is_made_only_when_asked_for():
-    labels = service({"serving": {"external": True}})["metadata"]["labels"]
-    assert "networking.kserve.io/visibility" not in labels
+    for layers in ([EXTERNAL], [{"serving": {"external": True}}, NO_POLICY]):
+        assert "networking.kserve.io/visibility" not in service(*layers)["metadata"]["labels"]
 
 
 def test_labels_that_change_with_the_chart_do_not_reach_kserves_pods():
@@ -211,7 +224,7 @@ def test_keys_of_the_object_store_come_from_the_secret():
     initialiser = one(render(layer), "ClusterStorageContainer")["spec"]["container"]
     for container in (initialiser, transformer_container(layer)):
         given = environment(container)
-        assert given["AWS_ENDPOINT_URL"] == "https://s3.example.com"
+        assert given["AWS_ENDPOINT_URL_S3"] == "https://s3.example.com"
         assert given["AWS_ACCESS_KEY_ID"] == {"secretKeyRef": {"name": "keys", "key": "id"}}
         assert given["AWS_SECRET_ACCESS_KEY"] == {"secretKeyRef": {"name": "keys", "key": "AWS_SECRET_ACCESS_KEY"}}
 
@@ -222,12 +235,18 @@ def test_a_workload_identity_needs_no_secret():
 
 
 def test_a_certificate_authority_of_the_company_is_mounted_everywhere_that_s3_is_asked():
-    documents = render({"s3": {"caConfigMap": "company-ca", "caKey": "root.pem"}})
-    for spec in pods(documents).values():
+    documents = render(EVERYTHING, {"s3": {"caConfigMap": "company-ca", "caKey": "root.pem"}})
+    asking = set()
+    for name, spec in pods(documents).items():
         for container in [*spec.get("initContainers", []), *spec["containers"]]:
-            if "AWS_ENDPOINT_URL" in environment(container):
+            if "AWS_ENDPOINT_URL_S3" in environment(container):
+                asking.add(name)
                 assert environment(container)["AWS_CA_BUNDLE"] == "/etc/s3-ca/root.pem"
                 assert {"name": "s3-ca", "mountPath": "/etc/s3-ca", "readOnly": True} in container["volumeMounts"]
+                assert {"name": "s3-ca", "configMap": {"name": "company-ca"}} in spec["volumes"]
+    # An online store and `helm test` ask nobody for objects.
+    assert len(asking) == len(pods(documents)) - 2
+    assert f"Job/{NAME}-upload" in asking
 
 
 def test_fixed_replicas_are_kserves_to_keep():
@@ -341,6 +360,13 @@ def test_egress_to_the_object_store_is_by_its_port(endpoint, policy, port):
     documents = render({"s3": {"endpoint": endpoint}, "networkPolicy": policy})
     egress = of_kind(documents, "NetworkPolicy")[f"{NAME}-predictor"]["spec"]["egress"]
     assert [{"port": port, "protocol": "TCP"}] in [rule["ports"] for rule in egress]
+
+
+def test_further_egress_is_for_transformer_and_predictor():
+    collector = {"to": [{"namespaceSelector": {}}], "ports": [{"port": 4318, "protocol": "TCP"}]}
+    policies = of_kind(render({"networkPolicy": {"extraEgress": [collector]}}), "NetworkPolicy")
+    found = {name for name, policy in policies.items() if collector in policy["spec"].get("egress", ())}
+    assert found == {f"{NAME}-predictor", f"{NAME}-transformer"}
 
 
 def test_written_back_tags_have_a_volume_that_all_transformers_share():

@@ -9,10 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import jsonschema
 import pytest
 import yaml
-from chart_manifests import MATRIX, PRESETS, chart, notes, refusal, render
+from chart_manifests import EXTERNAL, MATRIX, PRESETS, chart, notes, refusal, render
 from chart_refusals import REFUSED_BY_THE_CHART, REFUSED_BY_THE_SCHEMA, last_key
 
-from pipelines.chart import CHART, EXAMPLE, merged
+from conf_profile.commands.submit import submit
+from pipelines.chart import CHART, EVERYTHING, EXAMPLE, merged
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 S3 = {"s3": {"endpoint": "https://s3.example.com"}}
@@ -90,13 +91,25 @@ def test_notes_say_what_to_do_next():
     assert "--from-literal=users=USER_ID" in text
     assert "There is one predictor" in text
     assert "There is one predictor" not in notes({"serving": {"predictor": {"replicas": 2}}})
-    assert "whoever reaches it can ask for anybody's profile" in notes({"serving": {"external": True}})
+    assert "whoever reaches it can ask for anybody's profile" in notes(EXTERNAL)
     assert "kubectl get events -n profiles --field-selector type=Warning" in text
     assert "kubectl get nodes" not in text
     gpu = notes(PRESETS["gpu"])
     assert "Predictors need 1 of nvidia.com/gpu" in gpu
     assert "kubectl get nodes -l nvidia.com/gpu.present=true" in gpu
     assert "prod-conf-profile-runner" in notes({"pipelines": {"enabled": True, "s3Secret": {"name": "s3"}}})
+
+
+def test_notes_say_how_a_recurring_run_ends():
+    everything = notes(EVERYTHING)
+    assert 'runs at "0 3 * * 0"' in everything
+    (line,) = (line for line in everything.splitlines() if "--end-schedule" in line)
+    given = submit.make_context("submit", line.split()[2:]).params
+    assert (given["preset"], given["dataset"]) == ("tiny", "parquet")
+    assert given["overrides"] == ("storage.model=conf-profile",)
+    ended = notes(EVERYTHING, {"pipelines": {"schedule": {"enabled": False}}})
+    assert "a recurring run of this model and preset, if there was one, has been ended" in ended
+    assert "--end-schedule" not in ended
 
 
 ASK = runpy.run_path(str(CHART / "files" / "ask.py"))

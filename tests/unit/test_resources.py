@@ -67,8 +67,10 @@ def test_what_belongs_to_the_chart_is_passed_over(load):
 
 def test_what_is_printed_is_read_again(load):
     declared = load(
-        {"nodePools": {"gpu": {"gpu": {"count": 2}}}, "pipelines": {"steps": {"grpo": {"gpus": 2, "pool": "gpu"}}}}
+        {"nodePools": {"gpu": {"gpu": {"count": 2}}}, "pipelines": {"steps": {"grpo": {"gpus": 2, "pool": "gpu"}}}},
+        {"s3": {"caConfigMap": "company-ca"}},
     )
+    assert declared.s3.ca_config_map == "company-ca"
     assert load(declared.values()) == declared
 
 

@@ -108,7 +108,17 @@ def test_nodes_gpus_and_pool_are_the_steps(declared):
 def test_secrets_are_references(declared):
     environment = {entry["name"]: entry for entry in manifest(declared)["spec"]["trainer"]["env"]}
     assert environment["AWS_SECRET_ACCESS_KEY"]["valueFrom"]["secretKeyRef"]["name"] == "store"
-    assert environment["AWS_ENDPOINT_URL"]["value"] == "http://s3:9000"
+    assert environment["AWS_ENDPOINT_URL_S3"]["value"] == "http://s3:9000"
+
+
+def test_certificates_of_the_object_store_are_mounted(declared):
+    given = resources.S3(ca_config_map="company-ca", ca_key="root.pem")
+    spec = manifest(declared.model_copy(update={"s3": given}))["spec"]
+    assert {"name": "AWS_CA_BUNDLE", "value": "/etc/s3-ca/root.pem"} in spec["trainer"]["env"]
+    (node,) = spec["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    pod = node["template"]["spec"]["template"]["spec"]
+    assert {"name": "s3-ca", "configMap": {"name": "company-ca"}} in pod["volumes"]
+    assert {"name": "s3-ca", "mountPath": "/etc/s3-ca", "readOnly": True} in pod["containers"][0]["volumeMounts"]
 
 
 @pytest.mark.parametrize(("step", "function"), [("sft", sft.run), ("grpo", grpo.run)])

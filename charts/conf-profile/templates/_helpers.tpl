@@ -101,9 +101,12 @@ imagePullSecrets:
 {{- default (ternary $own "default" $account.create) $account.name }}
 {{- end }}
 
-{{/* Environment, mount and volume for the object store. */}}
+{{/*
+Environment, mount and volume for the object store. AWS_ENDPOINT_URL would send STS's AssumeRoleWithWebIdentity there,
+too.
+*/}}
 {{- define "conf-profile.s3.env" -}}
-- name: AWS_ENDPOINT_URL
+- name: AWS_ENDPOINT_URL_S3
   value: {{ .Values.s3.endpoint }}
 - name: AWS_REGION
   value: {{ .Values.s3.region }}
@@ -117,6 +120,10 @@ imagePullSecrets:
   valueFrom:
     secretKeyRef: {name: {{ . }}, key: {{ $.Values.s3.secretKeys.secretAccessKey }}}
 {{- end }}
+{{- include "conf-profile.s3.env.ca" . }}
+{{- end }}
+
+{{- define "conf-profile.s3.env.ca" }}
 {{- if .Values.s3.caConfigMap }}
 - name: AWS_CA_BUNDLE
   value: /etc/s3-ca/{{ .Values.s3.caKey }}

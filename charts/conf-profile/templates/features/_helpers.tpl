@@ -40,7 +40,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 
 {{/*
 The Feast repository of a pod: a folder of its own (Feast keeps locks in it), or the shared volume of the inferred tags,
-with the ConfigMap's file in it.
+with the ConfigMap's file in it. The volumes: (list . "claim"), the claim empty for a folder of its own.
 */}}
 {{- define "conf-profile.features.volumeMounts" -}}
 - {name: features, mountPath: /var/lib/conf-profile/features}
@@ -49,22 +49,28 @@ with the ConfigMap's file in it.
 
 {{- define "conf-profile.features.volumes" -}}
 - name: features
-  {{- if .Values.serving.writeBack.enabled }}
+  {{- with index . 1 }}
   persistentVolumeClaim:
-    claimName: {{ include "conf-profile.features.inferredClaim" . }}
+    claimName: {{ . }}
   {{- else }}
   emptyDir: {}
   {{- end }}
 - name: feature-store
   configMap:
-    name: {{ include "conf-profile.fullname" . }}-features
+    name: {{ include "conf-profile.fullname" (index . 0) }}-features
 {{- end }}
 
+{{/* The claim with inferred tags, if any. One of somebody's own keeps its rows when write-back is turned off. */}}
 {{- define "conf-profile.features.inferredClaim" -}}
-{{- default (printf "%s-inferred" (include "conf-profile.fullname" .)) .Values.serving.writeBack.persistence.existingClaim }}
+{{- $writeBack := .Values.serving.writeBack }}
+{{- $made := ternary (printf "%s-inferred" (include "conf-profile.fullname" .)) "" (and .Values.serving.enabled $writeBack.enabled) }}
+{{- default $made $writeBack.persistence.existingClaim }}
 {{- end }}
 
-{{/* The pod of a job of the serving image: (dict "root" . "part" "materialise" "command" (list ...) "resources" ...). */}}
+{{/*
+The pod of a job of the serving image: (dict "root" . "part" "materialise" "command" (list ...) "resources" ...), and
+"claim" for one that works on the inferred tags.
+*/}}
 {{- define "conf-profile.features.jobPod" -}}
 {{- $root := .root -}}
 metadata:
@@ -115,7 +121,7 @@ spec:
   volumes:
     - name: tmp
       emptyDir: {}
-    {{- include "conf-profile.features.volumes" $root | nindent 4 }}
+    {{- include "conf-profile.features.volumes" (list $root .claim) | nindent 4 }}
     {{- with include "conf-profile.s3.volumes" $root }}
     {{- . | nindent 4 }}
     {{- end }}

@@ -20,7 +20,7 @@ app.kubernetes.io/component: pipelines
 {{/* The object store as the steps see it: the Secret is one of the runs' namespace. */}}
 {{- define "conf-profile.pipelines.s3.env" -}}
 {{- $secret := .Values.pipelines.s3Secret -}}
-{{- range $variable, $key := dict "AWS_ENDPOINT_URL" $secret.endpointKey "AWS_DEFAULT_REGION" $secret.regionKey "AWS_ACCESS_KEY_ID" $secret.accessKeyKey "AWS_SECRET_ACCESS_KEY" $secret.secretKeyKey }}
+{{- range $variable, $key := dict "AWS_ENDPOINT_URL_S3" $secret.endpointKey "AWS_DEFAULT_REGION" $secret.regionKey "AWS_ACCESS_KEY_ID" $secret.accessKeyKey "AWS_SECRET_ACCESS_KEY" $secret.secretKeyKey }}
 {{- if and $secret.name $key }}
 - name: {{ $variable }}
   valueFrom:
@@ -28,13 +28,14 @@ app.kubernetes.io/component: pipelines
 {{- end }}
 {{- end }}
 {{- if not (and $secret.name $secret.endpointKey) }}
-- name: AWS_ENDPOINT_URL
+- name: AWS_ENDPOINT_URL_S3
   value: {{ .Values.s3.endpoint }}
 {{- end }}
 {{- if not (and $secret.name $secret.regionKey) }}
 - name: AWS_DEFAULT_REGION
   value: {{ .Values.s3.region }}
 {{- end }}
+{{- include "conf-profile.s3.env.ca" . }}
 {{- end }}
 
 {{- define "conf-profile.checks.pipelines" -}}

@@ -122,10 +122,22 @@ topologySpreadConstraints:
 {{- if not .Values.features.enabled }}
 {{- fail "serving.writeBack.enabled needs features.enabled: there is no feature store to write to" }}
 {{- end }}
-{{- $shared := eq .Values.serving.writeBack.persistence.accessMode "ReadWriteMany" }}
-{{- if and (not $shared) (or $transformer.autoscaling.enabled (gt (int $transformer.replicas) 1)) }}
-{{- fail (printf "serving.writeBack.persistence.accessMode is %s and there are several transformers: set it to ReadWriteMany, or serving.transformer.replicas to 1" .Values.serving.writeBack.persistence.accessMode) }}
+{{- $mode := .Values.serving.writeBack.persistence.accessMode }}
+{{- if eq $mode "ReadWriteOncePod" }}
+{{- fail "serving.writeBack.persistence.accessMode is ReadWriteOncePod: neither the next transformer nor the job that erases could start beside the one that runs; set it to ReadWriteMany, or to ReadWriteOnce on a cluster of one node" }}
 {{- end }}
+{{- if and (eq $mode "ReadWriteOnce") (or $transformer.autoscaling.enabled (gt (int $transformer.replicas) 1)) }}
+{{- fail "serving.writeBack.persistence.accessMode is ReadWriteOnce and there are several transformers: set it to ReadWriteMany, or serving.transformer.replicas to 1" }}
+{{- end }}
+{{- end }}
+{{- include "conf-profile.checks.external" . }}
+{{- end }}
+
+{{/* That an address outside leads anywhere: callers that nobody has changed leave the ingress' pods out. */}}
+{{- define "conf-profile.checks.external" -}}
+{{- $policy := .Values.networkPolicy }}
+{{- if and .Values.serving.external $policy.enabled (eq (toJson $policy.callers) `[{"podSelector":{}}]`) }}
+{{- fail "serving.external is true and networkPolicy.callers lets in the release's namespace alone: name the ingress' pods there, e.g. {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: NAMESPACE}}}" }}
 {{- end }}
 {{- end }}
 
