@@ -70,11 +70,19 @@ def _begin(target: Path, version: Version, files: Iterable[str]) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for earlier in (target / MANIFEST, target / INCOMING):
         if earlier.is_file() and earlier.read_bytes() != version.manifest:
-            _remove(target, parse_manifest(earlier.read_bytes(), "", str(earlier)).files.keys() - set(files))
+            _remove(target, _named_in(earlier) - set(files))
     (target / MANIFEST).unlink(missing_ok=True)
     written = target / f"{INCOMING}.part"
     written.write_bytes(version.manifest)
     written.replace(target / INCOMING)
+
+
+def _named_in(manifest: Path) -> set[str]:
+    """The files that an earlier version's manifest names; none if that was cut, by a full disk or a power failure."""
+    try:
+        return set(parse_manifest(manifest.read_bytes(), "", str(manifest)).files)
+    except RegistryError:
+        return set()
 
 
 def _remove(target: Path, paths: Iterable[str]) -> None:

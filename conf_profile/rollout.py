@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from conf_profile import rollout_state, smoke
-from conf_profile.errors import ConfProfileError, RegistryError, RolloutError, RolloutLostError
+from conf_profile.errors import (
+    ConfProfileError,
+    RegistryError,
+    RolloutConflictError,
+    RolloutError,
+    RolloutLostError,
+)
 from conf_profile.registry_format import ModelURI, Version, parse_uri
 from conf_profile.smoke import SmokeProfile
 
@@ -149,10 +155,10 @@ class _Rollout:
         """
         try:
             self.lock.hold()
-        except RolloutLostError:
+        except (RolloutLostError, RolloutConflictError):
             return "nothing was put back, the other rollout decides what is served"
         except RolloutError:
-            # The cluster is away; the pointer is not in it.
+            # The cluster is away, or has forgotten all of it; the pointer is not in it.
             pass
         pointer = self._pointer_back(parse_uri(self.before))
         if self.before == self.models.uri(self.version.name):

@@ -178,7 +178,7 @@ class RolloutLock:
             self.hold()
 
     def hold(self) -> None:
-        """Stays the holder from this moment; RolloutLostError where it is not any more."""
+        """Stays the holder from this moment; RolloutLostError, or RolloutConflictError, where another one is."""
         lease = self._held()
         lease["spec"]["renewTime"] = _now()
         self._write(lease)
@@ -193,7 +193,9 @@ class RolloutLock:
     def _held(self) -> dict[str, Any]:
         """The lease as it is now: an earlier write may have arrived although its answer did not."""
         found = self._read()
-        if found is None or found["spec"].get("holderIdentity") != self._holder:
+        if found is None:
+            raise RolloutError(f"{self._cluster}: the lease {self._name} is gone; was it uninstalled?")
+        if found["spec"].get("holderIdentity") != self._holder:
             raise RolloutLostError(
                 f"{self._cluster}: this rollout was silent for over {LEASE_SECONDS} s, and another one took its place"
             )

@@ -42,7 +42,8 @@ class Submission:
 
     @property
     def name(self) -> str:
-        return f"{self.config.storage.model} {self.config.data.name} {self.config.preset}"
+        storage = self.config.storage
+        return f"{storage.bucket}/{storage.model} {self.config.data.name} {self.config.preset}"
 
 
 def check(config: RunConfig, resources: Resources) -> None:

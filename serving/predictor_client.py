@@ -192,12 +192,10 @@ class PredictorClient:
             raise BreakerOpenError("the predictor has failed too often and is left alone for a moment")
         try:
             yield
-        except (PredictorGoneError, OtherVersionError):
-            # Dozens at once when one pod of several ends, and no word about the others.
+        except (PredictorGoneError, OtherVersionError, RefusedError):
+            # Dozens at once when one pod of several ends, and no word about the others. And a front that refuses a
+            # prompt says nothing of the engine behind it.
             self._breaker.gave_up()
-            raise
-        except RefusedError:
-            self._breaker.succeeded()
             raise
         except PredictorError:
             self._breaker.failed()

@@ -55,7 +55,8 @@ def submit(
         raise click.UsageError("--schedule and --end-schedule exclude each other")
     console = Console(stderr=True)
     declared = resources.load(values)
-    check(config, declared)
+    if upload_only or not end_schedule:
+        check(config, declared)
     if schedule:
         cron(schedule)
     submission = Submission(config, declared, image, default_folder(config), data_uri, schedule)

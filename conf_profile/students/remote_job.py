@@ -75,6 +75,8 @@ def _make_room(places: Mapping[str, str], job: str) -> list[tuple[ObjectStore, s
     if begun:
         for store, key in trees:
             object_tree.clear(store, key)
+        # Last, and before the training: what comes from now on is another job's.
+        object_tree.clear(trees[0][0], _mark(first, job))
     return trees
 
 

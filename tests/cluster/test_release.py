@@ -143,6 +143,14 @@ def test_a_secret_without_a_key_is_named(namespace):
     assert f"the Secret object-store in namespace {namespace.name} has no key AWS_SECRET_ACCESS_KEY" in message
 
 
+def test_runs_without_their_certificates_are_refused_before_a_pod_hangs(namespace):
+    namespace.secret("object-store", AWS_ACCESS_KEY_ID="key", AWS_SECRET_ACCESS_KEY="secret")
+    runs = {"enabled": True, "s3Secret": {"name": "object-store"}}
+    message = refusal(namespace.release(), {"s3": {"caConfigMap": "company-ca"}, "pipelines": runs})
+    assert f"there is no ConfigMap company-ca in the runs' namespace {namespace.name}" in message
+    assert f"kubectl create configmap company-ca -n {namespace.name} --from-file=ca.crt" in message
+
+
 def test_two_releases_do_not_fetch_one_model(cluster, release):
     release.install(EXAMPLE, BASE)
     with cluster.namespace() as elsewhere:

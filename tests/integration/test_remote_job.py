@@ -155,6 +155,15 @@ def test_an_output_that_appears_during_the_training_is_left_alone(store, trainin
     assert training.calls == 1
 
 
+def test_also_what_appears_during_a_second_try_is_left_alone(store, training, place, monkeypatch):
+    with monkeypatch.context() as patched:
+        kill_at_write(patched, 3)
+        with pytest.raises(Killed):
+            remote_job.main(job(place))
+    training.calls = 0
+    test_an_output_that_appears_during_the_training_is_left_alone(store, training, place, monkeypatch)
+
+
 def test_a_write_whose_reply_was_lost_is_no_others(store, place, tmp_path):
     (tmp_path / "file").write_bytes(b"same")
     for _ in range(2):

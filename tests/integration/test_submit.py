@@ -173,15 +173,17 @@ def test_a_schedule_replaces_the_one_before_and_takes_nothing_from_the_cache(ser
 
 
 def test_a_schedule_is_ended_by_its_name(server):
-    assert submit(server, "--end-schedule").stdout == "recurring runs 'conf-profile world tiny': 0 ended\n"
+    assert submit(server, "--end-schedule").stdout == "recurring runs 'conf-profile/conf-profile world tiny': 0 ended\n"
     assert server.kept["experiments"] == []
+    # It needs nothing of what a run needs, such as GPUs for a preset's vLLM.
+    assert submit(server, "--end-schedule", "--preset=qwen3-8b").exit_code == 0
     for model in ("one", "two"):
         assert submit(server, "--schedule", "0 3 * * 0", "--set", f"storage.model={model}").exit_code == 0
     result = submit(server, "--upload-only", "--end-schedule", "--set", "storage.model=one")
     assert result.exit_code == 0, result.exception
-    assert "pipeline version" in result.stdout and "'one world tiny': 1 ended" in result.stdout
+    assert "pipeline version" in result.stdout and "'conf-profile/one world tiny': 1 ended" in result.stdout
     (kept,) = server.kept["recurringRuns"]
-    assert kept["display_name"] == "two world tiny"
+    assert kept["display_name"] == "conf-profile/two world tiny"
     assert server.kept["runs"] == []
 
 

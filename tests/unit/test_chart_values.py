@@ -106,7 +106,7 @@ def test_notes_say_how_a_recurring_run_ends():
     (line,) = (line for line in everything.splitlines() if "--end-schedule" in line)
     given = submit.make_context("submit", line.split()[2:]).params
     assert (given["preset"], given["dataset"]) == ("tiny", "parquet")
-    assert given["overrides"] == ("storage.model=conf-profile",)
+    assert given["overrides"] == ("storage.bucket=conf-profile", "storage.model=conf-profile")
     ended = notes(EVERYTHING, {"pipelines": {"schedule": {"enabled": False}}})
     assert "a recurring run of this model and preset, if there was one, has been ended" in ended
     assert "--end-schedule" not in ended

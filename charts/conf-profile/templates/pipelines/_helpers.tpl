@@ -46,6 +46,11 @@ app.kubernetes.io/component: pipelines
 {{- if and (not $pipelines.s3Secret.name) (not .Values.s3.workloadIdentity) }}
 {{- fail "pipelines.s3Secret.name is empty and s3.workloadIdentity is false: name the Secret of the runs' namespace that holds the registry's keys (often the one of s3.existingSecret)" }}
 {{- end }}
+{{- $namespace := include "conf-profile.pipelines.namespace" . }}
+{{- $certificates := .Values.s3.caConfigMap }}
+{{- if and $certificates .Values.s3.checkSecret (lookup "v1" "ConfigMap" $namespace "kube-root-ca.crt") (not (lookup "v1" "ConfigMap" $namespace $certificates)) }}
+{{- fail (printf "s3.caConfigMap: there is no ConfigMap %s in the runs' namespace %s: make it with `kubectl create configmap %s -n %s --from-file=%s` (s3.checkSecret=false leaves this check out)" $certificates $namespace $certificates $namespace .Values.s3.caKey) }}
+{{- end }}
 {{- if and $pipelines.upload.enabled (not $pipelines.upload.endpoint) }}
 {{- fail "pipelines.upload.enabled is true and pipelines.upload.endpoint is empty: give the address of KFP's API, e.g. http://ml-pipeline.kubeflow:8888" }}
 {{- end }}
