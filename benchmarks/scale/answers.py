@@ -23,7 +23,7 @@ def backfill_of(run: Path) -> Callable[[Path], dict[str, float]]:
         plan = backfill.plan(source, model, work / "out", "vllm", USERS)
         shard = plan.shards[0]
         start = time.perf_counter()
-        people = backfill._people(plan, shard)
+        people = backfill.people(plan, shard)
         reading = time.perf_counter() - start
         start = time.perf_counter()
         engine = backfill_engines.make("vllm", model, plan.bundle, arguments["dtype"], WARM_UP)

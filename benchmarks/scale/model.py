@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.scale.inputs import Inputs
-from benchmarks.scale.sharding import ASKED_PER_SHARD, SHARD_LIMIT, Balance, asked_share, ranges, shards_for
+from benchmarks.scale.sharding import ASKED_PER_SHARD, Balance, asked_share, ranges, shards_for
 from benchmarks.scale.usage import MILLION
 from conf_profile.config import RunConfig
 from conf_profile.object_store import MULTIPART_THRESHOLD, PART_BYTES
@@ -125,8 +125,8 @@ def teacher_engines(load: Load, given: Inputs, config: RunConfig, hours: float) 
 
 
 def backfill_replicas(load: Load, given: Inputs, hours: float) -> int:
-    """vLLM replicas that profile everybody in time; reading the tables not counted."""
-    return _ceil(load.users / given["backfill.users_per_second"] / 3600 / hours)
+    """vLLM replicas that profile everybody in time, each with its share of the tables."""
+    return _ceil(_backfill(load, given).seconds / 3600 / hours)
 
 
 def redis_nodes(load: Load, given: Inputs, limits: Limits) -> int:
@@ -168,12 +168,12 @@ def download_requests(given: Inputs, files: int) -> int:
 
 
 def _synthesis(load: Load, given: Inputs, config: RunConfig) -> Need:
-    """Every shard reads the whole features table before it keeps its own users."""
+    """Every shard reads the whole features table before it keeps its own users; an engine needs a shard to work on."""
     millions = load.users / MILLION
     mib = millions * given["synthesis.table_mib_per_million"]
     mib += load.largest / MILLION * given["synthesis.asked_mib_per_million"]
     reading = load.shards * millions * given["synthesis.table_seconds_per_million"]
-    return Need(_teacher_seconds(load, given, config) + reading, mib / 1024, SHARD_LIMIT)
+    return Need(_teacher_seconds(load, given, config) + reading, mib / 1024, load.shards)
 
 
 def _teacher_seconds(load: Load, given: Inputs, config: RunConfig) -> float:

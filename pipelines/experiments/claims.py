@@ -117,7 +117,7 @@ PAPER: tuple[Claim, ...] = (
         _answered(lambda results: expectations.slopes(results)[:1]),
     ),
     Claim(
-        "Table 5: self-confidence inflates the levels",
+        "Table 5: self-confidence unbalances the levels",
         "table5",
         "rewards are hacked by stating high confidence",
         _answered(lambda results: [expectations.inflation(results)]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from pipelines.experiments import plan, quantities
 from pipelines.experiments.findings import Finding, Side, Values, minus
@@ -10,11 +11,16 @@ from pipelines.experiments.markdown import code
 from pipelines.experiments.plan import Comparison
 from pipelines.experiments.results import Results
 
+FEW_TAGS = 10
 METRIC_TITLES = {"precision": "precision", "recall": "recall", "f1": "F1"}
 RAW_AND_CALIBRATED = ("raw_levels", "calibrated_levels")
 IMBALANCE, OLD_IMBALANCE = "imbalance of levels", "imbalance of levels, old partition"
 OLD_RISE = "rise of precision, old partition"
 """Names of observations; with the old partition the levels are cut as they were before GRPO."""
+
+
+ADDED_LATER = (Comparison("sft", "teacher_weighted"), Comparison("sft_em", "teacher_em"))
+"""Comparisons that the protocol did not plan: nothing was expected of them."""
 
 
 def side(experiment: str, comparison: Comparison) -> Side:
@@ -23,6 +29,8 @@ def side(experiment: str, comparison: Comparison) -> Side:
         return "not below"
     if comparison == Comparison("vote_rollouts", "sft_grpo"):
         return "below"
+    if comparison in ADDED_LATER:
+        return "either"
     compared_with_ours = experiment == "second_stage" and comparison.worse in ("sft_grpo", "rejection_1")
     return "either" if compared_with_ours or experiment in ("teachers", "second_stage_regimes") else "above"
 
@@ -139,6 +147,18 @@ def cost_of_a_weak_teacher(results: Results) -> list[Finding]:
         Finding("cost to the student", "F1", student, "either"),
         Finding("student's cost - vote's cost", "F1", minus(student, vote), "either"),
     ]
+
+
+def recall_after_grpo(results: Results) -> list[Finding]:
+    """Transfer: whether GRPO finds people of every tag, or gives up rare tags for frequent ones, which raises micro F1.
+
+    The mean over all tags, in which each weighs the same; where the tags are few, each of them too.
+    """
+    tags = list(quantities.test_users_by_tag(results, "sft"))
+    recalls = {"recall, mean over the tags": partial(quantities.mean_recall, tags=tags)}
+    if len(tags) <= FEW_TAGS:
+        recalls |= {f"recall of {tag}": partial(quantities.recall_of_tags, tags=[tag]) for tag in tags}
+    return [_between(results, "sft_grpo", "sft", of, recall, "either") for of, recall in recalls.items()]
 
 
 def _observed_between(results: Results, better: str, worse: str, name: str) -> Finding:

@@ -104,6 +104,7 @@ TABLE1 = Experiment(
         Comparison("sft", "base"),
         Comparison("sft", "instruct"),
         Comparison("sft", "teacher_single"),
+        Comparison("sft", "teacher_weighted"),
         Comparison("sft_grpo", "base"),
         Comparison("sft_grpo", "sft"),
         Comparison("sft_grpo_paper", "sft"),
@@ -129,6 +130,7 @@ TABLE2 = Experiment(
         Comparison("teacher_em", "teacher_majority"),
         Comparison("sft_weighted", "sft_majority"),
         Comparison("sft_em", "sft_weighted"),
+        Comparison("sft_em", "teacher_em"),
     ),
 )
 
@@ -241,7 +243,8 @@ TEACHERS = Experiment(
     + (Arm("weak_sft_grpo", "grpo", WEAK_TEACHER), CEILING),
     tuple(Comparison(f"{kind}_weighted", f"{kind}_majority") for kind in _TEACHERS)
     + tuple(Comparison(f"{kind}_em", f"{kind}_weighted") for kind in _TEACHERS)
-    + (Comparison("usual_sft", "weak_sft"), Comparison("weak_sft_grpo", "weak_sft")),
+    + tuple(Comparison("usual_sft", f"{kind}_sft") for kind in _TEACHERS if kind != "usual")
+    + (Comparison("weak_sft_grpo", "weak_sft"),),
 )
 
 TRANSFER = Experiment(
@@ -261,6 +264,7 @@ TRANSFER = Experiment(
         Comparison("teacher_weighted", "teacher_majority"),
         Comparison("teacher_em", "teacher_weighted"),
         Comparison("sft", "teacher_single"),
+        Comparison("sft", "teacher_weighted"),
         Comparison("sft", "majority_tag"),
         Comparison("sft_em", "sft"),
         Comparison("sft_grpo", "sft"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from statistics import fmean
 from typing import Any
 
 from conf_profile.output_format import LEVELS
@@ -99,6 +100,16 @@ def recall_of_tags(results: Results, arm: str, tags: Iterable[str]) -> dict[int,
         correct[row["seed"]] += row["correct"]
         answerable[row["seed"]] += row["answerable"]
     return {seed: correct[seed] / answerable[seed] for seed in correct if answerable[seed]}
+
+
+def mean_recall(results: Results, arm: str, tags: Iterable[str]) -> dict[int, float]:
+    """The mean of the tags' recalls, a rare tag weighing as much as a frequent one."""
+    each = [recall_of_tags(results, arm, [tag]) for tag in tags]
+    return {
+        seed: fmean(found[seed] for found in each if seed in found)
+        for seed in results.seeds
+        if any(seed in found for found in each)
+    }
 
 
 def slices(results: Results) -> list[str]:

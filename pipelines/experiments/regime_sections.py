@@ -20,16 +20,21 @@ Cells = Mapping[tuple[str, float, int], Finding]
 def votes(study: Study) -> Iterator[Passage]:
     """The votes alone: where clear differences lie, in numbers and as a heat map for each pair of votes and factor."""
     by_pair = {pair: _cells(study.results, *pair) for pair in regimes.PAIRS}
+    distinct = {pair: _distinct(cells) for pair, cells in by_pair.items()}
     rows = [
         _cells_row(
             f"{code(better)} - {code(worse)}, {title}", [found for key, found in cells.items() if key[2] in counts]
         )
-        for (better, worse), cells in by_pair.items()
+        for (better, worse), cells in distinct.items()
         for title, counts in (("every M", regimes.SAMPLES), ("M = 2, 3, 5", FEW_SAMPLES))
     ]
     head = ("F1 of", "cells", "clear above 0", "clear below 0", "least", "greatest")
-    tested = sum(count_tested(cells.values()) for cells in by_pair.values())
-    yield Passage(f"A cell is one value of one factor at one number of samples M.\n\n{table(head, rows)}", tested)
+    tested = sum(count_tested(cells.values()) for cells in distinct.values())
+    yield Passage(
+        "A cell is one value of one factor at one number of samples M; the world and the teacher as they are without a "
+        f"change, which several maps show, count once.\n\n{table(head, rows)}",
+        tested,
+    )
     for (better, worse), cells in by_pair.items():
         shows = f"F1 of {better} minus F1 of {worse}, by factor and number of samples"
         figure = plots.heat_maps([_map(factor, cells) for factor in regimes.FACTORS], f"F1, {better} - {worse}")
@@ -42,6 +47,12 @@ def _cells(results: Results, better: str, worse: str) -> Cells:
         for name in (factor.name for factor in regimes.FACTORS)
         for (value, count), differences in regimes.by_cell(results.counts, name, better, worse).items()
     }
+
+
+def _distinct(cells: Cells) -> Cells:
+    """World and teacher without a change stand in the maps of several factors, and count as a cell of the first one."""
+    unchanged = [(factor.name, float(value)) for factor in regimes.FACTORS for value in factor.unchanged()]
+    return {key: found for key, found in cells.items() if key[:2] not in unchanged[1:]}
 
 
 def _cells_row(title: str, cells: Sequence[Finding]) -> list[str]:

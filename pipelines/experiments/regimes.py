@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ import pyarrow.compute as pc
 from components.evaluation import teacher
 from components.evaluation.cells import Population, integers
 from conf_profile import metrics, voting
+from conf_profile.config import RunConfig
 from pipelines.experiments.chain import Chain
 from pipelines.experiments.measure import Yardstick
 from pipelines.experiments.plan import Settings
@@ -38,6 +41,12 @@ class Factor:
     values: tuple[Any, ...]
     keys: tuple[str, ...]
     further: Settings
+
+    def unchanged(self) -> list[Any]:
+        """Those of its values with which world and teacher are as without the factor: one, or none."""
+        usual = RunConfig().model_dump()
+        values = {reduce(getitem, key.split("."), usual) for key in self.keys}
+        return [value for value in self.values if values == {value} and not self.further]
 
 
 FACTORS: tuple[Factor, ...] = (

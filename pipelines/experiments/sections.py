@@ -269,6 +269,11 @@ def _teachers(study: Study) -> Iterator[Passage]:
     yield differences("What a weak teacher costs: F1 with the usual one minus F1 with the weak one.", findings)
 
 
+def _transfer(study: Study) -> Iterator[Passage]:
+    findings = expectations.recall_after_grpo(study.results)
+    yield differences("What GRPO does to people of each true tag, which micro F1 does not show.", findings)
+
+
 FURTHER: Mapping[str, Callable[[Study], Iterator[Passage]]] = {
     "table3": _table3,
     "table5": _table5,
@@ -277,4 +282,5 @@ FURTHER: Mapping[str, Callable[[Study], Iterator[Passage]]] = {
     "second_stage": _second_stage,
     "second_stage_regimes": regime_sections.second_stage,
     "teachers": _teachers,
+    "transfer": _transfer,
 }

@@ -236,7 +236,21 @@ def test_recall_of_tags_sums_the_users_who_truly_have_one_of_them():
     assert quantities.recall_of_tags(Results(rows, []), "m", ["a=x", "a=y"]) == {100: 0.25}
 
 
+def test_what_grpo_does_to_people_of_each_tag():
+    sizes, right = {"x": 90, "y": 10}, {"sft": {"x": 45, "y": 5}, "sft_grpo": {"x": 63, "y": 1}}
+    rows = [
+        row(seed, arm, found[tag], 100, sizes[tag], slice_=f"tag: {tag}", attribute="a")
+        for seed in SEEDS
+        for arm, found in right.items()
+        for tag in sizes
+    ]
+    mean, *each = expectations.recall_after_grpo(Results(rows, []))
+    assert [found.of for found in each] == ["recall of a=x", "recall of a=y"]
+    assert [found.differences[100] for found in (mean, *each)] == pytest.approx([-0.1, 0.2, -0.4])
+
+
 def test_what_the_protocol_expects_of_a_comparison():
+    assert expectations.side("transfer", Comparison("sft", "teacher_weighted")) == "either"
     assert expectations.side("table2", Comparison("teacher_em", "teacher_weighted")) == "above"
     assert expectations.side("table1", Comparison("instruct", "rl_only")) == "not below"
     assert expectations.side("second_stage", Comparison("vote_rollouts", "sft_grpo")) == "below"
@@ -421,9 +435,15 @@ def test_without_an_interval_no_cell_is_marked_and_the_plot_says_so():
 def test_regimes_are_counted_by_what_is_clear_of_zero():
     study = Study("regimes", "world-tiny", Results(cells_of(SEEDS, lambda factor, seed: 4 + seed % 2), []))
     first = next(sections.of(study))
-    assert "| `weighted` - `majority`, every M | 138 | 138 | 0 | +4.33 (+2.90 to +5.77)" in first.text
-    assert "| `em` - `weighted`, M = 2, 3, 5 | 69 | 0 | 69 | -4.33" in first.text
-    assert first.tested == 3 * 138
+    # 23 values at 6 numbers of samples, three of the values the same world and teacher.
+    assert "| `weighted` - `majority`, every M | 126 | 126 | 0 | +4.33 (+2.90 to +5.77)" in first.text
+    assert "| `em` - `weighted`, M = 2, 3, 5 | 63 | 0 | 63 | -4.33" in first.text
+    assert first.tested == 3 * 126
+
+
+def test_the_usual_world_is_a_value_of_three_factors():
+    usual = {factor.name: factor.unchanged() for factor in regimes.FACTORS}
+    assert usual == {"accuracy": [0.7], "overconfidence": [], "correlation": [0.0], "history": [], "noise": [0.3]}
 
 
 def test_what_a_weak_teacher_costs():

@@ -142,8 +142,14 @@ def test_a_limit_is_reached_where_the_stage_exceeds_it_and_not_before():
 def test_replicas_finish_in_time_and_one_fewer_does_not():
     load = Load.expected(10**7, CONFIG)
     replicas = model.backfill_replicas(load, MEASURED, 24.0)
-    each = MEASURED["backfill.users_per_second"] * 24 * 3600
-    assert (replicas - 1) * each < load.users <= replicas * each
+    hours = model.needs(load, MEASURED, CONFIG)["backfill"].hours(1)
+    assert (replicas - 1) * 24.0 < hours <= replicas * 24.0
+
+
+def test_an_engine_needs_a_shard_to_work_on():
+    load = Load.expected(10_000, CONFIG)
+    need = model.needs(load, MEASURED, CONFIG)["synthesis"]
+    assert load.shards == 2 and need.hours(4) == need.hours(2) == need.hours(1) / 2
 
 
 def test_twice_the_speed_takes_half_the_engines():
