@@ -1,6 +1,6 @@
 """Speed and memory of the labelling step: vote and calibrate, Parquet to Parquet, at growing user numbers.
 
-    python -m benchmarks.labelling [--users 10000,100000,1000000] [--samples 10] [--rationales]
+    python -m benchmarks.labelling [--users 10000,100000,1000000] [--samples 10] [--vote em] [--rationales]
 
 Candidates are generated into a temporary folder (not timed), each size is labelled by a fresh process
 (start-up and imports are timed too), and the peak is that process's own resident memory. Prints JSON and a
@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.scale import usage
-from conf_profile import tables, taxonomy
+from conf_profile import tables, taxonomy, voting
 
 SIZES = (10_000, 100_000, 1_000_000)
 _USERS_AT_ONCE = 20_000
@@ -39,7 +39,7 @@ from conf_profile.config import LabellingConfig
 folder = Path(sys.argv[1])
 run([folder / "candidates.parquet"], folder / "taxonomy.yaml", folder / "features.parquet",
     folder / "pseudo_labels.parquet", folder / "calibration.json", folder / "report.json",
-    LabellingConfig(), int(sys.argv[2]))
+    LabellingConfig(vote=sys.argv[3]), int(sys.argv[2]))
 """
 
 
@@ -69,13 +69,13 @@ def generate(folder: Path, users: int, samples: int, with_rationales: bool) -> N
             out.write_table(_candidates(ids, questions, samples, with_rationales, random))
 
 
-def measure(users: int, samples: int, with_rationales: bool) -> Measurement:
+def measure(users: int, samples: int, with_rationales: bool, vote: str) -> Measurement:
     """Generates, labels in a fresh process, and reads that process's own resource usage."""
     with tempfile.TemporaryDirectory(prefix="labelling-benchmark-") as name:
         folder = Path(name)
         generate(folder, users, samples, with_rationales)
         started = time.perf_counter()
-        used = usage.of(_CHILD, name, samples)
+        used = usage.of(_CHILD, name, samples, vote)
         seconds = time.perf_counter() - started
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         file_mib = (folder / "candidates.parquet").stat().st_size / 2**20
@@ -173,12 +173,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", default=",".join(map(str, SIZES)), help="sizes, separated by commas")
     parser.add_argument("--samples", type=int, default=10)
+    parser.add_argument("--vote", default="weighted", choices=voting.VOTES)
     parser.add_argument("--rationales", action="store_true", help="candidates with a rationale in each sample")
     arguments = parser.parse_args()
     sizes = [int(size) for size in arguments.users.split(",")]
-    measurements = [measure(size, arguments.samples, arguments.rationales) for size in sizes]
+    measurements = [measure(size, arguments.samples, arguments.rationales, arguments.vote) for size in sizes]
     machine = {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
-    print(json.dumps({"machine": machine, "measurements": [asdict(m) for m in measurements]}, indent=2))
+    print(
+        json.dumps(
+            {"machine": machine, "vote": arguments.vote, "measurements": [asdict(m) for m in measurements]}, indent=2
+        )
+    )
     print(markdown(measurements))
 
 
