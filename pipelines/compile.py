@@ -1,15 +1,14 @@
-"""Compiles the training pipeline to YAML for a KFP backend: `python -m pipelines.compile OUT.yaml [VALUES.yaml...]`."""
+"""Compiles the training pipeline to YAML for a KFP backend."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from conf_profile import tables
-from conf_profile.config import RunConfig, resolve
-from pipelines import cluster_data, node_status, resources
+from conf_profile.config import RunConfig
+from pipelines import cluster_data, node_status
 from pipelines.plan import plan_of
 from pipelines.resources import Resources
 
@@ -44,7 +43,3 @@ def compile_to(
             yaml_file.rename(temporary)
         finally:
             yaml_file.unlink(missing_ok=True)
-
-
-if __name__ == "__main__":
-    compile_to(Path(sys.argv[1]), resolve(), resources.load(map(Path, sys.argv[2:])))

@@ -96,7 +96,7 @@ def training_pipeline(
             config=features_config,
         )
         features = featured.outputs["features"]
-        with dsl.ParallelFor(items=shards, name="synthesis-shards", parallelism=placement.shard_parallelism) as shard:
+        with dsl.ParallelFor(items=shards, parallelism=placement.shard_parallelism) as shard:
             answered = synthesis(
                 features=features,
                 taxonomy=taxonomy_uri,
