@@ -41,7 +41,7 @@ def object_findings(declared: Iterable[Declared], state: ClusterState) -> list[F
             Finding(
                 "error",
                 f"namespace {state.namespace!r} does not exist {_where(state)}",
-                "create it, or correct the namespace (--namespace); where KFP runs in another cluster, set KUBECONFIG to it",
+                "create it, or correct it (--namespace); where KFP runs in another cluster, set KUBECONFIG to it",
             )
         ]
     return [found for each in declared for found in _findings(each, state)]
