@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 Kind = Literal["Secret", "ConfigMap", "ServiceAccount"]
 Body = Mapping[str, Any]
 """An object as Kubernetes' API has it."""
@@ -110,8 +112,11 @@ class _Reader:
         configuration = client.Configuration()
         given = os.environ.get("KUBECONFIG")
         try:
-            config.load_config(client_configuration=configuration, **({"config_file": given} if given else {}))
-        except config.ConfigException as error:
+            if given:
+                config.load_kube_config(config_file=given, client_configuration=configuration)
+            else:
+                config.load_incluster_config(client_configuration=configuration)
+        except (config.ConfigException, yaml.YAMLError) as error:
             raise _SilentClusterError(f"no cluster can be found: {error}") from error
         configuration.retries = False
         self._server = str(configuration.host)

@@ -45,7 +45,7 @@ def find_keys(secret: S3Secret, setting: str, state: ClusterState) -> StoreKeys:
 
 
 def _own(setting: str, reason: str) -> StoreKeys:
-    return StoreKeys("your own keys", setting, why_own=reason)
+    return StoreKeys("this command's own keys", setting, why_own=reason)
 
 
 def _decoded(value: str) -> str:

@@ -11,7 +11,10 @@ from pipelines.preflight.probe import NO_KEYS, UNREACHABLE, UNTRUSTED, Outcome, 
 _WRONG_REGION = ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
 _PATH_STYLE = ("SecondLevelDomainForbidden", "PathStyleDomainForbidden", "PathStyleRequestNotAllowed")
 _TRY_AGAIN = ("SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "500", "502", "503", "504")
-_DENIED = ("{owner} may not read it", "give them the right to list the bucket and to read there, or correct {setting}")
+_DENIED = (
+    "{owner} may not read it",
+    "give them the right to list the bucket and to read there, or correct the address or {setting}",
+)
 _OF_KEYS: Mapping[str, tuple[str, str]] = {
     "AccessDenied": _DENIED,
     "403": _DENIED,

@@ -7,8 +7,9 @@ the registry can be written is seen by the promotion alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from conf_profile.object_store import REGION
 from pipelines.preflight import refusals
@@ -29,18 +30,23 @@ class Tables:
     objects: dict[str, str] = field(default_factory=dict)
 
 
+Probe = Callable[[Place, StoreKeys], StoreProbe]
+"""One probe for each bucket and keys: to make a client costs more than a request."""
+
+
 def store_findings(request: PreflightRequest, state: ClusterState) -> list[Finding]:
     """Every table's address and the registry's bucket, one request each."""
     steps_keys = find_keys(request.resources.pipelines.s3_secret, STEPS_SECRET, state)
     labels_keys = find_keys(request.labels_secret, LABELS_SECRET, state) if request.labels_secret.name else steps_keys
     data = _tables(request, request.addresses, steps_keys)
     labels = _tables(request, request.labels_addresses, labels_keys)
+    probe = cache(StoreProbe)
     return [
         *_misplaced({**request.addresses, **request.labels_addresses}),
         *_own_keys_notes(steps_keys, labels_keys),
-        *_registry_findings(request, steps_keys, {tables.place for tables in data}),
-        *(found for tables in [*data, *labels] for found in _table_findings(tables)),
-        *_guard_findings(request, labels, steps_keys),
+        *_registry_findings(request, steps_keys, {tables.place for tables in data}, probe),
+        *(found for tables in [*data, *labels] for found in _table_findings(tables, probe)),
+        *_guard_findings(request, labels, steps_keys, probe),
     ]
 
 
@@ -80,23 +86,25 @@ def _own_keys_notes(*keys: StoreKeys) -> Iterator[Finding]:
         if not each.are_steps:
             yield Finding(
                 "note",
-                f"{each.setting}: data are looked for with your own keys: {each.why_own}",
+                f"{each.setting}: the store is asked with {each.owner}, since {each.why_own}",
                 "make sure that the steps' keys may read the same",
             )
 
 
-def _registry_findings(request: PreflightRequest, keys: StoreKeys, known: set[Place]) -> Iterator[Finding]:
+def _registry_findings(
+    request: PreflightRequest, keys: StoreKeys, known: set[Place], probe: Probe
+) -> Iterator[Finding]:
     storage = request.storage
     endpoint = storage.endpoint or own_endpoint() or keys.endpoint or request.resources.s3.endpoint
     place = Place(endpoint, storage.region, storage.bucket)
     if not endpoint or place in known:
         return
-    outcome = StoreProbe(place, keys).list()
+    outcome = probe(place, keys).list()
     if not (request.makes_bucket and outcome.code == "NoSuchBucket"):
         yield from refusals.explain(outcome, f"the registry's {place}", place, keys, _is_steps_view(place))
 
 
-def _table_findings(tables: Tables) -> Iterator[Finding]:
+def _table_findings(tables: Tables, probe: Probe) -> Iterator[Finding]:
     place, keys = tables.place, tables.keys
     names = ", ".join(tables.objects)
     if not place.endpoint:
@@ -106,14 +114,13 @@ def _table_findings(tables: Tables) -> Iterator[Finding]:
             "set AWS_ENDPOINT_URL to where this machine reaches the store",
         )
         return
-    probe = StoreProbe(place, keys)
-    bucket = probe.list()
+    bucket = probe(place, keys).list()
     yield from refusals.explain(bucket, f"{names}: {place}", place, keys, _is_steps_view(place))
     if bucket.code:
         return
     for table, key in tables.objects.items():
         subject = f"{table}: s3://{place.bucket}/{key}"
-        yield from refusals.explain(probe.read(key), subject, place, keys, _is_steps_view(place))
+        yield from refusals.explain(probe(place, keys).read(key), subject, place, keys, _is_steps_view(place))
 
 
 def _is_steps_view(place: Place) -> bool:
@@ -124,7 +131,9 @@ def _is_steps_view(place: Place) -> bool:
     return in_pod() or place.endpoint == own_endpoint()
 
 
-def _guard_findings(request: PreflightRequest, labels: list[Tables], steps_keys: StoreKeys) -> Iterator[Finding]:
+def _guard_findings(
+    request: PreflightRequest, labels: list[Tables], steps_keys: StoreKeys, probe: Probe
+) -> Iterator[Finding]:
     """A warning where the labels' Secret guards nothing, since the steps' ordinary keys read the labels as well."""
     own, ordinary = request.labels_secret.name, request.resources.pipelines.s3_secret.name
     if not own:
@@ -132,18 +141,17 @@ def _guard_findings(request: PreflightRequest, labels: list[Tables], steps_keys:
     if own == ordinary:
         yield _unguarded(f"{LABELS_SECRET} and {STEPS_SECRET} name the same Secret, {own!r}", own)
     elif steps_keys.are_steps:
-        read = [table for tables in labels for table in _readable(tables, steps_keys)]
+        read = [table for tables in labels for table in _readable(tables, probe, steps_keys)]
         if read:
             yield _unguarded(
                 f"{', '.join(read)}: {steps_keys.owner} may read what {LABELS_SECRET} is to guard", ordinary
             )
 
 
-def _readable(tables: Tables, keys: StoreKeys) -> list[str]:
+def _readable(tables: Tables, probe: Probe, keys: StoreKeys) -> list[str]:
     if not tables.place.endpoint:
         return []
-    probe = StoreProbe(tables.place, keys)
-    return [table for table, key in tables.objects.items() if not probe.read(key).code]
+    return [table for table, key in tables.objects.items() if not probe(tables.place, keys).read(key).code]
 
 
 def _unguarded(what: str, ordinary: str) -> Finding:

@@ -248,7 +248,11 @@ def test_for_want_of_the_steps_keys_the_callers_are_used_and_it_is_said_why(secr
 
 ON_GPUS = values(
     nodePools={
-        "gpu": {"nodeSelector": {"pool": "gpu"}, "tolerations": [{"key": GPU, "operator": "Exists"}], "gpu": {"count": 4}}
+        "gpu": {
+            "nodeSelector": {"pool": "gpu"},
+            "tolerations": [{"key": GPU, "operator": "Exists"}],
+            "gpu": {"count": 4},
+        }
     },
     pipelines={"steps": {"grpo": {"pool": "gpu", "gpus": 2, "requests": {"cpu": 4, "memory": "16Gi"},
                                   "limits": {"cpu": 8, "memory": "32Gi"}}}},
