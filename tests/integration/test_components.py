@@ -183,8 +183,13 @@ def test_evaluation(finished, alone):
         "student": finished.artefact("grpo", "student"),
     }
     parameters = finished.parameters(
-        taxonomy="taxonomy_uri", labels="labels_uri", ceiling="ceiling_uri",
-        config="evaluation_config", student_config="student_config", storage="storage_config", seed="seed"
+        taxonomy="taxonomy_uri",
+        labels="labels_uri",
+        ceiling="ceiling_uri",
+        config="evaluation_config",
+        student_config="student_config",
+        storage="storage_config",
+        seed="seed",
     )
     outputs = alone(evaluate, files, {**parameters, "champion_version": "", "labels_digest": ""}, finished.candidates)
     found = json.loads(outputs["evaluation"].read_text())

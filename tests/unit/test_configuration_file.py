@@ -37,7 +37,7 @@ def test_another_file_is_refused_by_its_name(tmp_path, content, message):
 
 @pytest.mark.parametrize("place", ["", "/nowhere/run.yaml"])
 def test_a_file_that_is_not_there_says_what_to_do(place):
-    with pytest.raises(ConfigError, match="cannot be read: .*run again"):
+    with pytest.raises(ConfigError, match=r"cannot be read: .*run again"):
         configuration_file.read(place)
 
 
@@ -58,5 +58,5 @@ def test_a_pipeline_of_other_defaults_than_the_images_is_refused(monkeypatch):
     monkeypatch.setenv(config.DEFAULTS, config.defaults_digest())
     assert parse_section(GateConfig, "") == GateConfig()
     monkeypatch.setenv(config.DEFAULTS, "0123456789ab")
-    with pytest.raises(ConfigError, match="compiled with the defaults 0123456789ab, .* compile with the release"):
+    with pytest.raises(ConfigError, match=r"compiled with the defaults 0123456789ab, .* compile with the release"):
         parse_section(GateConfig, "")
