@@ -1,10 +1,10 @@
 """Erasing one user from an object store: uploads, kept answers, KFP's artefacts, and older versions of all of these.
 
-    data/, truth/    uploads, named by their content: one that holds the user is deleted whole, since the name of a
-                     rewritten one would lie; the next run uploads what its data set then is
+    data/, truth/    uploads, in folders named by their content: one that holds the user is deleted whole, since the
+                     name of a rewritten one would lie; the next run uploads what its data set then is
     answers/         lines of JSON: the user's are taken out, everybody else's stay paid for
     artefacts        Parquet, known by content (KFP's artefacts have no suffix): the rows are taken out in place
-    your own tables  are looked at; rewritten in place when that is asked for
+    your own tables  also files that lie directly in truth/: looked at; rewritten in place when that is asked for
 
 Of a table only the column user_id is read until it is known to hold the user. Writes are conditional: an object that
 somebody replaces meanwhile is read again. Weights (`models/`, `checkpoints/`) hold no rows.
@@ -82,7 +82,7 @@ def stores(bucket: ObjectStore, artefacts: Iterable[Place], own: Iterable[Place]
     theirs = [_Area(f"your own {place.uri}", place, _table_rows) for place in own]
     erased = [*uploads, kept, *tables, *(theirs if data_too else ())]
     return [
-        *map(_deleted_by_folder, uploads),
+        *(_deleted_by_folder(area, data_too) for area in uploads),
         _rewritten(kept, _forget_lines),
         *(_rewritten(area, _remove_rows) for area in tables),
         *(_rewritten(area, _remove_rows) if data_too else _looked_at(area) for area in theirs),
@@ -103,21 +103,29 @@ def training_splits(artefacts: Iterable[Place], user_id: str) -> tuple[str, ...]
     return trained_versions.in_training(split for splits in looks for split in splits or ())
 
 
-def _deleted_by_folder(area: _Area) -> Store:
+def _deleted_by_folder(area: _Area, data_too: bool) -> Store:
+    store, prefix = area.place.store, area.place.prefix
+
     def remove(user_id: str) -> int:
-        store, prefix = area.place.store, area.place.prefix
         holding = area.holding(object_versions.current, user_id)
-        for name in {_folder(prefix, found.key) for found, _ in holding}:
+        in_uploads = [(found, rows) for found, rows in holding if "/" in found.key.removeprefix(prefix)]
+        for name in {_folder(prefix, found.key) for found, _ in in_uploads}:
             object_versions.delete(store, list(object_versions.current(store, name)))
-        return sum(rows for _, rows in holding)
+        removed = sum(rows for _, rows in in_uploads)
+        # Nobody uploads a file that lies beside the folders: it is a table of the user's own.
+        own = [found for found, _ in holding if "/" not in found.key.removeprefix(prefix)] if data_too else []
+        return removed + sum(_settled(store, found, _stripping(user_id)) or 0 for found in own)
 
     return Store(area.name, remove, area.count)
 
 
 def _folder(prefix: str, key: str) -> str:
-    """The upload that an object is part of: the folder directly under the prefix, or the object itself."""
-    name, slash, _ = key.removeprefix(prefix).partition("/")
-    return f"{prefix}{name}{slash}"
+    """The upload that an object is part of."""
+    return f"{prefix}{key.removeprefix(prefix).split('/')[0]}/"
+
+
+def _stripping(user_id: str) -> Callable[[ObjectStore, ObjectVersion], int]:
+    return lambda store, found: _remove_rows(store, found, user_id)
 
 
 def _rewritten(area: _Area, strip: Look) -> Store:

@@ -27,6 +27,7 @@ from conf_profile.errors import DataError
 if TYPE_CHECKING:
     from conf_profile.erasure import Erased, Store
     from conf_profile.erasure_store import Place
+    from conf_profile.object_store import ObjectStore
     from conf_profile.trained_versions import TrainedVersion
 
 COMES_BACK = (
@@ -39,6 +40,8 @@ UPLOADED_AGAIN = (
 )
 PIPELINES = "pipelines"
 """Where the chart lets KFP keep artefacts."""
+TABLES = "tables"
+"""Where the chart's jobs look for the user's own tables."""
 YOURS = "The data set is your own: whatever it was exported from is yours to clean."
 
 
@@ -51,7 +54,7 @@ YOURS = "The data set is your own: whatever it was exported from is yours to cle
     "--data-uri",
     multiple=True,
     metavar="s3://BUCKET/PREFIX",
-    help="With --cluster: where your own tables lie, as given to submit. May be repeated.",
+    help="With --cluster: where your own tables lie, as given to submit; default: tables/ in the bucket. Repeatable.",
 )
 @click.option("--data-too", is_flag=True, help="Also from your own tables, where they lie outside the run's folder.")
 @click.option(
@@ -109,8 +112,9 @@ def _erase_from_bucket(
     model = storage_config(storage).model
     with open_bucket(storage) as bucket:
         places = open_artefacts(artefacts or (f"s3://{bucket.bucket}/{PIPELINES}",), bucket)
-        stores = erasure_store.stores(bucket, places, open_own(data_uri, bucket), data_too)
-        found = [] if without_versions else _versions_of_cluster(storage, places, user)
+        own = open_own(data_uri or (f"s3://{bucket.bucket}/{TABLES}",), bucket)
+        stores = erasure_store.stores(bucket, places, own, data_too)
+        found = [] if without_versions else _versions_of_cluster(bucket, model, places, user)
         with erasure_record.in_store(bucket, model) as folder:
             versions = erasure_record.begin(folder, user, found)
         outcomes = erasure.erase(user, stores)
@@ -157,15 +161,16 @@ def _versions(run: Path, storage: Storage, user: str) -> list[TrainedVersion]:
         return trained_versions.trained_versions(published, registry.champion(), taught)
 
 
-def _versions_of_cluster(storage: Storage, artefacts: Sequence[Place], user: str) -> list[TrainedVersion]:
+def _versions_of_cluster(
+    bucket: ObjectStore, model: str, artefacts: Sequence[Place], user: str
+) -> list[TrainedVersion]:
     """Every version of the model: which runs have published it stands in artefacts that expire."""
     from conf_profile import erasure_store, trained_versions
+    from conf_profile.registry import Registry
 
+    registry = Registry(bucket.bucket, model, bucket.client)
     taught = erasure_store.training_splits(artefacts, user)
-    if not taught:
-        return []
-    with open_registry(storage) as registry:
-        return trained_versions.trained_versions(registry.list_versions(), registry.champion(), taught)
+    return trained_versions.trained_versions(registry.list_versions(), registry.champion(), taught) if taught else []
 
 
 def _advice(arguments: Mapping[str, Any]) -> str:

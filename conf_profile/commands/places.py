@@ -48,7 +48,8 @@ def open_bucket(storage: Storage) -> Iterator[ObjectStore]:
 
     config = storage_config(storage)
     if is_remote(storage):
-        store = ObjectStore(s3_client(find_endpoint(config.endpoint), config.region), config.bucket)
+        region = os.environ.get("AWS_DEFAULT_REGION", config.region)
+        store = ObjectStore(s3_client(find_endpoint(config.endpoint), region), config.bucket)
         store.ensure_bucket(create=False)
         yield store
         return
@@ -71,7 +72,7 @@ def open_own(addresses: Sequence[str], beside: ObjectStore) -> list[Place]:
 def _place(address: str, beside: ObjectStore, keys: tuple[str | None, str | None]) -> Place:
     from conf_profile import retention
     from conf_profile.erasure_store import Place
-    from conf_profile.object_store import REGION, ObjectStore, s3_client
+    from conf_profile.object_store import ObjectStore, s3_client
 
     parts = urlsplit(address)
     if parts.scheme != "s3" or not parts.netloc:
@@ -79,7 +80,8 @@ def _place(address: str, beside: ObjectStore, keys: tuple[str | None, str | None
     client = beside.client
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     if query or any(keys):
-        client = s3_client(query.get("endpoint", beside.endpoint), query.get("region", REGION), *keys)
+        region = query.get("region", str(client.meta.region_name))
+        client = s3_client(query.get("endpoint", beside.endpoint), region, *keys)
     place = Place(ObjectStore(client, parts.netloc), retention.folder(parts.path))
     place.store.ensure_bucket(create=False)
     return place

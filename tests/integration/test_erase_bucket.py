@@ -149,6 +149,7 @@ def test_every_store_loses_the_user_and_no_other(filled):
         "uploads: truth/": (1, 0),
         "kept answers": (2, 0),
         f"artefacts: s3://{filled.bucket}/pipelines/": (3, 0),
+        f"your own s3://{filled.bucket}/tables/ (not touched)": (0, 0),
         "unfinished uploads": (1, 0),
     }
     assert holding(filled, ADA) == set()
@@ -198,15 +199,17 @@ def test_somebody_unknown_is_erased_without_a_trace(filled):
 
 
 def test_your_own_tables_are_yours(filled):
-    own = f"--data-uri=s3://{filled.bucket}/mine"
-    put_table(filled, "mine/behaviour.parquet", tables.BEHAVIOUR, behaviour(ADA), behaviour(BOB))
-    error, rows, _ = erase(filled, ADA, own)
-    assert "1 row(s) are left" in str(error) and "--data-too" in str(error)
-    assert rows[f"your own s3://{filled.bucket}/mine/ (not touched)"] == (0, 1)
-    assert holding(filled, ADA) == {"mine/behaviour.parquet"}
-    error, rows, _ = erase(filled, ADA, own, "--data-too")
-    assert (error, rows[f"your own s3://{filled.bucket}/mine/"]) == (None, (1, 0))
+    put_table(filled, "tables/behaviour.parquet", tables.BEHAVIOUR, behaviour(ADA), behaviour(BOB))
+    put_table(filled, "truth/labels.parquet", tables.LABELS, {"user_id": ADA, "attribute": "age", "tag": "25+"})
+    error, rows, _ = erase(filled, ADA)
+    assert "2 row(s) are left" in str(error) and "--data-too" in str(error)
+    assert rows[f"your own s3://{filled.bucket}/tables/ (not touched)"] == (0, 1)
+    assert rows["uploads: truth/"] == (1, 1), "a table beside the uploads is nobody's upload"
+    assert holding(filled, ADA) == {"tables/behaviour.parquet", "truth/labels.parquet"}
+    error, rows, _ = erase(filled, ADA, "--data-too")
+    assert (error, rows[f"your own s3://{filled.bucket}/tables/"], rows["uploads: truth/"]) == (None, (1, 0), (1, 0))
     assert holding(filled, ADA) == set()
+    assert rows_of(filled, "tables/behaviour.parquet", BOB) and "truth/labels.parquet" in filled.sizes("truth/")
 
 
 def test_artefacts_in_another_bucket(filled, access):
