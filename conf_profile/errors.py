@@ -57,6 +57,10 @@ class PipelineError(ConfProfileError):
     """A pipeline step failed; its own message is included."""
 
 
+class PreflightError(ConfProfileError):
+    """A run on a cluster cannot work as it is declared; every reason that was found is included."""
+
+
 class LostPromotionError(PipelineError):
     """Another promotion came first: the run competed with a version that is not the champion any more."""
 
