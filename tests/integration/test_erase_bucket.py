@@ -13,8 +13,9 @@ import pytest
 from click.testing import CliRunner
 from s3 import client_of, model_folder, storage
 
-from conf_profile import erasure_record, erasure_store, object_versions, parquet_rows, registry, tables
+from conf_profile import erasure_record, erasure_store, object_store, object_versions, parquet_rows, registry, tables
 from conf_profile.cli import cli
+from conf_profile.commands import places
 from conf_profile.errors import ConfProfileError, RegistryConflictError
 from conf_profile.local_s3 import local_s3
 from conf_profile.object_store import ObjectStore
@@ -222,6 +223,14 @@ def test_artefacts_in_another_bucket(filled, access):
     assert holding(kfp, ADA) == {"v2/elsewhere/features"}
 
 
+def test_keys_of_the_artefacts_store_are_its_own(filled, monkeypatch):
+    monkeypatch.setenv(places.ACCESS_KEY, "somebody")
+    monkeypatch.setenv(places.SECRET_KEY, "else")
+    error, rows, _ = erase(filled, ADA, f"--artefacts=s3://{filled.bucket}/{ROOT}")
+    assert "the server does not know the access key" in str(error) and rows == {}
+    assert len(holding(filled, ADA)) == 6, "nothing is erased before all places are known to open"
+
+
 def test_the_versions_that_may_have_been_trained_and_the_record(filled, access, tmp_path):
     target = registry.connect(storage(access, "conf-profile", filled.bucket), access)
     version = target.publish(model_folder(tmp_path / "model"))
@@ -264,6 +273,19 @@ def test_an_object_that_is_replaced_meanwhile_is_read_again(filled, monkeypatch)
     error, _, _ = erase(filled, ADA)
     assert (error, raced, holding(filled, ADA)) == (None, [key], set())
     assert len(rows_of(filled, key, BOB)) == 1 and not rows_of(filled, key, EVE), "the writer's rows, less ada's"
+
+
+def test_a_large_table_is_replaced_in_parts_and_never_over_a_writer(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(object_store, "MULTIPART_THRESHOLD", 1)
+    path = tmp_path / "table"
+    path.write_bytes(b"second")
+    store.write_new("data/x", b"first")
+    etag = store.etag("data/x")
+    assert store.replace("data/x", path, etag) is True
+    assert store.replace("data/x", path, etag) is False
+    assert store.read("data/x").body == b"second" and not store.client.list_multipart_uploads(Bucket=store.bucket).get(
+        "Uploads"
+    )
 
 
 def test_a_writer_that_never_ends_is_told(filled, monkeypatch):

@@ -15,6 +15,7 @@ from pipelines.placement import USES_S3
 ON = {"pipelines": {"enabled": True, "s3Secret": {"name": "keys"}}}
 UPLOAD = {"pipelines": {"upload": {"enabled": True, "endpoint": "http://kfp:8888"}}}
 SCHEDULE = {"pipelines": {"schedule": {"enabled": True}, "upload": {"dataUri": "s3://lake/tables"}}}
+SWEPT = {"pipelines": {"retention": {"cronJob": {"enabled": True}}}}
 ELSEWHERE = {"pipelines": {"namespace": "training"}}
 
 
@@ -198,7 +199,7 @@ def test_a_job_gives_the_bucket_rules_when_rows_are_to_expire():
 
 
 def test_a_cron_job_sweeps_where_the_store_has_no_rules():
-    owner, name, given, _ = retained({"pipelines": {"retention": {"cronJob": {"enabled": True}}}})
+    owner, name, given, _ = retained(SWEPT)
     assert (owner, name, given["days"]) == (f"CronJob/{NAME}-retention", "sweep", 30)
     assert given["artefacts"] == () and given["dry_run"] is False
 
@@ -212,6 +213,15 @@ def test_artefacts_may_lie_in_kfps_own_store_with_keys_of_its_own():
     keys = environment(container)
     assert keys[places.ACCESS_KEY] == {"secretKeyRef": {**secret, "key": "accesskey"}}
     assert keys[places.SECRET_KEY] == {"secretKeyRef": {**secret, "key": "secretkey"}}
+
+
+def test_the_jobs_may_have_keys_that_no_step_has():
+    layer = {"pipelines": {"retention": {"secret": {"name": "admin"}}, "s3Secret": {"endpointKey": "endpoint"}}}
+    given = environment(retained(layer)[-1])
+    assert given["AWS_ACCESS_KEY_ID"] == {"secretKeyRef": {"name": "admin", "key": "AWS_ACCESS_KEY_ID"}}
+    assert given["AWS_ENDPOINT_URL_S3"] == "https://s3.example.com"
+    steps = uploaded(layer, {"pipelines": {"retentionDays": 30}})[0]
+    assert yaml.safe_load(steps)["pipelines"]["s3Secret"]["name"] == "keys"
 
 
 def test_rules_are_taken_away_when_that_is_asked():
@@ -235,8 +245,12 @@ def test_nothing_is_rendered_when_they_are_off():
         ([SCHEDULE], "pipelines.schedule.enabled needs pipelines.upload.enabled"),
         ([UPLOAD, {"pipelines": {"schedule": {"enabled": True}}}], "pipelines.upload.dataUri is empty"),
         (
-            [{"pipelines": {"retention": {"cronJob": {"enabled": True}}}}],
+            [SWEPT],
             "pipelines.retention.cronJob.enabled is true and pipelines.retentionDays is 0",
+        ),
+        (
+            [{"pipelines": {"retentionDays": 7, "labelsSecret": {"name": "labels"}}}, SWEPT],
+            "with pipelines.labelsSecret the keys of pipelines.s3Secret do not reach truth/",
         ),
         (
             [{"pipelines": {"retentionDays": 7, "retention": {"removeRules": True}}}],

@@ -55,6 +55,13 @@ app.kubernetes.io/component: pipelines
 {{- $root := index . 0 -}}
 {{- $retention := $root.Values.pipelines.retention -}}
 {{- $secret := $retention.artefactsSecret -}}
+{{- $values := $root.Values -}}
+{{- if $retention.secret.name -}}
+{{- $keys := dict "endpointKey" "" "regionKey" "" "name" $retention.secret.name -}}
+{{- $keys = set $keys "accessKeyKey" $retention.secret.accessKeyKey -}}
+{{- $keys = set $keys "secretKeyKey" $retention.secret.secretKeyKey -}}
+{{- $values = dict "s3" $values.s3 "pipelines" (dict "s3Secret" $keys) -}}
+{{- end -}}
 metadata:
   labels:
     {{- include "conf-profile.stableLabels" $root | nindent 4 }}
@@ -81,7 +88,7 @@ spec:
         {{- end }}
       env:
         {{- include "conf-profile.env.writable" $root | nindent 8 }}
-        {{- include "conf-profile.pipelines.s3.env" $root | trim | nindent 8 }}
+        {{- include "conf-profile.pipelines.s3.env" (dict "Values" $values) | trim | nindent 8 }}
         {{- if $secret.name }}
         - name: CONF_PROFILE_ARTEFACTS_ACCESS_KEY_ID
           valueFrom:
@@ -112,6 +119,9 @@ spec:
 {{- $pipelines := .Values.pipelines }}
 {{- if and $pipelines.retention.cronJob.enabled (not $pipelines.retentionDays) }}
 {{- fail "pipelines.retention.cronJob.enabled is true and pipelines.retentionDays is 0, which keeps everything: say after how many days users' rows are deleted" }}
+{{- end }}
+{{- if and $pipelines.retention.cronJob.enabled $pipelines.labelsSecret.name (not $pipelines.retention.secret.name) }}
+{{- fail "pipelines.retention.cronJob.enabled: with pipelines.labelsSecret the keys of pipelines.s3Secret do not reach truth/, and nothing there would be deleted: name in pipelines.retention.secret a Secret with keys that may list and delete" }}
 {{- end }}
 {{- if and $pipelines.retention.removeRules $pipelines.retentionDays }}
 {{- fail "pipelines.retention.removeRules takes the lifecycle rules away, and pipelines.retentionDays needs them: set one of the two to its default" }}
