@@ -108,12 +108,11 @@ def _deleted_by_folder(area: _Area, data_too: bool) -> Store:
 
     def remove(user_id: str) -> int:
         holding = area.holding(object_versions.current, user_id)
-        in_uploads = [(found, rows) for found, rows in holding if "/" in found.key.removeprefix(prefix)]
+        in_uploads = [(found, rows) for found, rows in holding if not retention.is_own_table(found.key)]
         for name in {_folder(prefix, found.key) for found, _ in in_uploads}:
             object_versions.delete(store, list(object_versions.current(store, name)))
         removed = sum(rows for _, rows in in_uploads)
-        # Nobody uploads a file that lies beside the folders: it is a table of the user's own.
-        own = [found for found, _ in holding if "/" not in found.key.removeprefix(prefix)] if data_too else []
+        own = [found for found, _ in holding if data_too and retention.is_own_table(found.key)]
         return removed + sum(_settled(store, found, _stripping(user_id)) or 0 for found in own)
 
     return Store(area.name, remove, area.count)

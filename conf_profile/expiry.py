@@ -66,7 +66,8 @@ def sweep(
 ) -> list[Swept]:
     """Deletes what was written more than the retention ago; with `dry_run` only counts it.
 
-    In a versioned bucket versions go that are as old, each for good. Nothing is deleted where everything is kept.
+    In a versioned bucket versions go that are as old, each for good. Nothing is deleted where everything is kept, and
+    never a table of the user's own that lies beside uploads.
     """
     if not kept.days:
         return []
@@ -87,8 +88,8 @@ def _sweep(store: ObjectStore, prefix: str, before: datetime, versioned: bool, d
 
 
 def _protected(found: ObjectVersion) -> bool:
-    """Of no folder that `retention.folder` lets through; the last look before something is gone for ever."""
-    return found.key.startswith(retention.PROTECTED)
+    """The last look before something is gone for ever."""
+    return found.key.startswith(retention.PROTECTED) or retention.is_own_table(found.key)
 
 
 def _configuration(store: ObjectStore) -> tuple[list[Rule], dict[str, Any]]:

@@ -24,6 +24,11 @@ ANSWERS = "answers/"
 CHECKPOINTS = "checkpoints/"
 EXPIRING = (UPLOADS, TRUTH, ANSWERS, CHECKPOINTS)
 """What lies in the steps' bucket and holds users' rows, or weights that are only of use to a run under way."""
+PERIODS = f"{TRUTH}r"
+"""Labels that were uploaded under a `period`, whose folders begin so, and not a table `truth/labels.parquet` of the
+user's own: a lifecycle rule knows nothing but prefixes."""
+RULED = (UPLOADS, PERIODS, ANSWERS, CHECKPOINTS)
+"""The same for lifecycle rules. Labels that were uploaded before there was a retention are left to a sweep."""
 PROTECTED = ("models/", "configurations/", "erasures/")
 """What never expires: served models, what they were made with, and the record of who was erased."""
 RULE_PREFIX = "conf-profile-retention-"
@@ -62,8 +67,16 @@ def period(days: int, now: datetime) -> str:
     return f"r{days}-{(now - _EPOCH) // timedelta(hours=12 * days)}"
 
 
+def is_own_table(key: str) -> bool:
+    """Whether an object lies beside the folders of uploads: nobody uploads such a one, so it is the user's own."""
+    top, _, rest = key.partition("/")
+    return f"{top}/" in (UPLOADS, TRUTH) and "/" not in rest
+
+
 def folder(prefix: str) -> str:
     """The prefix as a folder's, with one slash at its end. ConfigError where its objects must not expire."""
+    if prefix in RULED:
+        return prefix
     name = f"{prefix.strip('/')}/"
     if name == "/":
         raise ConfigError("retention: an empty prefix is the whole bucket, with its models; name a folder of artefacts")

@@ -32,9 +32,9 @@ def retention() -> None:
 def apply_command(storage: Storage, as_json: bool, days: int, artefacts: tuple[str, ...]) -> None:
     """Merge lifecycle rules into those of the bucket, read them back, and print all that are there."""
     from conf_profile import expiry
-    from conf_profile.retention import Retention
+    from conf_profile.retention import RULED, Retention
 
-    with _places(storage, artefacts) as places:
+    with _places(storage, artefacts, RULED) as places:
         found = [
             (some[0].store.bucket, expiry.apply(some[0].store, [place.prefix for place in some], Retention(days)))
             for some in _by_bucket(places)
@@ -52,9 +52,9 @@ def sweep(storage: Storage, as_json: bool, days: int, dry_run: bool, artefacts: 
     from datetime import UTC, datetime
 
     from conf_profile import expiry
-    from conf_profile.retention import Retention
+    from conf_profile.retention import EXPIRING, Retention
 
-    with _places(storage, artefacts) as places:
+    with _places(storage, artefacts, EXPIRING) as places:
         now = datetime.now(UTC)
         swept = [
             {"bucket": place.store.bucket, **asdict(found)}
@@ -77,19 +77,19 @@ def sweep(storage: Storage, as_json: bool, days: int, dry_run: bool, artefacts: 
 def show(storage: Storage, as_json: bool, artefacts: tuple[str, ...]) -> None:
     """Print the lifecycle rules of the bucket, and of the artefacts'."""
     from conf_profile import expiry
+    from conf_profile.retention import RULED
 
-    with _places(storage, artefacts) as places:
+    with _places(storage, artefacts, RULED) as places:
         stores = [some[0].store for some in _by_bucket(places)]
         _show_rules([(store.bucket, expiry.rules(store)) for store in stores], as_json)
 
 
 @contextmanager
-def _places(storage: Storage, artefacts: Sequence[str]) -> Iterator[list[Place]]:
+def _places(storage: Storage, artefacts: Sequence[str], prefixes: Sequence[str]) -> Iterator[list[Place]]:
     from conf_profile.erasure_store import Place
-    from conf_profile.retention import EXPIRING
 
     with open_bucket(storage) as bucket:
-        yield [*(Place(bucket, prefix) for prefix in EXPIRING), *open_artefacts(artefacts, bucket)]
+        yield [*(Place(bucket, prefix) for prefix in prefixes), *open_artefacts(artefacts, bucket)]
 
 
 def _by_bucket(places: Sequence[Place]) -> list[list[Place]]:

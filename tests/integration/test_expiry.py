@@ -20,7 +20,7 @@ from conf_profile.cli import cli
 from conf_profile.errors import RegistryError
 from conf_profile.local_s3 import local_s3
 from conf_profile.object_store import ObjectStore
-from conf_profile.retention import EXPIRING, Retention
+from conf_profile.retention import EXPIRING, RULED, Retention
 
 LATER = datetime.now(UTC) + timedelta(days=31)
 MONTH = Retention(30)
@@ -84,7 +84,7 @@ def test_the_command_applies_to_the_bucket_and_to_the_artefacts(run, store):
     other.ensure_bucket(create=True)
     artefacts = f"--artefacts=s3://{other.bucket}/v2/artifacts"
     ours, theirs = run("apply", "--days=30", artefacts)
-    assert [rule["Filter"]["Prefix"] for rule in ours["rules"]] == list(EXPIRING)
+    assert [rule["Filter"]["Prefix"] for rule in ours["rules"]] == list(RULED)
     assert [rule["Filter"]["Prefix"] for rule in theirs["rules"]] == ["v2/artifacts/"]
     assert run("show", artefacts) == [ours, theirs]
     assert [found["rules"] for found in run("apply", "--days=0", artefacts)] == [[], []]
@@ -96,23 +96,24 @@ def fill(store, *names):
 
 
 def test_a_sweep_deletes_what_has_expired_and_nothing_else(store):
-    fill(store, "data/r30-1/ab/behaviour.parquet", "answers/m/file/0-a", "models/m/weights", "other/data/x")
-    store.client.create_multipart_upload(Bucket=store.bucket, Key="data/r30-1/big")
+    kept = {"models/m/weights", "other/data/x", "truth/labels.parquet"}
+    fill(store, "data/r30-1-ab/behaviour.parquet", "truth/ab/labels.parquet", "answers/m/file/0-a", *kept)
+    store.client.create_multipart_upload(Bucket=store.bucket, Key="data/r30-1-ab/big")
     assert [one.objects for one in expiry.sweep(store, EXPIRING, MONTH, datetime.now(UTC))] == [0, 0, 0, 0]
     counted = expiry.sweep(store, EXPIRING, MONTH, LATER, dry_run=True)
-    assert [(one.objects, one.unfinished_uploads) for one in counted] == [(1, 1), (0, 0), (1, 0), (0, 0)]
-    assert len(keys(store)) == 4
+    assert [(one.objects, one.unfinished_uploads) for one in counted] == [(1, 1), (1, 0), (1, 0), (0, 0)]
+    assert len(keys(store)) == 6
     assert expiry.sweep(store, EXPIRING, MONTH, LATER) == counted
-    assert keys(store) == {"models/m/weights", "other/data/x"}
+    assert keys(store) == kept
     assert not list(object_versions.unfinished_uploads(store, "data/"))
     assert expiry.sweep(store, EXPIRING, Retention(0), LATER) == []
 
 
 def test_a_sweep_of_a_versioned_bucket_leaves_no_older_version(store):
     enable_versions(store)
-    fill(store, "data/x", "data/y", "models/x")
-    store.replace("data/x", b"again", store.etag("data/x"))
-    store.delete("data/y")
+    fill(store, "data/a/x", "data/a/y", "models/x")
+    store.replace("data/a/x", b"again", store.etag("data/a/x"))
+    store.delete("data/a/y")
     (swept,) = expiry.sweep(store, ["data/"], MONTH, LATER)
     assert swept.objects == 4, "two versions of x, one of y and the mark of its deletion"
     assert list(object_versions.all_versions(store, "data/")) == []
@@ -124,7 +125,7 @@ def enable_versions(store):
 
 
 def test_the_command_sweeps_by_age(run, store):
-    fill(store, "data/x", "pipelines/run/table")
+    fill(store, "data/a/x", "pipelines/run/table")
     swept = run("sweep", "--days=1", f"--artefacts=s3://{store.bucket}/pipelines")
     assert [one["prefix"] for one in swept] == [*EXPIRING, "pipelines/"]
     assert {one["objects"] for one in swept} == {0}

@@ -55,6 +55,15 @@ def test_models_never_expire(prefix):
         retention.folder(prefix)
 
 
+def test_a_rule_for_labels_reaches_uploads_and_no_table_of_the_users_own():
+    upload = f"truth/{period(30, DAY)}-0123abcd/labels.parquet"
+    reached = [rule["Filter"]["Prefix"] for rule in retention.rules(retention.RULED, Retention(30))]
+    assert upload.startswith(tuple(reached))
+    for own in ("truth/labels.parquet", "truth/ceiling.parquet", "tables/behaviour.parquet"):
+        assert not own.startswith(tuple(reached))
+    assert retention.is_own_table("truth/labels.parquet") and not retention.is_own_table(upload)
+
+
 def test_rules_come_beside_those_of_others_and_go_without_them():
     merged = retention.merge([THEIRS], ["data/", "v2/artifacts"], Retention(30))
     assert [rule["ID"] for rule in merged] == [
