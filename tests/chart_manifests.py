@@ -29,6 +29,7 @@ MATRIX: Mapping[str, Sequence[Mapping[str, Any]]] = {
         PRESETS["cpu"],
         EVERYTHING,
         {"serving": {"predictor": {"autoscaling": {"type": "hpa"}}}, "pipelines": {"namespace": ""}},
+        {"pipelines": {"retention": {"cronJob": {"enabled": True}}}},
     ],
     "serving-alone": [{"features": {"enabled": False}}, NO_POLICY],
     "features-alone": [{"serving": {"enabled": False}}],
