@@ -278,3 +278,11 @@ def test_the_labels_keys_and_the_budget_for_retries_reach_the_compiler(tmp_path)
     values.write_text(uploaded({"pipelines": {"labelsSecret": {"name": "truth"}, "retrySeconds": 60}})[0])
     declared = resources.load([values]).pipelines
     assert (declared.labels_secret.name, declared.retry_seconds) == ("truth", 60)
+
+
+def test_the_production_preset_guards_the_labels_and_lets_personal_data_expire(tmp_path):
+    values = tmp_path / "values.yaml"
+    values.write_text(uploaded(PRESETS["production"])[0])
+    declared = resources.load([values]).pipelines
+    assert declared.labels_secret.name == "conf-profile-labels"
+    assert declared.retention_days == 30
