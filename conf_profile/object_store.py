@@ -318,8 +318,8 @@ class ObjectStore:
     def _abort_after(self, error: BaseException, key: str, upload_id: str) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        if isinstance(error.__cause__, BotoCoreError):
-            # The server does not answer; a later publish of the same version cleans up.
+        if transient_cause(error):
+            # The server is away; a later publish of the same version cleans up.
             return
         try:
             self._abort(key, upload_id)

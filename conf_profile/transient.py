@@ -1,9 +1,9 @@
 """Faults of the network that pass: tried again for as long as the environment allows.
 
-CONF_PROFILE_RETRY_SECONDS is how long a server may be away without a break before a step fails: seconds, counted from
-the beginning of the first try that failed. Any answer of that server ends the count, so a server that comes back may go
-away again; one operation never lasts longer than the budget and its last try, whatever others are answered. Absent,
-empty or 0: nothing is tried again here, only what a client does by itself.
+CONF_PROFILE_RETRY_SECONDS is how long a server may be away without a break before a step fails: seconds from the first
+failure on. Any answer of that server ends the count, so a server that comes back may go away again; but one operation
+is given up so long after its own first failure, whatever others are answered. Absent, empty or 0: nothing is tried
+again here, only what a client does by itself.
 
 What counts as transient is not decided here: each boundary knows its own (`object_errors`, `teachers.openai`,
 `serving_cluster`). Not `tenacity`: the count is one server's, shared by all threads and tasks that wait for it.
@@ -82,9 +82,9 @@ class Outage:
 
         `action` is for the log. When the budget is used up the last error says for how long it was tried.
         """
-        began = self.now()
+        failed = math.inf
         for tries in count(1):
-            try_began = self.now()
+            began = self.now()
             try:
                 result = once()
             except ConfProfileError as error:
@@ -93,26 +93,28 @@ class Outage:
                     self.end()
                 if not (cause and self.seconds):
                     raise
-                pause = self.next_pause(action, cause, try_began, began, tries)
+                failed = min(failed, self.now())
+                pause = self.next_pause(action, cause, began, failed, tries)
                 if pause is None:
-                    raise self.given_up(error, began) from error.__cause__
+                    raise self.given_up(error, failed) from error.__cause__
             else:
                 self.end()
                 return result
             self._sleep(pause)
         raise AssertionError("unreachable")
 
-    def next_pause(self, action: str, cause: str, try_began: float, began: float, tries: int) -> float | None:
-        """Seconds until the next try of an operation that began then; None when the budget is used up.
+    def next_pause(self, action: str, cause: str, began: float, failed: float, tries: int) -> float | None:
+        """Seconds until an operation's next try; None when the budget is used up.
 
-        Logs one line for all who fail before the pause that it announces is over.
+        The last try began at `began`, the first one of the operation failed at `failed`. Logs one line for all who fail
+        before the pause that it announces is over.
         """
         now = self.now()
         with self._lock:
-            if self._since is None or try_began - self._last_failure > _FORGOTTEN_AFTER * LONGEST_PAUSE:
-                self._since = try_began
+            if self._since is None or began - self._last_failure > _FORGOTTEN_AFTER * LONGEST_PAUSE:
+                self._since = now
             self._last_failure = now
-            left = self.seconds - (now - min(began, self._since))
+            left = self.seconds - (now - min(failed, self._since))
             if left <= 0:
                 return None
             pause = min(self._pause(tries), left)
@@ -132,10 +134,10 @@ class Outage:
         if since is not None and (lasted := self.now() - since) >= FIRST_PAUSE:
             _log.warning("%s: answers again after %.0f s", self.server, lasted)
 
-    def given_up(self, error: E, began: float) -> E:
-        """The same error with a sentence on how long it was tried."""
+    def given_up(self, error: E, failed: float) -> E:
+        """The same error with a sentence on how long it was tried; `failed` as in `next_pause`."""
         with self._lock:
-            tried = self.now() - min(began, began if self._since is None else self._since)
+            tried = self.now() - min(failed, failed if self._since is None else self._since)
         return type(error)(f"{error}; tried for {tried:.0f} s ({RETRY_SECONDS}={self.seconds:g})")
 
     def _pause(self, tries: int) -> float:

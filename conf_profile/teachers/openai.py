@@ -184,22 +184,21 @@ class OpenAITeacher:
 
     async def _answer(self, run: _Run, messages: Sequence[Message]) -> str:
         """One sample, tried until it arrives, or the attempts and the time for retries are spent."""
-        attempts, arrived, began = 0, run.arrived, math.inf
+        attempts, arrived, failed = 0, run.arrived, math.inf
         for tries in itertools.count(1):
             await run.turn()
-            try_began = run.outage.now()
-            began = min(began, try_began)
+            began = run.outage.now()
             try:
                 return await self._attempt(run, messages)
             except _RetryableError as error:
                 # Being throttled while others are served is no sign of trouble.
                 served = error.throttled and run.arrived > arrived
                 attempts, arrived = 0 if served else attempts + 1, run.arrived
-                pause = None
+                failed, pause = min(failed, run.outage.now()), None
                 if error.outage and self._retry_seconds and not served:
-                    pause = run.outage.next_pause("get an answer", error.outage, try_began, began, tries)
+                    pause = run.outage.next_pause("get an answer", error.outage, began, failed, tries)
                 if pause is None and attempts >= self._allowed(run, error):
-                    raise self._given_up(run, error, attempts, began) from error
+                    raise self._given_up(run, error, attempts, failed) from error
                 await run.pause(error.wait + (_backoff(tries) if pause is None else pause))
         raise AssertionError("unreachable")
 
@@ -207,13 +206,13 @@ class OpenAITeacher:
         allowed = self._config.max_attempts
         return allowed if run.reached or error.reached else min(allowed, UNREACHED_ATTEMPTS)
 
-    def _given_up(self, run: _Run, error: _RetryableError, attempts: int, began: float) -> TeacherError:
+    def _given_up(self, run: _Run, error: _RetryableError, attempts: int, failed: float) -> TeacherError:
         problem = "does not answer properly" if error.reached else "cannot be reached"
         given_up = TeacherError(
             f"{self._name}: the teacher {problem}: {error} (attempt {attempts}). Check teacher.base_url "
             "and that the server runs; what had arrived is kept, so run again"
         )
-        return run.outage.given_up(given_up, began) if error.outage and self._retry_seconds else given_up
+        return run.outage.given_up(given_up, failed) if error.outage and self._retry_seconds else given_up
 
     async def _attempt(self, run: _Run, messages: Sequence[Message]) -> str:
         self._spend()

@@ -177,6 +177,20 @@ def test_a_write_whose_reply_was_lost_has_won(proxy, access, steady, prefix, mon
     assert steady.get_object(Bucket=BUCKET, Key=key)["Body"].read() == b"ours"
 
 
+def test_of_a_listing_only_the_lost_page_is_asked_for_again(proxy, access, steady, prefix):
+    names = [f"{prefix}/{number}/x" for number in range(5)]
+    for name in names:
+        steady.put_object(Bucket=BUCKET, Key=name, Body=b"x")
+    in_pairs = client(proxy, access)
+    in_pairs.meta.events.register("provide-client-params.s3.ListObjectsV2", lambda params, **_: params | {"MaxKeys": 2})
+    proxy.repeat(PASS, LOST)
+    store = ObjectStore(in_pairs, BUCKET)
+    assert list(store.sizes(prefix)) == names
+    # Three pages, the second and the third once more.
+    assert [outcome for *_, outcome in proxy.seen] == [PASS, LOST, PASS, LOST, PASS]
+    assert store.folders(f"{prefix}/") == ["0", "1", "2", "3", "4"]
+
+
 def test_another_writers_object_is_a_conflict_after_a_retry_too(scene, proxy):
     proxy.fail(BUSY, method="PUT")
     assert not scene.store.write_new(scene.small, b"other")

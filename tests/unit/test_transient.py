@@ -108,9 +108,13 @@ def test_the_last_try_comes_when_the_budget_ends(clock, outage):
 
 
 def test_tries_that_take_long_use_up_the_budget(clock, outage):
-    with pytest.raises(RegistryError, match="tried for 121 s"):
+    with pytest.raises(RegistryError, match="tried for 123 s"):
         outage.call("read x", failing(99, clock, takes=60.0), passing)
-    assert clock.slept == [1.0]
+    assert clock.slept == [1.0, 2.0]
+
+
+def test_a_long_read_that_breaks_at_its_end_is_tried_again(clock, outage):
+    assert outage.call("read x", failing(1, clock, takes=5000.0), passing) == "done"
 
 
 def test_the_type_and_the_cause_of_the_error_stay(outage):
