@@ -118,12 +118,14 @@ class Outage:
             if left <= 0:
                 return None
             pause = min(self._pause(tries), left)
-            if now >= self._announced_until:
+            announced = now < self._announced_until
+            if not announced:
                 self._announced_until = now + pause
-                _log.warning(
-                    "%s: cannot %s: %s; next try in %.1f s, %.0f s of %.0f s left", self.server, action, cause, pause,
-                    left, self.seconds,
-                )  # fmt: skip
+        if not announced:
+            _log.warning(
+                "%s: cannot %s: %s; next try in %.1f s, %.0f s of %.0f s left", self.server, action, cause, pause, left,
+                self.seconds,
+            )  # fmt: skip
         return pause
 
     def end(self) -> None:

@@ -1,6 +1,7 @@
 """The object store and the registry through a real SeaweedFS that is away, busy, or loses its answers for a while."""
 
 import os
+import signal
 import threading
 import uuid
 
@@ -12,7 +13,7 @@ from components.promotion import step as promotion
 from conf_profile import object_store, object_tree, transient
 from conf_profile.config import StorageConfig
 from conf_profile.errors import RegistryError
-from conf_profile.local_s3 import local_s3
+from conf_profile.local_s3 import local_s3, start
 from conf_profile.object_store import ObjectStore, digest_of
 from conf_profile.registry import Registry, connect
 
@@ -283,3 +284,32 @@ def test_the_step_promotes_although_the_store_goes_away_at_its_nth_write(
         )
     assert len(set(writes)) == 8
     assert Registry(BUCKET, name, single).require_champion().version == outcome["version"]
+
+
+def test_a_promotion_goes_on_after_the_server_was_killed_and_started_again(tmp_path, big_file):
+    servers = [start(tmp_path / "s3")]
+    unsteady = UnsteadyProxy(servers[0].access.endpoint)
+    models = Registry(BUCKET, "m", client(unsteady, servers[0].access))
+    connect(StorageConfig(), servers[0].access)
+    folder = model_folder(tmp_path / "model", big_file.read_bytes())
+
+    def behave(method, path):
+        if "partNumber=2" in path and len(servers) == 1:
+            os.kill(servers[0].pid, signal.SIGKILL)
+            return UNREACHED
+        return PASS
+
+    def again():
+        servers[0].stop()
+        servers.append(start(tmp_path / "s3"))
+        unsteady.upstream = servers[1].access.endpoint
+
+    unsteady.behave = behave
+    try:
+        with at_retry(1, again):
+            version = models.publish(folder)
+            models.promote(version.name, {})
+        assert models.download(None, tmp_path / "served") == version
+    finally:
+        unsteady.shut()
+        servers[-1].stop()

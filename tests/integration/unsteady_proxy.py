@@ -126,9 +126,10 @@ class AtRetry(logging.Handler):
         self.left, self.action = number, action
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.left -= "next try" in record.getMessage()
-        if self.left == 0:
-            self.action()
+        if "next try" in record.getMessage():
+            self.left -= 1
+            if self.left == 0:
+                self.action()
 
 
 @contextmanager
