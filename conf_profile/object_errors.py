@@ -1,4 +1,4 @@
-"""What an S3 server refuses, as errors that say what to do about it."""
+"""What an S3 server refuses, as errors that say what to do about it, and which of them pass by themselves."""
 
 from __future__ import annotations
 
@@ -21,13 +21,24 @@ _ADVICE = {
 }
 
 
+# S3 answers RequestTimeout with status 400 although a slow connection is meant.
+_PASSING: Final = {"RequestTimeout", "RequestTimeoutException", "SlowDown", "Throttling", "ThrottlingException"}
+_PASSING_STATUSES: Final = {408, 429}
+_NOT_IMPLEMENTED: Final = 501
+
+
 @contextmanager
 def explained(action: str, where: str) -> Iterator[None]:
     """Turns what boto3 raises in the block into a RegistryError with the cause and the remedy."""
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
 
     try:
         yield
+    except ResponseParserError as error:
+        raise RegistryError(
+            f"cannot {action} in {where}: the answer is cut, or not S3's; check the endpoint ({type(error).__name__})"
+        ) from error
     except ClientError as error:
         raise _refused(f"cannot {action} in {where}", error) from error
     except BotoCoreError as error:
@@ -38,6 +49,39 @@ def code(error: BaseException | None) -> str:
     """S3's name for an error; empty where it has none."""
     response = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
+
+
+def transient_cause(error: BaseException) -> str:
+    """Class or status of what passes by itself: no connection, a time-out, a cut body, 5xx, throttling; else empty.
+
+    `error` is what `explained` raises, or its cause.
+    """
+    cause = error.__cause__ if isinstance(error, RegistryError) else error
+    response = getattr(cause, "response", None)
+    if isinstance(response, dict):
+        return _passing_answer(code(cause), response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return type(cause).__name__ if _is_lost_connection(cause) else ""
+
+
+def was_repeated(error: BaseException) -> bool:
+    """Whether the client had sent the request before, by itself: then the first one may have been carried out."""
+    response = getattr(error.__cause__, "response", None)
+    return isinstance(response, dict) and response.get("ResponseMetadata", {}).get("RetryAttempts", 0) > 0
+
+
+def _passing_answer(name: str, status: int) -> str:
+    passes = name in _PASSING or status in _PASSING_STATUSES or (status >= 500 and status != _NOT_IMPLEMENTED)
+    return f"{status} {name}" if passes else ""
+
+
+def _is_lost_connection(error: BaseException | None) -> bool:
+    from botocore.exceptions import ConnectionError, HTTPClientError, IncompleteReadError, SSLError
+    from botocore.parsers import ResponseParserError
+
+    if isinstance(error, SSLError):
+        # A certificate that does not hold will not hold later; a handshake that was cut may go through.
+        return "EOF" in str(error)
+    return isinstance(error, ConnectionError | HTTPClientError | IncompleteReadError | ResponseParserError)
 
 
 def _refused(action: str, error: Any) -> RegistryError:

@@ -2,7 +2,9 @@
 
 Knows nothing of models; `registry` gives the keys their meaning. Every write is conditional and carries a
 SHA-256 checksum, so the server refuses a body that was damaged on its way. Retries are botocore's standard
-mode, bounded; a read that breaks in the middle starts again.
+mode, bounded; a read that breaks in the middle starts again. Where the environment gives a budget (`transient`), what
+passes by itself is tried again beyond that. A write that was sent more than once and then finds an object there counts
+as done if that object is what was written: its first reply was lost.
 """
 
 from __future__ import annotations
@@ -10,16 +12,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from conf_profile.errors import RegistryConflictError, RegistryError
-from conf_profile.object_errors import CUT_OBJECT, MISSING_KEY, code, explained
+from conf_profile.object_errors import CUT_OBJECT, MISSING_KEY, code, explained, transient_cause, was_repeated
 from conf_profile.object_parts import in_order
+from conf_profile.transient import Outage, retry_seconds
 
 REGION = "us-east-1"
 MULTIPART_THRESHOLD = 64 << 20
@@ -131,18 +133,33 @@ def digest_of(source: Path | bytes) -> Digest:
 
 
 class ObjectStore:
-    """One bucket. Every method raises RegistryError with the cause and the remedy."""
+    """One bucket. Every method raises RegistryError with the cause and the remedy.
+
+    Threads may share it: they wait together for a server that is away, see `transient`.
+    """
 
     def __init__(self, client: Any, bucket: str) -> None:
         self.client = client
         self.bucket = bucket
         self.endpoint = str(client.meta.endpoint_url)
+        self._outage = Outage(self._where(), retry_seconds())
+
+    def request(self, action: str, once: Callable[[], T]) -> T:
+        """What `once` does with the client, for a request that may be repeated: explained, and tried again.
+
+        `action` completes "cannot ..." in messages and in the log.
+        """
+
+        def explaining() -> T:
+            with explained(action, self._where()):
+                return once()
+
+        return self._outage.call(action, explaining, transient_cause)
 
     def ensure_bucket(self, create: bool) -> None:
         """Checks address, keys and bucket with one request; makes a missing bucket if `create`."""
         try:
-            with self._errors("look into the bucket"):
-                self.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
+            self.request("look into the bucket", lambda: self.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1))
         except RegistryError as error:
             if not (create and code(error.__cause__) == "NoSuchBucket"):
                 raise
@@ -191,15 +208,11 @@ class ObjectStore:
 
     def folders(self, prefix: str) -> list[str]:
         """The names directly under `prefix` (which ends with a slash), sorted."""
-        with self._errors(f"list {prefix}"):
-            pages = self.client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=prefix, Delimiter="/"
-            )
-            found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", ())]
+        found = [entry["Prefix"] for page in self._pages(prefix, "/") for entry in page.get("CommonPrefixes", ())]
         return sorted(name.removeprefix(prefix).rstrip("/") for name in found)
 
     def write_new(self, key: str, source: Path | bytes) -> bool:
-        """Writes an object that must not exist; False where one was there first (If-None-Match: *)."""
+        """Writes an object that must not exist; False where another one was there first (If-None-Match: *)."""
         return self._write(key, source, IfNoneMatch="*")
 
     def replace(self, key: str, source: Path | bytes, etag: str) -> bool:
@@ -208,71 +221,104 @@ class ObjectStore:
 
     def abort_uploads(self, prefix: str) -> None:
         """Drops the parts of multipart uploads that nobody completed."""
-        with self._errors(f"clean up unfinished uploads under {prefix}"):
+
+        def once() -> None:
             page = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix)
             for upload in page.get("Uploads", ()):
                 self._abort(upload["Key"], upload["UploadId"])
 
+        self.request(f"clean up unfinished uploads under {prefix}", once)
+
     def delete(self, key: str) -> None:
         """Deletes the object; nothing happens where there is none."""
-        with self._errors(f"delete {key}"):
-            self.client.delete_object(Bucket=self.bucket, Key=key)
+        self.request(f"delete {key}", lambda: self.client.delete_object(Bucket=self.bucket, Key=key))
 
     def _create_bucket(self) -> None:
         region = self.client.meta.region_name
         where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        with self._errors("create the bucket"):
+
+        def once() -> None:
             try:
                 self.client.create_bucket(Bucket=self.bucket, **where)
             except self.client.exceptions.BucketAlreadyOwnedByYou:
                 # Another process of ours created it between the two requests, which is as good.
                 return
 
+        self.request("create the bucket", once)
+
     def _list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        with self._errors(f"list {prefix}"):
-            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
-                for entry in page.get("Contents", ()):
-                    yield entry["Key"], entry["Size"]
+        for page in self._pages(prefix):
+            for entry in page.get("Contents", ()):
+                yield entry["Key"], entry["Size"]
+
+    def _pages(self, prefix: str, delimiter: str = "") -> Iterator[dict[str, Any]]:
+        """The pages of a listing; one that is lost is asked for again, not those before it."""
+        options = {"Prefix": prefix, **({"Delimiter": delimiter} if delimiter else {})}
+        while True:
+            asked = partial(self.client.list_objects_v2, Bucket=self.bucket, **options)
+            page: dict[str, Any] = self.request(f"list {prefix}", asked)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            options["ContinuationToken"] = page["NextContinuationToken"]
 
     def _write(self, key: str, source: Path | bytes, **condition: str) -> bool:
-        if isinstance(source, bytes):
-            return self._put(key, source, **condition)
-        if source.stat().st_size >= MULTIPART_THRESHOLD:
-            return self._won(key, lambda: self._write_parts(key, source, **condition))
-        with source.open("rb") as file:
-            return self._put(key, file, **condition)
+        if isinstance(source, Path) and source.stat().st_size >= MULTIPART_THRESHOLD:
+            return self._write_parts(key, source, **condition)
+        return self._put(key, source, **condition)
 
-    def _put(self, key: str, body: bytes | BinaryIO, **condition: str) -> bool:
-        return self._won(
-            key,
-            lambda: self.client.put_object(
-                Bucket=self.bucket, Key=key, Body=body, ChecksumAlgorithm="SHA256", **condition
-            ),
-        )
+    def _put(self, key: str, source: Path | bytes, **condition: str) -> bool:
+        def put(body: bytes | BinaryIO) -> None:
+            self.client.put_object(Bucket=self.bucket, Key=key, Body=body, ChecksumAlgorithm="SHA256", **condition)
 
-    def _won(self, key: str, write: Callable[[], object]) -> bool:
+        def write() -> None:
+            if isinstance(source, bytes):
+                return put(source)
+            # Opened for each try: the one before has read some of it.
+            with source.open("rb") as file:
+                put(file)
+
+        return self._won(key, source, write)
+
+    def _won(self, key: str, source: Path | bytes, write: Callable[[], None]) -> bool:
+        """Whether a conditional write has put `source` there, in whichever of its tries."""
+        tries = 0
+
+        def once() -> None:
+            nonlocal tries
+            tries += 1
+            write()
+
         try:
-            with self._errors(f"write {key}"):
-                write()
-        except RegistryConflictError:
-            return False
+            self.request(f"write {key}", once)
+        except RegistryConflictError as error:
+            return (tries > 1 or was_repeated(error)) and self.digest(key) == digest_of(source)
         return True
 
-    def _write_parts(self, key: str, source: Path, **condition: str) -> None:
-        upload = self.client.create_multipart_upload(Bucket=self.bucket, Key=key, ChecksumAlgorithm="SHA256")
-        upload_id = upload["UploadId"]
+    def _write_parts(self, key: str, source: Path, **condition: str) -> bool:
+        try:
+            upload = self.request(
+                f"write {key}",
+                lambda: self.client.create_multipart_upload(Bucket=self.bucket, Key=key, ChecksumAlgorithm="SHA256"),
+            )
+            return self._complete(key, source, upload["UploadId"], **condition)
+        except RegistryConflictError:
+            return False
+
+    def _complete(self, key: str, source: Path, upload_id: str, **condition: str) -> bool:
         try:
             parts = self._upload_parts(key, source, upload_id)
-            self.client.complete_multipart_upload(
-                Bucket=self.bucket,
-                Key=key,
-                UploadId=upload_id,
-                MultipartUpload={"Parts": parts},
-                **condition,
-            )
+            complete = partial(
+                self.client.complete_multipart_upload, Bucket=self.bucket, Key=key, UploadId=upload_id,
+                MultipartUpload={"Parts": parts}, **condition,
+            )  # fmt: skip
+            won = self._won(key, source, complete)
         except BaseException as error:
             self._abort_after(error, key, upload_id)
             raise
+        if not won:
+            self.request(f"clean up after {key}", lambda: self._abort(key, upload_id))
+        return won
 
     def _upload_parts(self, key: str, source: Path, upload_id: str) -> list[dict[str, Any]]:
         size = source.stat().st_size
@@ -281,24 +327,24 @@ class ObjectStore:
         def upload(number: int) -> dict[str, Any]:
             with source.open("rb") as file:
                 file.seek((number - 1) * part_bytes)
-                answer = self.client.upload_part(
-                    Bucket=self.bucket, Key=key, UploadId=upload_id, PartNumber=number,
-                    Body=file.read(part_bytes), ChecksumAlgorithm="SHA256",
-                )  # fmt: skip
+                body = file.read(part_bytes)
+            answer = self.request(
+                f"write part {number} of {key}",
+                lambda: self.client.upload_part(
+                    Bucket=self.bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=body,
+                    ChecksumAlgorithm="SHA256",
+                ),
+            )  # fmt: skip
             return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": answer["ChecksumSHA256"]}
 
-        pool = ThreadPoolExecutor(_PARALLEL_PARTS)
-        try:
-            return list(pool.map(upload, range(1, -(-size // part_bytes) + 1)))
-        finally:
-            # After a failure the parts that have not begun are not worth waiting for.
-            pool.shutdown(cancel_futures=True)
+        numbers = iter(range(1, -(-size // part_bytes) + 1))
+        return list(in_order(upload, numbers, _PARALLEL_PARTS))
 
     def _abort_after(self, error: BaseException, key: str, upload_id: str) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        if isinstance(error, BotoCoreError):
-            # The server does not answer; a later publish of the same version cleans up.
+        if transient_cause(error):
+            # The server is away; a later publish of the same version cleans up.
             return
         try:
             self._abort(key, upload_id)
@@ -312,11 +358,15 @@ class ObjectStore:
             return
 
     def _read_attempts(self, key: str, once: Callable[[str], T]) -> T | None:
+        return self._outage.call(f"read {key}", lambda: self._read_quickly(key, once), transient_cause)
+
+    def _read_quickly(self, key: str, once: Callable[[str], T]) -> T | None:
+        """A few tries at once where the body breaks on its way."""
         from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
 
         for attempt in range(1, _READ_ATTEMPTS + 1):
             try:
-                with self._errors(f"read {key}"):
+                with explained(f"read {key}", self._where()):
                     return once(key)
             except RegistryError as error:
                 if code(error.__cause__) in MISSING_KEY:
@@ -364,9 +414,6 @@ class ObjectStore:
             return list(answer["Body"].iter_chunks(_BLOCK_BYTES))
 
         return self._read_attempts(key, once)
-
-    def _errors(self, action: str) -> AbstractContextManager[None]:
-        return explained(action, self._where())
 
     def _where(self) -> str:
         return f"bucket {self.bucket!r} at {self.endpoint}"

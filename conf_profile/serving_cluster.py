@@ -3,6 +3,9 @@
 The cluster is the one of KUBECONFIG, or the one that this pod runs in. The lock is a Lease beside the InferenceService
 (an annotation on it would start new pods): whoever was killed loses it after a minute, and what had been served before
 stands in it, so that the next rollout still knows.
+
+An API server that is away is asked again where the environment gives a budget (`transient`). A write of the lease whose
+answer was lost is known by its time; the InferenceService is changed only while the lease is not another rollout's.
 """
 
 from __future__ import annotations
@@ -11,14 +14,15 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from conf_profile import rollout_state
 from conf_profile.errors import RolloutConflictError, RolloutError, RolloutLostError
+from conf_profile.transient import Outage, retry_seconds
 
 KIND = ("serving.kserve.io", "v1beta1")
 PLURAL = "inferenceservices"
@@ -34,6 +38,9 @@ _ADVICE = {
     401: "log in again: the credentials have expired or are wrong",
     403: "ask for the rights of the chart's role NAME-rollout",
 }
+_NOT_IMPLEMENTED = 501
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -55,6 +62,20 @@ def explained(action: str) -> Iterator[None]:
         raise RolloutError(f"cannot {action}: no cluster: set KUBECONFIG, or run in a pod ({error})") from error
 
 
+def transient_cause(error: BaseException) -> str:
+    """Class or status of what `explained` tells of an API server that is away; empty for its other answers."""
+    from kubernetes.client import ApiException
+    from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
+
+    cause = error.__cause__
+    if isinstance(cause, ApiException):
+        status = int(cause.status or 0)
+        return f"status {status}" if status == 429 or (status >= 500 and status != _NOT_IMPLEMENTED) else ""
+    if isinstance(cause, MaxRetryError):
+        cause = cause.reason
+    return type(cause).__name__ if isinstance(cause, HTTPError) and not isinstance(cause, SSLError) else ""
+
+
 class ServingCluster:
     """The InferenceService of this name. Every method raises RolloutError with the cause and the remedy."""
 
@@ -71,16 +92,29 @@ class ServingCluster:
         self._apps = client.AppsV1Api(self._client)
         self._core = client.CoreV1Api(self._client)
         self.leases = client.CoordinationV1Api(self._client)
+        self._lock: RolloutLock | None = None
+        self._outage = Outage(f"the API server for {self}", retry_seconds())
 
     def __str__(self) -> str:
         return f"InferenceService {self.namespace}/{self.name}"
 
+    def request(self, action: str, once: Callable[[], T]) -> T:
+        """What `once` asks of the API server, for what may be repeated: explained, and tried again."""
+
+        def explaining() -> T:
+            with explained(action):
+                return once()
+
+        return self._outage.call(action, explaining, transient_cause)
+
     def read(self) -> dict[str, Any]:
         """The InferenceService as it is."""
-        with explained(f"read {self}"):
-            found = self._services.get_namespaced_custom_object(
-                *KIND, self.namespace, PLURAL, self.name, _request_timeout=REQUEST_SECONDS
-            )
+        return self.request(f"read {self}", self._read)
+
+    def _read(self) -> dict[str, Any]:
+        found = self._services.get_namespaced_custom_object(
+            *KIND, self.namespace, PLURAL, self.name, _request_timeout=REQUEST_SECONDS
+        )
         return dict(found)
 
     def owner(self) -> dict[str, Any]:
@@ -91,39 +125,53 @@ class ServingCluster:
 
     def pin(self, uri: str) -> None:
         """Makes predictor and transformer use the model of this URI."""
-        patch = rollout_state.pinning(self.read(), uri)
+        tries = 0
+
+        def once() -> None:
+            nonlocal tries
+            tries += 1
+            if tries > 1 and self._lock:
+                self._lock.refuse_if_lost()
+            # Read anew: a try whose answer was lost may have changed it.
+            self._patch(rollout_state.pinning(self._read(), uri))
+
+        self.request(f"change {self}", once)
+
+    def _patch(self, patch: list[dict[str, Any]]) -> None:
         group, version = KIND
-        with explained(f"change {self}"):
-            # CustomObjectsApi would call the list a merge patch.
-            self._client.call_api(
-                f"/apis/{group}/{version}/namespaces/{self.namespace}/{PLURAL}/{self.name}",
-                "PATCH",
-                header_params={"Content-Type": "application/json-patch+json", "Accept": "application/json"},
-                body=patch,
-                auth_settings=["BearerToken"],
-                response_type="object",
-                _request_timeout=REQUEST_SECONDS,
-            )
+        # CustomObjectsApi would call the list a merge patch.
+        self._client.call_api(
+            f"/apis/{group}/{version}/namespaces/{self.namespace}/{PLURAL}/{self.name}",
+            "PATCH",
+            header_params={"Content-Type": "application/json-patch+json", "Accept": "application/json"},
+            body=patch,
+            auth_settings=["BearerToken"],
+            response_type="object",
+            _request_timeout=REQUEST_SECONDS,
+        )
 
     def progress(self, uri: str) -> rollout_state.Progress:
         """How far its pods are with the model of this URI."""
         selector = f"serving.kserve.io/inferenceservice={self.name}"
         names = [f"{self.name}-{component}" for component in rollout_state.components(self.read())]
-        with explained(f"see the pods of {self}"):
+
+        def once() -> tuple[list[Any], Any]:
             deployments = [
                 self._apps.read_namespaced_deployment(name, self.namespace, _request_timeout=REQUEST_SECONDS)
                 for name in names
             ]
-            pods = self._core.list_namespaced_pod(
+            return deployments, self._core.list_namespaced_pod(
                 self.namespace, label_selector=selector, _request_timeout=REQUEST_SECONDS
             )
+
+        deployments, pods = self.request(f"see the pods of {self}", once)
         as_json = self._client.sanitize_for_serialization
         return rollout_state.progress(uri, as_json(deployments), as_json(pods.items))
 
     @contextmanager
     def rollout(self, version: str) -> Iterator[RolloutLock]:
         """The one rollout at this time; RolloutConflictError names the other one."""
-        lock = RolloutLock(self, version)
+        self._lock = lock = RolloutLock(self, version)
         lock.take()
         try:
             yield lock
@@ -195,11 +243,20 @@ class RolloutLock:
         found = self._read()
         if found is None:
             raise RolloutError(f"{self._cluster}: the lease {self._name} is gone; was it uninstalled?")
-        if found["spec"].get("holderIdentity") != self._holder:
+        self._refuse_if_lost(found)
+        return found
+
+    def refuse_if_lost(self) -> None:
+        """RolloutLostError where the lease is another rollout's by now; one request, not repeated."""
+        found = self._read_once()
+        if found is not None:
+            self._refuse_if_lost(found)
+
+    def _refuse_if_lost(self, lease: Mapping[str, Any]) -> None:
+        if lease["spec"].get("holderIdentity") != self._holder:
             raise RolloutLostError(
                 f"{self._cluster}: this rollout was silent for over {LEASE_SECONDS} s, and another one took its place"
             )
-        return found
 
     def _refuse_if_held(self, lease: Mapping[str, Any]) -> None:
         spec = lease.get("spec") or {}
@@ -229,32 +286,51 @@ class RolloutLock:
         }
 
     def _read(self) -> dict[str, Any] | None:
+        return self._cluster.request(f"read the lease {self._name}", self._read_once)
+
+    def _read_once(self) -> dict[str, Any] | None:
         from kubernetes.client import ApiException
 
-        with explained(f"read the lease {self._name}"):
-            try:
-                found = self._cluster.leases.read_namespaced_lease(
-                    self._name, self._cluster.namespace, _preload_content=False, _request_timeout=REQUEST_SECONDS
-                )
-            except ApiException as error:
-                if error.status == 404:
-                    return None
-                raise
+        try:
+            found = self._cluster.leases.read_namespaced_lease(
+                self._name, self._cluster.namespace, _preload_content=False, _request_timeout=REQUEST_SECONDS
+            )
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise
         return dict(json.loads(found.data))
 
     def _write(self, body: Mapping[str, Any], create: bool = False) -> None:
         leases, where = self._cluster.leases, self._cluster.namespace
         options = {"_preload_content": False, "_request_timeout": REQUEST_SECONDS}
+
+        def once() -> dict[str, Any]:
+            written = (
+                leases.create_namespaced_lease(where, body, **options)
+                if create
+                else leases.replace_namespaced_lease(self._name, where, body, **options)
+            )
+            return dict(json.loads(written.data))
+
         try:
-            with explained(f"hold the lease {self._name}"):
-                written = (
-                    leases.create_namespaced_lease(where, body, **options)
-                    if create
-                    else leases.replace_namespaced_lease(self._name, where, body, **options)
-                )
+            self._lease = self._cluster.request(f"hold the lease {self._name}", once)
         except RolloutConflictError as error:
+            self._lease = self._written_before(body, error)
+        self._renewed = time.monotonic()
+
+    def _written_before(self, body: Mapping[str, Any], error: RolloutConflictError) -> dict[str, Any]:
+        """The lease that a write left whose answer was lost; RolloutConflictError where it is somebody else's."""
+        found = self._read()
+        if found is None or _state_of(found) != _state_of(body):
             raise RolloutConflictError(f"{self._cluster}: another rollout began at the same moment") from error
-        self._lease, self._renewed = dict(json.loads(written.data)), time.monotonic()
+        return found
+
+
+def _state_of(lease: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells one write of a lease from another: its times have microseconds."""
+    spec = lease["spec"]
+    return *map(spec.get, ("holderIdentity", "acquireTime", "renewTime")), lease["metadata"].get("annotations") or {}
 
 
 def _now() -> str:

@@ -5,6 +5,10 @@ timeouts, 408, 425, 429, 5xx and bodies that are not a chat completion. What is 
 asking again would not help. A `Retry-After` holds back all requests, not only the one that received it; a 429
 does not use up a request's attempts while other requests are being answered.
 
+Where the environment gives a budget of seconds (`transient`), a request that has used up its attempts goes on for as
+long as that lasts: connections, timeouts, statuses, not bodies that are no chat completion. All requests share the
+count of how long the server has been away, and its lines in the log.
+
 The budget (`teacher.max_requests`) counts HTTP requests that the server may have charged for: retries count,
 a refused connection and a 429 do not. What `spending` says of earlier tries counts too; kept answers cost nothing.
 
@@ -17,6 +21,7 @@ import asyncio
 import email.utils
 import itertools
 import json
+import math
 import os
 import random
 import time
@@ -34,6 +39,7 @@ from conf_profile.prompts import Message
 from conf_profile.teachers.protocol import Completion, Request
 from conf_profile.teachers.spending import Spending
 from conf_profile.teachers.thinking import strip_thinking
+from conf_profile.transient import Outage, retry_seconds
 
 UNREACHED_ATTEMPTS = 3
 """Tries at connecting while the server has never answered: a wrong address should be known within seconds."""
@@ -62,11 +68,14 @@ class _RetryableError(Exception):
     """An attempt that failed in a way that another one may not.
 
     `reached`: the server may have seen it; `throttled`: it was refused for coming too fast; `wait`: seconds
-    that Retry-After asks for.
+    that Retry-After asks for; `outage`: what it is called in the log if the server, or the way to it, is away.
     """
 
-    def __init__(self, reason: str, reached: bool = True, throttled: bool = False, wait: float = 0.0) -> None:
+    def __init__(
+        self, reason: str, reached: bool = True, throttled: bool = False, wait: float = 0.0, outage: str = ""
+    ) -> None:
         super().__init__(reason)
+        self.outage = outage
         self.reached = reached
         self.throttled = throttled
         self.wait = wait
@@ -77,6 +86,7 @@ class _Run:
     """What the workers of one call of `complete` share."""
 
     client: httpx.AsyncClient
+    outage: Outage
     jobs: Iterator[tuple[Request, int]]
     arrivals: asyncio.Queue[Completion | None] = field(default_factory=asyncio.Queue)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
@@ -98,6 +108,12 @@ class _Run:
         if self.failure:
             raise self.failure
 
+    async def turn(self) -> None:
+        """Waits while the server wants to be left alone."""
+        while (wait := self.not_before - time.monotonic()) > 0:
+            await self.pause(wait)
+        await self.pause(0)
+
 
 class OpenAITeacher:
     """Asks `teacher.model` at `teacher.base_url`, `teacher.concurrency` requests at a time."""
@@ -113,6 +129,7 @@ class OpenAITeacher:
         # A query may hold a key; it is sent and never shown.
         self._name = str(self._url.copy_with(query=None))
         self._key = _key(config.api_key_env)
+        self._retry_seconds = retry_seconds()
 
     @property
     def fingerprint(self) -> str:
@@ -126,7 +143,7 @@ class OpenAITeacher:
         jobs = ((request, sample) for request in requests for sample in request.samples)
         workers = min(self._config.concurrency, sum(len(request.samples) for request in requests))
         async with self._client() as client:
-            run = _Run(client, jobs)
+            run = _Run(client, Outage(f"the teacher at {self._name}", self._retry_seconds), jobs)
             tasks = [asyncio.create_task(self._work(run)) for _ in range(workers)]
             try:
                 while workers:
@@ -156,6 +173,7 @@ class OpenAITeacher:
             for request, sample in run.jobs:
                 text = await self._answer(run, request.messages)
                 run.arrived += 1
+                run.outage.end()
                 run.arrivals.put_nowait(Completion(request.user_id, sample, text))
                 if run.failure:
                     break
@@ -165,43 +183,46 @@ class OpenAITeacher:
             run.arrivals.put_nowait(None)
 
     async def _answer(self, run: _Run, messages: Sequence[Message]) -> str:
-        """One sample, tried until it arrives or the attempts are spent."""
-        attempts, arrived = 0, run.arrived
+        """One sample, tried until it arrives, or the attempts and the time for retries are spent."""
+        attempts, arrived, failed = 0, run.arrived, math.inf
         for tries in itertools.count(1):
+            await run.turn()
+            began = run.outage.now()
             try:
                 return await self._attempt(run, messages)
             except _RetryableError as error:
                 # Being throttled while others are served is no sign of trouble.
                 served = error.throttled and run.arrived > arrived
                 attempts, arrived = 0 if served else attempts + 1, run.arrived
-                if attempts >= self._allowed(run, error):
-                    raise self._given_up(error, attempts) from error
-                await run.pause(error.wait + _backoff(tries))
+                failed, pause = min(failed, run.outage.now()), None
+                if error.outage and self._retry_seconds and not served:
+                    pause = run.outage.next_pause("get an answer", error.outage, began, failed, tries)
+                if pause is None and attempts >= self._allowed(run, error):
+                    raise self._given_up(run, error, attempts, failed) from error
+                await run.pause(error.wait + (_backoff(tries) if pause is None else pause))
         raise AssertionError("unreachable")
 
     def _allowed(self, run: _Run, error: _RetryableError) -> int:
         allowed = self._config.max_attempts
         return allowed if run.reached or error.reached else min(allowed, UNREACHED_ATTEMPTS)
 
-    def _given_up(self, error: _RetryableError, attempts: int) -> TeacherError:
+    def _given_up(self, run: _Run, error: _RetryableError, attempts: int, failed: float) -> TeacherError:
         problem = "does not answer properly" if error.reached else "cannot be reached"
-        return TeacherError(
+        given_up = TeacherError(
             f"{self._name}: the teacher {problem}: {error} (attempt {attempts}). Check teacher.base_url "
             "and that the server runs; what had arrived is kept, so run again"
         )
+        return run.outage.given_up(given_up, failed) if error.outage and self._retry_seconds else given_up
 
     async def _attempt(self, run: _Run, messages: Sequence[Message]) -> str:
-        while (wait := run.not_before - time.monotonic()) > 0:
-            await run.pause(wait)
-        await run.pause(0)
         self._spend()
         try:
             response = await self._post(run, messages)
         except _NEVER_SENT as error:
             self._spending.add(-1)
-            raise _RetryableError(_describe(error), reached=False) from error
+            raise _RetryableError(_describe(error), reached=False, outage=_outage(error)) from error
         except (httpx.TransportError, httpx.DecodingError, TimeoutError) as error:
-            raise _RetryableError(_describe(error)) from error
+            raise _RetryableError(_describe(error), outage=type(error).__name__) from error
         run.reached = True
         return self._read(run, response)
 
@@ -251,7 +272,7 @@ class OpenAITeacher:
     def _busy(self, run: _Run, response: httpx.Response) -> Exception:
         wait = retry_after_seconds(response.headers.get("Retry-After"), time.time())
         reason = f"{response.status_code} {self._excerpt(response)}"
-        if wait > LONGEST_RETRY_AFTER:
+        if wait > max(LONGEST_RETRY_AFTER, self._retry_seconds):
             return TeacherError(
                 f"{self._name}: the teacher answers {reason} and asks to wait {wait:.0f} s; what had arrived "
                 "is kept, so run again then"
@@ -260,7 +281,8 @@ class OpenAITeacher:
         throttled = response.status_code == 429
         if throttled:
             self._spending.add(-1)
-        return _RetryableError(reason, throttled=throttled, wait=wait)
+        outage = f"status {response.status_code}"
+        return _RetryableError(reason, throttled=throttled, wait=wait, outage=outage)
 
     def _excerpt(self, response: httpx.Response) -> str:
         text = " ".join(response.text.split())
@@ -294,6 +316,11 @@ def _backoff(tries: int) -> float:
 
 def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _outage(error: Exception) -> str:
+    """What a lost connection is called in the log; empty for a certificate, which will not hold later either."""
+    return "" if "CERTIFICATE_VERIFY_FAILED" in str(error) else type(error).__name__
 
 
 def _endpoint(base_url: str) -> httpx.URL:
