@@ -10,20 +10,19 @@ as done if that object is what was written: its first reply was lost.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import urlsplit
 
+from conf_profile import object_address
 from conf_profile.errors import RegistryConflictError, RegistryError
 from conf_profile.object_errors import CUT_OBJECT, MISSING_KEY, code, explained, transient_cause, was_repeated
 from conf_profile.object_parts import in_order
 from conf_profile.transient import Outage, retry_seconds
 
-REGION = "us-east-1"
 MULTIPART_THRESHOLD = 64 << 20
 PART_BYTES = 16 << 20
 _MAX_PARTS = 9000
@@ -54,17 +53,6 @@ class Digest:
     size: int
 
 
-def find_endpoint(given: str | None) -> str:
-    """The given endpoint, else the environment's; RegistryError where there is none."""
-    found = given or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if not found:
-        raise RegistryError(
-            "no S3 endpoint: set storage.endpoint or AWS_ENDPOINT_URL (on a cluster: by the secret that "
-            "pipelines.s3Secret names), or start a local server"
-        )
-    return found
-
-
 def open_location(uri: str, create: bool = False) -> tuple[ObjectStore, str]:
     """The bucket of `s3://BUCKET/PREFIX[?endpoint=URL&region=NAME]`, and the prefix without slashes around it.
 
@@ -77,20 +65,9 @@ def open_location(uri: str, create: bool = False) -> tuple[ObjectStore, str]:
 
 def locate(uri: str, access_key: str | None = None, secret_key: str | None = None) -> tuple[ObjectStore, str]:
     """As `open_location`, without a look into the bucket: keys that may read one object may not list all."""
-    parts = urlsplit(uri)
-    if parts.scheme != "s3" or not parts.netloc:
-        raise RegistryError(f"{uri!r} is not an S3 address; expected s3://BUCKET/PREFIX")
-    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    region = query.get("region") or os.environ.get("AWS_DEFAULT_REGION") or REGION
-    client = s3_client(find_endpoint(query.get("endpoint")), region, access_key, secret_key)
-    return ObjectStore(client, parts.netloc), parts.path.strip("/")
-
-
-def address(bucket: str, key: str, endpoint: str | None = None, region: str = REGION) -> str:
-    """`s3://BUCKET/KEY[?endpoint=URL&region=NAME]`, as `locate` reads it; what is the default stays out."""
-    wanted = {"endpoint": endpoint or "", "region": "" if region == REGION else region}
-    query = urlencode({name: value for name, value in wanted.items() if value})
-    return f"s3://{bucket}/{key}" + (f"?{query}" if query else "")
+    place = object_address.parse(uri)
+    endpoint, region = object_address.find_endpoint(place.endpoint), object_address.find_region(place.region)
+    return ObjectStore(s3_client(endpoint, region, access_key, secret_key), place.bucket), place.key
 
 
 def s3_client(

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from conf_profile import object_store, registry_download
+from conf_profile import object_address, object_store, registry_download
 from conf_profile.config import StorageConfig
 from conf_profile.errors import RegistryConflictError, RegistryError
 from conf_profile.local_s3 import S3Access
@@ -57,7 +57,7 @@ def connect(config: StorageConfig, access: S3Access | None = None, create_bucket
     if access is not None:
         client = object_store.s3_client(access.endpoint, access.region, access.access_key, access.secret_key)
     else:
-        client = object_store.s3_client(object_store.find_endpoint(config.endpoint), config.region)
+        client = object_store.s3_client(object_address.find_endpoint(config.endpoint), config.region)
     store = ObjectStore(client, config.bucket)
     store.ensure_bucket(create_bucket)
     return Registry(config.bucket, config.model, client)

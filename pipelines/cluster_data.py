@@ -11,11 +11,12 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from conf_profile import configuration_file, object_store
+from conf_profile import configuration_file, object_address, object_store
 from conf_profile.config import RunConfig, StorageConfig
 from conf_profile.data import dataset
 from conf_profile.data.dataset import Dataset
 from conf_profile.errors import DataError
+from conf_profile.object_address import ObjectAddress
 from conf_profile.object_store import ObjectStore
 from conf_profile.registry import ANY_CHAMPION
 from pipelines import arguments
@@ -68,10 +69,8 @@ def default_arguments(config: RunConfig, data_uri: str = "", labels_uri: str = "
     otherwise. Nothing is known of their content, so what is compiled with these must not take steps from the cache.
     """
     storage = config.storage
-    tables = data_uri or object_store.address(storage.bucket, TABLES, storage.endpoint, storage.region)
-    truth = (
-        labels_uri or data_uri or object_store.address(storage.bucket, TRUTH_FOLDER, storage.endpoint, storage.region)
-    )
+    tables = data_uri or address_of(storage, TABLES)
+    truth = labels_uri or data_uri or address_of(storage, TRUTH_FOLDER)
     places = {name: _below(tables, name) for name in dataset.REQUIRED_FILES}
     places[dataset.LABELS] = _below(truth, dataset.LABELS)
     if config.teacher.kind == "lexicon":
@@ -85,7 +84,7 @@ def places_of(storage: StorageConfig, configuration: str) -> Places:
     """Where a run on a cluster keeps what outlives its pods: beside the models, in the steps' store."""
 
     def place(folder: str) -> str:
-        return object_store.address(storage.bucket, f"{folder}/{storage.model}", storage.endpoint, storage.region)
+        return address_of(storage, f"{folder}/{storage.model}")
 
     return Places(place(CHECKPOINTS), place(ANSWERS), configuration)
 
@@ -97,9 +96,7 @@ def _upload(
     prefix = "/".join((folder, "-".join(filter(None, (period, data.digest(there)[:32])))))
     for name in there:
         store.write_new(f"{prefix}/{name}", data.paths[name])
-    return {
-        name: object_store.address(store.bucket, f"{prefix}/{name}", storage.endpoint, storage.region) for name in there
-    }
+    return {name: address_of(storage, f"{prefix}/{name}") for name in there}
 
 
 def _look(uri: str, names: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -140,6 +137,12 @@ def _as_of(uri: str) -> str:
 
 def _digest(etags: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(etags, sort_keys=True).encode()).hexdigest()
+
+
+def address_of(storage: StorageConfig, key: str) -> str:
+    """The address of an object in the configured bucket, as the steps are given it."""
+    region = "" if storage.region == object_address.REGION else storage.region
+    return str(ObjectAddress(storage.bucket, key, storage.endpoint or "", region))
 
 
 def _below(uri: str, name: str) -> str:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from conf_profile import configuration_file, object_store, retention
+from conf_profile import configuration_file, object_address, object_store, retention
 from conf_profile.config import RunConfig, StorageConfig
 from conf_profile.data.build import build_in
 from conf_profile.errors import ConfigError
@@ -96,7 +96,7 @@ def run_arguments(submission: Submission) -> dict[str, Any]:
     else:
         inputs = cluster_data.upload(build_in(submission.folder, config), config, store, period)
     key = configuration_file.upload(config, store)
-    configuration = object_store.address(storage.bucket, key, storage.endpoint, storage.region)
+    configuration = cluster_data.address_of(storage, key)
     values = arguments.with_inputs(config, inputs, ANY_CHAMPION, cluster_data.places_of(storage, configuration))
     size = len(json.dumps(values).encode())
     if size > LARGEST_ARGUMENTS:
@@ -130,7 +130,7 @@ def start(backend: Backend, submission: Submission, experiment: str, service_acc
 
 
 def _store(storage: StorageConfig) -> ObjectStore:
-    client = object_store.s3_client(object_store.find_endpoint(storage.endpoint), storage.region)
+    client = object_store.s3_client(object_address.find_endpoint(storage.endpoint), storage.region)
     store = ObjectStore(client, storage.bucket)
     store.ensure_bucket(create=True)
     return store

@@ -7,12 +7,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
 
 import click
 
 from conf_profile.commands.models import Storage, is_remote, local_folder, storage_config
-from conf_profile.errors import RegistryError
 
 if TYPE_CHECKING:
     from conf_profile.erasure_store import Place
@@ -44,7 +42,8 @@ def artefacts_option(command: Callable[..., None]) -> Callable[..., None]:
 def open_bucket(storage: Storage) -> Iterator[ObjectStore]:
     """The steps' bucket at the endpoint, or the run's own on a local server for as long as the block runs."""
     from conf_profile.local_s3 import local_s3
-    from conf_profile.object_store import ObjectStore, find_endpoint, s3_client
+    from conf_profile.object_address import find_endpoint
+    from conf_profile.object_store import ObjectStore, s3_client
 
     config = storage_config(storage)
     if is_remote(storage):
@@ -70,18 +69,13 @@ def open_own(addresses: Sequence[str], beside: ObjectStore) -> list[Place]:
 
 
 def _place(address: str, beside: ObjectStore, keys: tuple[str | None, str | None]) -> Place:
-    from conf_profile import retention
+    from conf_profile import object_address, retention
     from conf_profile.erasure_store import Place
     from conf_profile.object_store import ObjectStore, s3_client
 
-    parts = urlsplit(address)
-    if parts.scheme != "s3" or not parts.netloc:
-        raise RegistryError(f"{address!r} is not an S3 address; expected s3://BUCKET/PREFIX[?endpoint=URL&region=NAME]")
-    client = beside.client
-    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    if query or any(keys):
-        region = query.get("region", str(client.meta.region_name))
-        client = s3_client(query.get("endpoint", beside.endpoint), region, *keys)
-    place = Place(ObjectStore(client, parts.netloc), retention.folder(parts.path))
+    found, client = object_address.parse(address), beside.client
+    if found.endpoint or found.region or any(keys):
+        client = s3_client(found.endpoint or beside.endpoint, found.region or str(client.meta.region_name), *keys)
+    place = Place(ObjectStore(client, found.bucket), retention.folder(found.key))
     place.store.ensure_bucket(create=False)
     return place
