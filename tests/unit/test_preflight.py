@@ -15,8 +15,10 @@ from pipelines.preflight.cluster import ClusterState, Unanswered, read_cluster
 from pipelines.preflight.declared import declared_objects, object_findings
 from pipelines.preflight.endpoint import endpoint_findings
 from pipelines.preflight.image import image_findings
-from pipelines.preflight.keys import find_keys
+from pipelines.preflight.keys import StoreKeys, find_keys
 from pipelines.preflight.nodes import node_findings
+from pipelines.preflight.probe import NO_KEYS, UNREACHABLE, UNTRUSTED, Outcome, Place
+from pipelines.preflight.refusals import explain
 from pipelines.preflight.request import Address, parse_address
 from pipelines.resources import DEFAULT_STEPS, Resources, S3Secret
 
@@ -332,6 +334,57 @@ def test_taints_are_tolerated_by_the_schedulers_rule(toleration, fits):
 
 def test_a_taint_that_only_prefers_keeps_nothing_off():
     assert node_findings(values(), ("sft",), [node(taints=[{"key": "x", "effect": "PreferNoSchedule"}])]) == []
+
+
+# Refusals of a store
+
+PLACE = Place("https://store.example", "us-east-1", "data")
+OF_STEPS = StoreKeys("the keys of Secret 'store'", "pipelines.s3Secret", "key", "secret")
+OF_CALLER = StoreKeys("this command's own keys", "pipelines.s3Secret", are_steps=False)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "keys", "is_steps_view", "level", "text"),
+    [
+        (Outcome("AccessDenied"), OF_STEPS, False, "error", "the keys of Secret 'store' may not read it"),
+        (Outcome("AccessDenied"), OF_CALLER, True, "warning", "this command's own keys may not read it"),
+        (Outcome("ExpiredToken"), OF_STEPS, True, "error", "have expired"),
+        (Outcome("NoSuchKey"), OF_CALLER, False, "error", "it does not exist"),
+        (
+            Outcome("AuthorizationHeaderMalformed", "eu"),
+            OF_STEPS,
+            False,
+            "error",
+            "lies in eu, and is asked for in us-",
+        ),
+        (Outcome("PermanentRedirect"), OF_STEPS, False, "error", "another region, which the store does not name"),
+        (Outcome(region="eu"), OF_STEPS, False, "warning", "set storage.region and s3.region to eu"),
+        (Outcome(UNREACHABLE, detail="refused"), OF_STEPS, False, "warning", "does not answer here (refused)"),
+        (Outcome(UNREACHABLE), OF_STEPS, True, "error", "set AWS_ENDPOINT_URL to a way from here"),
+        (Outcome(UNTRUSTED), OF_STEPS, True, "error", "s3.caConfigMap"),
+        (Outcome(NO_KEYS), OF_CALLER, True, "warning", "set AWS_ACCESS_KEY_ID"),
+        (Outcome("SlowDown"), OF_STEPS, True, "warning", "try again"),
+        (Outcome("SecondLevelDomainForbidden"), OF_STEPS, True, "error", "path-style"),
+        (
+            Outcome("NotImplemented", detail="no lists"),
+            OF_STEPS,
+            True,
+            "error",
+            "refuses it (NotImplemented: no lists)",
+        ),
+    ],
+)
+def test_a_refusal_is_explained_with_its_remedy(outcome, keys, is_steps_view, level, text):
+    (found,) = explain(outcome, "behaviour", PLACE, keys, is_steps_view)
+    assert found.level == level
+    assert str(found).startswith("behaviour: ") and text in str(found)
+
+
+def test_an_answer_is_no_finding():
+    assert [
+        *explain(Outcome(), "x", PLACE, OF_STEPS, True),
+        *explain(Outcome(region="us-east-1"), "x", PLACE, OF_STEPS, True),
+    ] == []
 
 
 # All findings
