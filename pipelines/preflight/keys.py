@@ -12,7 +12,10 @@ from pipelines.resources import S3Secret
 
 @dataclass(frozen=True)
 class StoreKeys:
-    """Keys to ask the store with. Without values they are the caller's own, for want of the steps'."""
+    """Keys to ask the store with. Without values they are those that this process finds for itself.
+
+    `are_steps`: the steps have the same ones, so that a refusal here is one there. `why_own` says why they are others.
+    """
 
     owner: str
     setting: str
@@ -20,11 +23,8 @@ class StoreKeys:
     secret_key: str | None = field(default=None, repr=False)
     endpoint: str = ""
     """What the Secret itself names, which the steps then use."""
+    are_steps: bool = True
     why_own: str = ""
-
-    @property
-    def are_steps(self) -> bool:
-        return self.access_key is not None
 
 
 def find_keys(secret: S3Secret, setting: str, state: ClusterState) -> StoreKeys:
@@ -44,8 +44,13 @@ def find_keys(secret: S3Secret, setting: str, state: ClusterState) -> StoreKeys:
     return StoreKeys(f"the keys of Secret {secret.name!r}", setting, access_key, secret_key, endpoint)
 
 
+def shared_keys(setting: str) -> StoreKeys:
+    """Those of this process, which has been given the steps' own."""
+    return StoreKeys("the keys of this pod", setting)
+
+
 def _own(setting: str, reason: str) -> StoreKeys:
-    return StoreKeys("this command's own keys", setting, why_own=reason)
+    return StoreKeys("this command's own keys", setting, are_steps=False, why_own=reason)
 
 
 def _decoded(value: str) -> str:

@@ -19,7 +19,8 @@ class PreflightRequest:
     `namespace` is the runs' (empty: that of this pod, else unknown); `service_account` empty: KFP's own. `addresses`
     and `labels_addresses` are table -> `s3://BUCKET/KEY[?endpoint=URL&region=NAME]`; an empty address is a table that
     the data set does not have. `labels_secret` without a name: the labels are read with the steps' own keys.
-    `makes_bucket`: the caller makes a missing `storage.bucket` afterwards.
+    `makes_bucket`: the caller makes a missing `storage.bucket` afterwards. `has_steps_keys`: this process has been
+    given the steps' keys, as the chart's upload job is.
     """
 
     image: str
@@ -33,6 +34,7 @@ class PreflightRequest:
     labels_secret: S3Secret = field(default_factory=S3Secret)
     kfp_endpoint: str = ""
     makes_bucket: bool = False
+    has_steps_keys: bool = False
 
 
 @dataclass(frozen=True)

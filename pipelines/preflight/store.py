@@ -16,7 +16,7 @@ from pipelines.preflight import refusals
 from pipelines.preflight.cluster import ClusterState, in_pod
 from pipelines.preflight.declared import LABELS_SECRET, STEPS_SECRET
 from pipelines.preflight.finding import Finding
-from pipelines.preflight.keys import StoreKeys, find_keys
+from pipelines.preflight.keys import StoreKeys, find_keys, shared_keys
 from pipelines.preflight.probe import Place, StoreProbe
 from pipelines.preflight.request import Address, PreflightRequest, parse_address
 
@@ -36,8 +36,7 @@ Probe = Callable[[Place, StoreKeys], StoreProbe]
 
 def store_findings(request: PreflightRequest, state: ClusterState) -> list[Finding]:
     """Every table's address and the registry's bucket, one request each."""
-    steps_keys = find_keys(request.resources.pipelines.s3_secret, STEPS_SECRET, state)
-    labels_keys = find_keys(request.labels_secret, LABELS_SECRET, state) if request.labels_secret.name else steps_keys
+    steps_keys, labels_keys = _keys(request, state)
     data = _tables(request, request.addresses, steps_keys)
     labels = _tables(request, request.labels_addresses, labels_keys)
     probe = cache(StoreProbe)
@@ -45,9 +44,23 @@ def store_findings(request: PreflightRequest, state: ClusterState) -> list[Findi
         *_misplaced({**request.addresses, **request.labels_addresses}),
         *_own_keys_notes(steps_keys, labels_keys),
         *_registry_findings(request, steps_keys, {tables.place for tables in data}, probe),
-        *(found for tables in [*data, *labels] for found in _table_findings(tables, probe)),
+        *(found for tables in _askable(request, data, labels) for found in _table_findings(tables, probe)),
         *_guard_findings(request, labels, steps_keys, probe),
     ]
+
+
+def _keys(request: PreflightRequest, state: ClusterState) -> tuple[StoreKeys, StoreKeys]:
+    """Those that the steps read with, and those for the labels, which are the same without a Secret of their own."""
+    found = find_keys(request.resources.pipelines.s3_secret, STEPS_SECRET, state)
+    steps_keys = found if found.are_steps or not request.has_steps_keys else shared_keys(STEPS_SECRET)
+    if not request.labels_secret.name:
+        return steps_keys, steps_keys
+    return steps_keys, find_keys(request.labels_secret, LABELS_SECRET, state)
+
+
+def _askable(request: PreflightRequest, data: list[Tables], labels: list[Tables]) -> list[Tables]:
+    """Without the labels' own keys, those of the steps must be refused there, and show nothing."""
+    return [*data, *(tables for tables in labels if tables.keys.are_steps or not request.has_steps_keys)]
 
 
 def _tables(request: PreflightRequest, addresses: Mapping[str, str], keys: StoreKeys) -> list[Tables]:
@@ -86,8 +99,8 @@ def _own_keys_notes(*keys: StoreKeys) -> Iterator[Finding]:
         if not each.are_steps:
             yield Finding(
                 "note",
-                f"{each.setting}: the store is asked with {each.owner}, since {each.why_own}",
-                "make sure that the steps' keys may read the same",
+                f"{each.setting}: the store was not asked with these keys, since {each.why_own}",
+                "make sure that they may read what this command found",
             )
 
 

@@ -166,8 +166,10 @@ def test_what_the_account_may_not_read_is_one_note_and_the_callers_keys_are_used
     assert cluster.what == (
         "not checked in the cluster: namespace runs, Secret 'store', nodes (your account may not read them)"
     )
-    asked_with = "pipelines.s3Secret: the store is asked with this command's own keys, since Secret 'store' cannot be "
-    assert own.what == asked_with + "read here: your account may not read them"
+    assert own.what == (
+        "pipelines.s3Secret: the store was not asked with these keys, since Secret 'store' cannot be read here: "
+        "your account may not read them"
+    )
     assert {cluster.level, own.level} == {"note"}
 
 
@@ -176,6 +178,20 @@ def test_what_is_refused_to_the_callers_keys_is_a_warning(kube):
     found = findings()
     assert [each.level for each in found] == ["note", "note", "warning"]
     assert "the store refuses this command's own keys" in found[-1].what
+
+
+def test_in_the_upload_job_the_keys_are_the_steps_and_the_labels_are_for_others(kube, store, monkeypatch):
+    kube.refusals = {f"{RUNS}/secrets/store": 403, f"{RUNS}/secrets/labels": 403}
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", store.steps.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", store.steps.secret_key)
+    fine = findings(has_steps_keys=True)
+    assert [(each.level, each.what.partition(":")[0]) for each in fine] == [
+        ("note", "not checked in the cluster"),
+        ("note", "pipelines.labelsSecret"),
+    ]
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "none-of-the-stores")
+    refused = findings(has_steps_keys=True)[-1]
+    assert (refused.level, "the store refuses the keys of this pod" in refused.what) == ("error", True)
 
 
 def test_a_cluster_that_does_not_know_the_account_is_a_note(kube):

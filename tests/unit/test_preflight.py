@@ -1,4 +1,4 @@
-"""What the checks before a run say of images, endpoints, declared objects and nodes; literals, and no server."""
+"""What the checks before a run say of images, endpoints, declared objects and refusals; literals, and no server."""
 
 import base64
 import io
@@ -15,14 +15,13 @@ from pipelines.preflight.cluster import ClusterState, Unanswered, read_cluster
 from pipelines.preflight.declared import declared_objects, object_findings
 from pipelines.preflight.endpoint import endpoint_findings
 from pipelines.preflight.image import image_findings
-from pipelines.preflight.keys import find_keys
-from pipelines.preflight.nodes import node_findings
+from pipelines.preflight.keys import StoreKeys, find_keys
+from pipelines.preflight.probe import NO_KEYS, UNREACHABLE, UNTRUSTED, Outcome, Place
+from pipelines.preflight.refusals import explain
 from pipelines.preflight.request import Address, parse_address
 from pipelines.resources import DEFAULT_STEPS, Resources, S3Secret
 
 DIGEST = "sha256:" + "0" * 64
-GPU = "nvidia.com/gpu"
-GPU_TAINT = {"key": GPU, "value": "present", "effect": "NoSchedule"}
 
 
 @pytest.fixture(autouse=True)
@@ -244,94 +243,53 @@ def test_for_want_of_the_steps_keys_the_callers_are_used_and_it_is_said_why(secr
     assert (keys.access_key, keys.are_steps, why in keys.why_own) == (None, False, True)
 
 
-# Nodes
+# Refusals of a store
 
-ON_GPUS = values(
-    nodePools={
-        "gpu": {
-            "nodeSelector": {"pool": "gpu"},
-            "tolerations": [{"key": GPU, "operator": "Exists"}],
-            "gpu": {"count": 4},
-        }
-    },
-    pipelines={"steps": {"grpo": {"pool": "gpu", "gpus": 2, "requests": {"cpu": 4, "memory": "16Gi"},
-                                  "limits": {"cpu": 8, "memory": "32Gi"}}}},
-)  # fmt: skip
-
-
-def node(cpu="8", memory="32Gi", gpus=0, labels=None, taints=(), **spec):
-    room = {"cpu": cpu, "memory": memory, **({GPU: str(gpus)} if gpus else {})}
-    return {
-        "metadata": {"name": "node-1", "labels": labels or {}},
-        "spec": {"taints": list(taints), **spec},
-        "status": {"allocatable": room},
-    }
-
-
-def gpu_node(**changes):
-    return node(**{"gpus": 4, "labels": {"pool": "gpu"}, "taints": [GPU_TAINT], **changes})
-
-
-def test_pools_that_fit_are_fine():
-    assert node_findings(ON_GPUS, ("sft", "grpo"), [node(), gpu_node()]) == []
-
-
-def test_steps_that_ask_for_the_same_are_one_finding():
-    (found,) = node_findings(values(), ("sft", "grpo", "evaluate"), [node(memory="1Gi")])
-    assert found.what == (
-        "sft, grpo, evaluate (pool cpu; cpu 500m, memory 2Gi): no node of the pool is large enough; "
-        "node-1 has memory 1Gi"
-    )
+PLACE = Place("https://store.example", "us-east-1", "data")
+OF_STEPS = StoreKeys("the keys of Secret 'store'", "pipelines.s3Secret", "key", "secret")
+OF_CALLER = StoreKeys("this command's own keys", "pipelines.s3Secret", are_steps=False)
 
 
 @pytest.mark.parametrize(
-    ("nodes", "level", "what"),
+    ("outcome", "keys", "is_steps_view", "level", "text"),
     [
-        ([], "warning", "there is no node with the labels pool=gpu and nvidia.com/gpu now"),
-        ([node(gpus=4)], "warning", "there is no node with the labels pool=gpu"),
-        # Its driver is not there yet, or the labels are those of another pool.
-        ([gpu_node(gpus=0)], "warning", "there is no node with the labels pool=gpu"),
-        ([gpu_node(gpus=1)], "error", "node-1 has nvidia.com/gpu 1"),
-        ([gpu_node(cpu="3920m")], "error", "node-1 has cpu 3920m"),
-        ([gpu_node(memory="16777215Ki")], "error", "node-1 has memory 16777215Ki"),
-        ([gpu_node(cpu="1", gpus=1), gpu_node(cpu="1")], "error", "node-1 has cpu 1"),
-        ([gpu_node(taints=[{"key": "spot", "effect": "NoExecute"}])], "error", "does not tolerate: spot=:NoExecute"),
-        ([gpu_node(unschedulable=True)], "warning", "node.kubernetes.io/unschedulable=:NoSchedule"),
-        ([gpu_node(taints=[{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}])], "warning", "not-ready"),
+        (Outcome("AccessDenied"), OF_STEPS, False, "error", "the keys of Secret 'store' may not read it"),
+        (Outcome("AccessDenied"), OF_CALLER, True, "warning", "this command's own keys may not read it"),
+        (Outcome("ExpiredToken"), OF_STEPS, True, "error", "have expired"),
+        (Outcome("NoSuchKey"), OF_CALLER, False, "error", "it does not exist"),
+        (
+            Outcome("AuthorizationHeaderMalformed", "eu"),
+            OF_STEPS,
+            False,
+            "error",
+            "lies in eu, and is asked for in us-",
+        ),
+        (Outcome("PermanentRedirect"), OF_STEPS, False, "error", "another region, which the store does not name"),
+        (Outcome(region="eu"), OF_STEPS, False, "warning", "set storage.region and s3.region to eu"),
+        (Outcome(UNREACHABLE, detail="refused"), OF_STEPS, False, "warning", "does not answer here (refused)"),
+        (Outcome(UNREACHABLE), OF_STEPS, True, "error", "set AWS_ENDPOINT_URL to a way from here"),
+        (Outcome(UNTRUSTED), OF_STEPS, True, "error", "s3.caConfigMap"),
+        (Outcome(NO_KEYS), OF_CALLER, True, "warning", "set AWS_ACCESS_KEY_ID"),
+        (Outcome("SlowDown"), OF_STEPS, True, "warning", "try again"),
+        (Outcome("SecondLevelDomainForbidden"), OF_STEPS, True, "error", "path-style"),
+        (
+            Outcome("NotImplemented", detail="no lists"),
+            OF_STEPS,
+            True,
+            "error",
+            "refuses it (NotImplemented: no lists)",
+        ),
     ],
 )
-def test_pools_that_do_not_fit(nodes, level, what):
-    (found,) = node_findings(ON_GPUS, ("grpo",), nodes)
+def test_a_refusal_is_explained_with_its_remedy(outcome, keys, is_steps_view, level, text):
+    (found,) = explain(outcome, "behaviour", PLACE, keys, is_steps_view)
     assert found.level == level
-    assert found.what.startswith("grpo (pool gpu; cpu 4, memory 16Gi, nvidia.com/gpu 2): ") and what in found.what
+    assert str(found).startswith("behaviour: ") and text in str(found)
 
 
-@pytest.mark.parametrize("memory", ["16Gi", "16777216Ki", "17179869184", "17180M", "18e9", "17179869184000m"])
-def test_memory_is_compared_as_kubernetes_writes_it(memory):
-    assert node_findings(ON_GPUS, ("grpo",), [gpu_node(memory=memory)]) == []
-
-
-@pytest.mark.parametrize(
-    ("toleration", "fits"),
-    [
-        ({"operator": "Exists"}, True),
-        ({"key": GPU, "operator": "Exists"}, True),
-        ({"key": GPU, "value": "present"}, True),
-        ({"key": GPU, "operator": "Equal", "value": "present", "effect": "NoSchedule"}, True),
-        ({"key": GPU, "operator": "Equal", "value": "absent"}, False),
-        ({"key": GPU, "operator": "Exists", "effect": "NoExecute"}, False),
-        ({"key": "spot", "operator": "Exists"}, False),
-        ({"key": GPU}, False),
-    ],
-)
-def test_taints_are_tolerated_by_the_schedulers_rule(toleration, fits):
-    there = values(nodePools={"cpu": {"tolerations": [toleration]}})
-    found = node_findings(there, ("sft",), [node(taints=[GPU_TAINT])])
-    assert [each.level for each in found] == ([] if fits else ["error"])
-
-
-def test_a_taint_that_only_prefers_keeps_nothing_off():
-    assert node_findings(values(), ("sft",), [node(taints=[{"key": "x", "effect": "PreferNoSchedule"}])]) == []
+def test_an_answer_is_no_finding():
+    for outcome in (Outcome(), Outcome(region=PLACE.region)):
+        assert list(explain(outcome, "behaviour", PLACE, OF_STEPS, True)) == []
 
 
 # All findings
