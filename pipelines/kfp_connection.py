@@ -59,6 +59,8 @@ def api_client(address: str, patient: bool = True) -> Any:
         configuration.retries = False
     configuration.api_key_prefix["authorization"] = "Bearer"
     configuration.refresh_api_key_hook = _refresh
+    # The client sends nothing, and calls no hook, where it had no token to begin with.
+    _refresh(configuration)
     return kfp_server_api.ApiClient(configuration)
 
 

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from conf_profile.errors import PipelineError
@@ -54,9 +55,13 @@ class RunCluster:
 
         if self._core is None:
             configuration = client.Configuration()
-            # The client itself reads the variable when it is imported, and not again.
-            given = os.environ.get("KUBECONFIG")
-            config.load_config(client_configuration=configuration, **({"config_file": given} if given else {}))
+            # The client itself reads the variable when it is imported, and not again; its own choice between the two
+            # prints to standard output.
+            given = os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
+            if os.environ.get("KUBECONFIG") or Path(given).is_file():
+                config.load_kube_config(given, client_configuration=configuration)
+            else:
+                config.load_incluster_config(client_configuration=configuration)
             configuration.retries = False
             self._core = client.CoreV1Api(client.ApiClient(configuration))
         return self._core

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from conf_profile.errors import BackendUnreachableError, PipelineError
 from pipelines.kfp_backend import ENDED, Backend
 from pipelines.run_report import LINES_OF_LOG, Failure, RunReader
-from pipelines.run_steps import FINAL, Step, pending_names, steps_of
+from pipelines.run_steps import FINAL, Step, pending_names, step_name, steps_of
 
 SECONDS_BETWEEN_LOOKS = 5.0
 LOOKS_WITHOUT_ANSWER = 12
@@ -129,7 +130,7 @@ def _show_pending(reader: RunReader, run: Any, told: _Told, console: Any) -> Non
     told.asked = now
     reasons, missing = _pending_reasons(reader)
     for name in overdue:
-        reason = reasons.get(name, missing)
+        reason = reasons.get(name) or _reason_of_another(name, reasons) or missing
         if (name, reason) not in told.reasons:
             told.reasons.add((name, reason))
             _print(console, f"{name}: pending for {now - told.pending[name]:.0f} s: {reason}")
@@ -141,6 +142,11 @@ def _pending_reasons(reader: RunReader) -> tuple[dict[str, str], str]:
         return reader.cluster.pending_reasons(reader.run_id), "the cluster gives no reason"
     except PipelineError as error:
         return {}, f"the cluster was not asked: {error}"
+
+
+def _reason_of_another(name: str, reasons: Mapping[str, str]) -> str:
+    """Pods that belong to no step are known by their own names, which KFP does not tell."""
+    return "" if step_name(name) else next((text for pod, text in reasons.items() if not step_name(pod)), "")
 
 
 def _print(console: Any, text: str) -> None:

@@ -19,6 +19,8 @@ DONE = frozenset({"SUCCEEDED", "SKIPPED", "CACHED"})
 FINAL = DONE | {"FAILED", "CANCELED"}
 _STEP = re.compile(rf"({'|'.join(STEPS)})(-\d+)?")
 _EXECUTOR = "executor"
+WHOLE_RUN = "the run"
+"""Stands for a run of which no node has begun."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,18 @@ def steps_of(run: Any) -> list[Step]:
 
 
 def pending_names(run: Any) -> set[str]:
-    """The steps and drivers of a run whose pods have not begun."""
+    """The steps of a run whose pods have not begun, a driver's for its step; other nodes by their own names."""
     tasks = _tasks(run)
+    if run.state == "PENDING" and not tasks:
+        return {WHOLE_RUN}
     owners = {node: step.name for step in steps_of(run) for node in step.nodes}
     waiting = [task for task in tasks if task.state == "PENDING"]
-    return {owners.get(task.task_id) or owners.get(task.pod_name) or str(task.display_name) for task in waiting}
+    return {owners.get(task.task_id) or owners.get(task.pod_name) or _bare_name(task) for task in waiting}
+
+
+def _bare_name(task: Any) -> str:
+    name = str(task.display_name)
+    return step_name(name.removesuffix("-driver")) or name
 
 
 def other_failures(run: Any) -> list[Step]:

@@ -96,7 +96,9 @@ class KfpServer:
         (found,) = self._found("recurringRuns", recurring_run_id)
         assert found["status"] == "ENABLED"
         inherited = {key: found.get(key) for key in ("experiment_id", "runtime_config", "display_name")}
-        return str(self._keep("runs", {**inherited, "recurring_run_id": recurring_run_id, "state": "RUNNING"})["run_id"])
+        return str(
+            self._keep("runs", {**inherited, "recurring_run_id": recurring_run_id, "state": "RUNNING"})["run_id"]
+        )
 
     def end_run(self, run_id: str, state: str = "SUCCEEDED") -> None:
         """A run that was kept ends, unless its workflow is gone."""

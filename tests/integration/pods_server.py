@@ -69,7 +69,9 @@ class PodsServer:
             run_id = query["labelSelector"][0].removeprefix("pipeline/runid=")
             found = self.pods.get(match[1], [])
             return 200, {"items": [one for one in found if one["metadata"]["labels"]["pipeline/runid"] == run_id]}
-        if (match := re.fullmatch(r"/api/v1/namespaces/([^/]+)/configmaps/kfp-launcher", path)) and match[1] in self.roots:
+        if (match := re.fullmatch(r"/api/v1/namespaces/([^/]+)/configmaps/kfp-launcher", path)) and match[
+            1
+        ] in self.roots:
             return 200, {"data": {"defaultPipelineRoot": self.roots[match[1]]}}
         return 404, {"kind": "Status", "message": "not found"}
 
