@@ -137,7 +137,7 @@ class Backend:
                 ).pipeline_spec
         found: Mapping[str, Any] = spec or {}
         # With a part for Kubernetes the pipeline stands one level deeper.
-        return found.get("pipeline_spec", found)
+        return dict(found.get("pipeline_spec", found))
 
     def node_log(self, run_id: str, node: str, last_bytes: int) -> bytes:
         """The end of the log of one node of a run. PipelineError where KFP does not have it."""

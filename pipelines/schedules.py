@@ -143,7 +143,8 @@ def _first_trigger(running: Sequence[Any], submission: Submission) -> datetime |
     if not running:
         return None
     longest = timedelta(seconds=longest_seconds(submission.resources, submission.config.teacher.shards))
-    return max(run.created_at for run in running) + longest
+    begun: datetime = max(run.created_at for run in running)
+    return begun + longest
 
 
 def _is_enabled(recurring_run: Any) -> bool:

@@ -78,11 +78,10 @@ def list_command(endpoint: str, namespace: str | None, experiment: str, limit: i
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def show(run: str, endpoint: str, namespace: str | None, step: str | None, pipeline_root: str, as_json: bool) -> None:
     """Show a RUN: its state, its steps, and why it failed."""
-    from pipelines.run_cluster import RunCluster
-    from pipelines.run_report import RunReader
+    from pipelines import run_cluster, run_report
 
     backend = connect(endpoint, namespace)
-    reader = RunReader(backend, RunCluster(namespace), run, pipeline_root)
+    reader = run_report.RunReader(backend, run_cluster.RunCluster(namespace), run, pipeline_root)
     found = backend.get_run(run)
     if step:
         return _print_log(reader.log(found, step.replace("_", "-")), step, as_json)
@@ -97,11 +96,11 @@ def show(run: str, endpoint: str, namespace: str | None, step: str | None, pipel
 @backend_options
 def stop(run: str, endpoint: str, namespace: str | None) -> None:
     """Stop a RUN that is under way. What it has promoted stays."""
-    from pipelines.kfp_backend import ENDED
+    from pipelines import kfp_backend
 
     backend = connect(endpoint, namespace)
     state = backend.get_run(run).state
-    if state in ENDED:
+    if state in kfp_backend.ENDED:
         return click.echo(f"run {run} has ended already ({state})")
     backend.terminate(run)
     click.echo(f"KFP is stopping run {run}: {backend.link(run)}")

@@ -59,8 +59,7 @@ def submit(
     """
     from rich.console import Console
 
-    from pipelines import resources, schedules
-    from pipelines.kfp_backend import RunSettings
+    from pipelines import kfp_backend, resources, schedules
     from pipelines.submit import Submission, check, start, upload_pipeline
 
     _refuse_combinations(upload_only, schedule, end_schedule, now)
@@ -71,7 +70,7 @@ def submit(
     if schedule:
         schedules.cron(schedule)
     submission = Submission(config, declared, image, default_folder(config), data_uri, schedule)
-    settings = RunSettings(experiment, service_account, pipeline_root or None)
+    settings = kfp_backend.RunSettings(experiment, service_account, pipeline_root or None)
     backend = connect(endpoint, namespace)
     if upload_only:
         version = upload_pipeline(backend, submission)
@@ -110,11 +109,9 @@ def _print_lines(change: Any) -> None:
 
 
 def _follow(backend: Any, namespace: str | None, run_id: str, pipeline_root: str, cancel: bool, console: Any) -> None:
-    from pipelines import run_progress
-    from pipelines.run_cluster import RunCluster
-    from pipelines.run_report import RunReader
+    from pipelines import run_cluster, run_progress, run_report
 
-    reader = RunReader(backend, RunCluster(namespace), run_id, pipeline_root)
+    reader = run_report.RunReader(backend, run_cluster.RunCluster(namespace), run_id, pipeline_root)
     try:
         run_progress.wait(reader, console)
     except KeyboardInterrupt:

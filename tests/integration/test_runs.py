@@ -5,7 +5,6 @@ The runs are begun through the API, not by `submit`, so that nothing is compiled
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -351,37 +350,32 @@ def test_a_step_that_has_waited_for_less_than_a_minute_is_not_told(server, start
     assert "pending" not in started.wait()[0]
 
 
-def follow_in_a_process(server, started, *options):
-    """Waits as `submit` does, in a process of its own, until a first step is shown; then Ctrl-C."""
-    code = (
-        "import sys\nfrom rich.console import Console\nfrom conf_profile.commands.runs import connect\n"
-        "from conf_profile.commands.submit import _follow\n"
-        "backend = connect(sys.argv[1], None)\n"
-        f"_follow(backend, None, sys.argv[2], '', {'cancel' in options}, Console(stderr=True))\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, server.url, started.id], stderr=subprocess.PIPE, text=True, env={**os.environ}
-    )
-    first = process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    return process, first + process.communicate(timeout=120)[1]
-
-
-def test_ctrl_c_leaves_the_run_alone(server, started):
+def interrupted_submit(server, *options):
+    """A real `conf-profile submit`, with Ctrl-C as soon as it shows a first step; its status, what it said, the run."""
     server.looks = [run("RUNNING", *step("build-features", "SUCCEEDED"), *step("sft", "RUNNING"))]
-    process, said = follow_in_a_process(server, started)
-    assert process.returncode == 130
-    assert f"run {started.id} goes on" in said and "Traceback" not in said
-    assert f"conf-profile runs show {started.id} --endpoint {server.url}" in said
-    assert f"conf-profile runs stop {started.id} --endpoint {server.url}" in said
+    command = [sys.executable, "-m", "conf_profile", "submit", "--endpoint", server.url, "--users=30", *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "build-features" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[1]
+    return process.returncode, said, server.kept["runs"][0]["run_id"]
+
+
+def test_ctrl_c_leaves_the_run_alone(server):
+    status, said, run_id = interrupted_submit(server)
+    assert status == 130
+    assert f"run {run_id} goes on" in said and "Traceback" not in said
+    assert f"conf-profile runs show {run_id} --endpoint {server.url}" in said
+    assert f"conf-profile runs stop {run_id} --endpoint {server.url}" in said
     assert not [path for _, path in server.calls if path.endswith(":terminate")]
 
 
-def test_ctrl_c_stops_the_run_where_that_was_asked_for(server, started):
-    server.looks = [run("RUNNING", *step("build-features", "SUCCEEDED"), *step("sft", "RUNNING"))]
-    process, said = follow_in_a_process(server, started, "cancel")
-    assert process.returncode == 130 and f"KFP is stopping run {started.id}" in said
-    assert ("POST", f"/runs/{started.id}:terminate") in server.calls
+def test_ctrl_c_stops_the_run_where_that_was_asked_for(server):
+    status, said, run_id = interrupted_submit(server, "--cancel-on-interrupt")
+    assert status == 130 and f"KFP is stopping run {run_id}" in said
+    assert ("POST", f"/runs/{run_id}:terminate") in server.calls
 
 
 def test_runs_are_listed_the_newest_first(server, started):
