@@ -7,7 +7,9 @@ of the steps that it concerns and of no other.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -18,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from conf_profile.errors import ConfigError
 
+DEFAULTS = "CONF_PROFILE_DEFAULTS"
+"""Environment variable of a step on a cluster: which defaults its arguments differ from."""
 Vote = Literal["weighted", "majority", "majority_blind", "log_odds", "em"]
 """The paper's vote is `weighted`; see `voting` and `learned_votes`."""
 
@@ -28,8 +32,12 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def for_step(self) -> str:
-        """The JSON that travels to a pipeline step as a parameter."""
-        return self.model_dump_json()
+        """The JSON that travels to a pipeline step as a parameter: what differs from the defaults; empty for none.
+
+        KFP keeps a step's arguments six times in the run's status, which has a limit; the defaults are in the image.
+        """
+        text = self.model_dump_json(exclude_defaults=True)
+        return "" if text == "{}" else text
 
 
 class WorldConfig(Section):
@@ -330,10 +338,24 @@ def resolve(
     return _validate(layers)
 
 
+def defaults_digest() -> str:
+    """12 hexadecimal digits over all defaults: who sends differences from them names which ones they were."""
+    return hashlib.sha256(RunConfig().model_dump_json().encode()).hexdigest()[:12]
+
+
 def parse_section(kind: type[SectionT], text: str) -> SectionT:
-    """Reads a section back from the JSON that a step received."""
+    """Reads a section back from the JSON that a step received; an empty text stands for the defaults.
+
+    ConfigError where it breaks a rule, and where CONF_PROFILE_DEFAULTS names other defaults than this program's.
+    """
+    expected = os.environ.get(DEFAULTS, "")
+    if expected and expected != defaults_digest():
+        raise ConfigError(
+            f"{kind.__name__}: the pipeline was compiled with the defaults {expected}, this image has "
+            f"{defaults_digest()}: they are of different releases; compile with the release of the image"
+        )
     try:
-        return kind.model_validate_json(text)
+        return kind.model_validate_json(text or "{}")
     except ValidationError as error:
         raise ConfigError(f"{kind.__name__}: {_explain(error)}") from error
 

@@ -65,6 +65,10 @@ class RunNotFoundError(PipelineError):
     """A KFP backend has no run of this id: it was never there, or somebody has deleted it."""
 
 
+class PreflightError(ConfProfileError):
+    """A run on a cluster cannot work as it is declared; every reason that was found is included."""
+
+
 class LostPromotionError(PipelineError):
     """Another promotion came first: the run competed with a version that is not the champion any more."""
 

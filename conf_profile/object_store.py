@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from conf_profile.errors import RegistryConflictError, RegistryError
 from conf_profile.object_errors import CUT_OBJECT, MISSING_KEY, code, explained
@@ -68,13 +68,27 @@ def open_location(uri: str, create: bool = False) -> tuple[ObjectStore, str]:
 
     `create` makes a missing bucket. RegistryError for another form, and where the server cannot be reached.
     """
+    store, prefix = locate(uri)
+    store.ensure_bucket(create)
+    return store, prefix
+
+
+def locate(uri: str, access_key: str | None = None, secret_key: str | None = None) -> tuple[ObjectStore, str]:
+    """As `open_location`, without a look into the bucket: keys that may read one object may not list all."""
     parts = urlsplit(uri)
     if parts.scheme != "s3" or not parts.netloc:
         raise RegistryError(f"{uri!r} is not an S3 address; expected s3://BUCKET/PREFIX")
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    store = ObjectStore(s3_client(find_endpoint(query.get("endpoint")), query.get("region", REGION)), parts.netloc)
-    store.ensure_bucket(create)
-    return store, parts.path.strip("/")
+    region = query.get("region") or os.environ.get("AWS_DEFAULT_REGION") or REGION
+    client = s3_client(find_endpoint(query.get("endpoint")), region, access_key, secret_key)
+    return ObjectStore(client, parts.netloc), parts.path.strip("/")
+
+
+def address(bucket: str, key: str, endpoint: str | None = None, region: str = REGION) -> str:
+    """`s3://BUCKET/KEY[?endpoint=URL&region=NAME]`, as `locate` reads it; what is the default stays out."""
+    wanted = {"endpoint": endpoint or "", "region": "" if region == REGION else region}
+    query = urlencode({name: value for name, value in wanted.items() if value})
+    return f"s3://{bucket}/{key}" + (f"?{query}" if query else "")
 
 
 def s3_client(
@@ -165,7 +179,11 @@ class ObjectStore:
 
     def size(self, key: str) -> int | None:
         """Bytes of an object, or None where there is none."""
-        return next((size for name, size in self._list(key) if name == key), None)
+
+        def once(name: str) -> int:
+            return int(self.client.head_object(Bucket=self.bucket, Key=name)["ContentLength"])
+
+        return self._read_attempts(key, once)
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Key -> bytes of all objects under a prefix."""

@@ -32,9 +32,6 @@ _ERROR = re.compile(r"^\s*conf_profile\.errors\.(\w+): (.*)$")
 # kfp indents a step's own output; its own traceback, which follows, says nothing of the cause.
 _STEPS_TRACEBACK = re.compile(r"^ +Traceback \(most recent call last\):$")
 _STEPS_EXCEPTION = re.compile(r"^ {4}([A-Za-z_][\w.]*(?:: .*)?)$")
-STEPS = 12
-"""Tasks that do work: importers and loops are not counted, the shards of a loop count once."""
-_QUIET = ("behaviour", "demographics", "taxonomy", "lexicon", "labels", "ceiling", "importer")
 
 
 @dataclass(frozen=True)
@@ -63,8 +60,11 @@ class _Watch:
     shown: int = -1
 
 
-def run(arguments: Mapping[str, Any], folder: Path, console: Any) -> Finished:
-    """Runs the pipeline to its end. PipelineError carries the failed step's own message; LostPromotionError is one."""
+def run(arguments: Mapping[str, Any], folder: Path, console: Any, steps: int) -> Finished:
+    """Runs the pipeline, which has so many steps (the shards of a loop count once), to its end.
+
+    PipelineError carries the failed step's own message; LostPromotionError is one.
+    """
     workspace = folder / "workspace"
     arguments_file, outputs_file = workspace / "arguments.json", workspace / "outputs.json"
     tables.write_text(arguments_file, json.dumps(arguments))
@@ -82,7 +82,7 @@ def run(arguments: Mapping[str, Any], folder: Path, console: Any) -> Finished:
     )
     memory = _MemoryWatch(process.pid)
     try:
-        watch = _follow(process, folder / "run.log", workspace / "seconds.json", console)
+        watch = _follow(process, folder / "run.log", workspace / "seconds.json", console, steps)
         status = process.wait()
     finally:
         _end_group(process)
@@ -99,7 +99,7 @@ def _remembered(path: Path) -> dict[str, float]:
     return remembered
 
 
-def _follow(process: subprocess.Popen[str], log: Path, seconds: Path, console: Any) -> _Watch:
+def _follow(process: subprocess.Popen[str], log: Path, seconds: Path, console: Any, steps: int) -> _Watch:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     watch = _Watch(seconds, _remembered(seconds))
@@ -111,7 +111,7 @@ def _follow(process: subprocess.Popen[str], log: Path, seconds: Path, console: A
         TextColumn("{task.fields[detail]}", markup=False),
     )
     with log.open("w", encoding="utf-8") as out, Progress(*columns, console=console) as bar:
-        task = bar.add_task("starting", total=STEPS, detail="")
+        task = bar.add_task("starting", total=steps, detail="")
         assert process.stdout is not None
         for line in process.stdout:
             out.write(line)
@@ -125,10 +125,9 @@ def _read(line: str, watch: _Watch, bar: Any, task: Any, console: Any) -> None:
         watch.last_lines.append(line)
     _read_failure(line, watch)
     if match := _BEGIN.search(line):
-        if not match[1].startswith(_QUIET):
-            watch.current, watch.shown = match[1], -1
-            watch.begun.setdefault(match[1], time.monotonic())
-            bar.update(task, description=match[1], detail="")
+        watch.current, watch.shown = match[1], -1
+        watch.begun.setdefault(match[1], time.monotonic())
+        bar.update(task, description=match[1], detail="")
     elif match := _END.search(line):
         _end(match[1], match[2] == "SUCCESS", watch, bar, task, console)
     elif match := _PROGRESS.match(line):

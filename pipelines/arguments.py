@@ -6,20 +6,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from conf_profile import configuration_file
 from conf_profile.config import RunConfig
 from conf_profile.data import dataset
 from conf_profile.data.dataset import Dataset
 from conf_profile.errors import DataError
 
-ABSENT = "absent.none"
-"""An empty file stands for an input that a data set does not have (lexicon, ceiling)."""
 CEILING = "ceiling.parquet"
 CACHED_BY_CONTENT = (*dataset.FEATURE_FILES, *dataset.TEACHING_FILES)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where the tables of a data set are (paths or URIs), and what the cache knows them by."""
+    """Where each file of a data set is, and what the cache knows them by.
+
+    An address is a path of this machine or `s3://BUCKET/KEY[?endpoint=URL&region=NAME]`; lexicon and ceiling may be
+    absent, which is an empty address. No step is given a folder's.
+    """
 
     behaviour_uri: str
     demographics_uri: str
@@ -31,6 +34,29 @@ class Inputs:
     data_digest: str
     labels_digest: str
 
+    @property
+    def truth(self) -> tuple[str, ...]:
+        """The addresses that the evaluation alone is given."""
+        return tuple(filter(None, (self.labels_uri, self.ceiling_uri)))
+
+    @property
+    def teaching(self) -> tuple[str, ...]:
+        """The addresses that the other steps are given."""
+        return tuple(filter(None, (self.behaviour_uri, self.demographics_uri, self.taxonomy_uri, self.lexicon_uri)))
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a run keeps what outlives its steps: a folder of this machine, or an address in S3, each.
+
+    `workspace` is for training checkpoints, `answers` for what the teacher said; `configuration` is the file of the
+    resolved configuration.
+    """
+
+    workspace: str
+    answers: str
+    configuration: str
+
 
 def build(config: RunConfig, data: Dataset, champion_version: str, workspace: Path) -> dict[str, Any]:
     """Every argument of the training pipeline, for a run on this machine."""
@@ -38,14 +64,15 @@ def build(config: RunConfig, data: Dataset, champion_version: str, workspace: Pa
         behaviour_uri=str(data.behaviour),
         demographics_uri=str(data.demographics),
         taxonomy_uri=str(data.taxonomy),
-        lexicon_uri=str(data.lexicon or _absent(workspace)),
+        lexicon_uri=str(data.lexicon or ""),
         labels_uri=str(required_labels(data)),
-        ceiling_uri=str(data.paths.get(CEILING) or _absent(workspace)),
+        ceiling_uri=str(data.paths.get(CEILING, "")),
         as_of=config.features.as_of or data.as_of,
         data_digest=data.digest(CACHED_BY_CONTENT),
         labels_digest=data.labels_digest(),
     )
-    return with_inputs(config, inputs, champion_version, str(workspace), str(workspace / "answers"))
+    places = Places(str(workspace), str(workspace / "answers"), configuration_file.write(config, workspace))
+    return with_inputs(config, inputs, champion_version, places)
 
 
 def required_labels(data: Dataset) -> Path:
@@ -57,15 +84,13 @@ def required_labels(data: Dataset) -> Path:
     return data.labels
 
 
-def with_inputs(
-    config: RunConfig, inputs: Inputs, champion_version: str, workspace: str, answers_folder: str
-) -> dict[str, Any]:
-    """Every argument of the training pipeline. An empty `workspace`: no checkpoints beyond a task."""
+def with_inputs(config: RunConfig, inputs: Inputs, champion_version: str, places: Places) -> dict[str, Any]:
+    """Every argument of the training pipeline."""
     return {
         **asdict(inputs),
         "champion_version": champion_version,
-        "workspace": workspace,
-        "answers_folder": answers_folder,
+        "workspace": places.workspace,
+        "answers_folder": places.answers,
         "shards": list(range(config.teacher.shards)),
         "samples": config.teacher.samples,
         "seed": config.seed,
@@ -83,15 +108,6 @@ def with_inputs(
         "evaluation_config": config.evaluation.for_step(),
         "gate_config": config.gate.for_step(),
         "storage_config": config.storage.for_step(),
-        "rollout_service": config.rollout.inference_service,
         "rollout_config": config.rollout.for_step(),
-        "run_config": config.for_step(),
-        "config_yaml": config.to_yaml(),
+        "configuration": places.configuration,
     }
-
-
-def _absent(workspace: Path) -> Path:
-    path = workspace / ABSENT
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    return path

@@ -1,28 +1,45 @@
-"""Compiles the training pipeline to YAML for a KFP backend: `python -m pipelines.compile OUT.yaml [VALUES.yaml...]`."""
+"""Compiles the training pipeline to YAML for a KFP backend."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from conf_profile import tables
-from pipelines import resources
+from conf_profile.config import RunConfig
+from pipelines import cluster_data, node_status
+from pipelines.plan import plan_of
 from pipelines.resources import Resources
 
 
-def compile_to(path: Path, given: Resources, image: str = "", caching: bool = True) -> None:
-    """Writes the YAML whole or not at all; see `placement.on_cluster` for the arguments."""
+def compile_to(
+    path: Path,
+    config: RunConfig,
+    given: Resources,
+    image: str = "",
+    caching: bool = True,
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes the YAML whole or not at all; see `placement.on_cluster` for `given`, `image` and `caching`.
+
+    The steps are those that the configuration needs. `defaults` holds every parameter's default, so that KFP's own page
+    can start a run: by default those of the configuration, with the tables where the project's bucket has them.
+    ConfigError where such a run would not fit into Argo's object.
+    """
     from kfp import compiler
 
     from pipelines.placement import on_cluster
     from pipelines.training import training_pipeline
 
+    values = dict(defaults or cluster_data.default_arguments(config))
     with tables.atomic_path(path) as temporary:
         # kfp looks at the suffix to choose its format.
         yaml_file = temporary.with_suffix(".yaml")
-        compiler.Compiler().compile(training_pipeline(on_cluster(given, image, caching)), str(yaml_file))
-        yaml_file.rename(temporary)
-
-
-if __name__ == "__main__":
-    compile_to(Path(sys.argv[1]), resources.load(map(Path, sys.argv[2:])))
+        pipeline = training_pipeline(values, plan_of(config), on_cluster(given, image, caching))
+        compiler.Compiler().compile(pipeline, str(yaml_file))
+        try:
+            node_status.require_fits(yaml_file, values)
+            yaml_file.rename(temporary)
+        finally:
+            yaml_file.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ from conf_profile import __version__
 from conf_profile.errors import ConfProfileError, ImageError
 
 ROOT = Path(__file__).resolve().parent.parent
+HASH_DIGITS = 12
 ENGINES = ("podman", "buildah", "docker")
 BASE_IMAGE = "docker.io/library/python:3.11-slim"
 FILES = ("Dockerfile", "pyproject.toml", "LICENSE")
@@ -79,13 +81,18 @@ def reference(image: Image, settings: Settings, root: Path = ROOT) -> str:
     return f"{settings.registry.rstrip('/')}/conf-profile/{image.target}:{tag}"
 
 
+def is_content_made(name: str) -> bool:
+    """Whether a name changes with what the image holds: a digest, or a tag as `reference` makes it, of any version."""
+    return re.search(rf"(@sha256:[0-9a-f]{{64}}|:[^:/@]+-[0-9a-f]{{{HASH_DIGITS}}})$", name) is not None
+
+
 def content_hash(image: Image, settings: Settings, root: Path = ROOT) -> str:
     """12 hexadecimal digits over the Dockerfile, the image's lock, the sources and the settings that matter for it."""
     digest = hashlib.sha256(json.dumps(_ingredients(image, settings)).encode())
     for path in _files(image, root):
         digest.update(str(path.relative_to(root)).encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()[:HASH_DIGITS]
 
 
 def _ingredients(image: Image, settings: Settings) -> list[Any]:

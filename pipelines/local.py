@@ -25,10 +25,11 @@ def main(arguments_file: Path, outputs_file: Path, folder: Path) -> None:
     os.environ["PYTHONUNBUFFERED"] = "1"
     # Steps run in this very environment, wherever the caller's PATH points.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    # kfp's own: an importer of local files is what is wanted here.
     warnings.filterwarnings("ignore", module=r"kfp(\..*)?$")
     from kfp import local
 
+    from conf_profile import configuration_file
+    from pipelines.plan import plan_of
     from pipelines.training import training_pipeline
 
     local.init(
@@ -39,7 +40,8 @@ def main(arguments_file: Path, outputs_file: Path, folder: Path) -> None:
         enable_caching=True,
         cache_root=str(folder / "cache"),
     )
-    task = training_pipeline()(**arguments)
+    plan = plan_of(configuration_file.read(arguments["configuration"]))
+    task = training_pipeline(arguments, plan)(**arguments)
     paths = {name: artefact.path for name, artefact in task.outputs.items()}
     tables.write_text(outputs_file, json.dumps(paths, indent=2))
 

@@ -1,7 +1,7 @@
 """Puts on the pipeline's tasks what values declare of them; used when compiling for a cluster, never locally.
 
-What the compiled YAML cannot say stays out: importers, loops and drivers are pods of the backend's own, with the
-backend's own requests, and the SDK gives them no node pool.
+What the compiled YAML cannot say stays out: loops and drivers are pods of the backend's own, with the backend's own
+requests, and the SDK gives them no node pool.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from conf_profile.config import DEFAULTS, defaults_digest
+from conf_profile.data import inputs
 from conf_profile.students.processes import PROCESSES
 from conf_profile.teachers.openai import KEYS_SECRET
 from pipelines.resources import CA_FOLDER, S3, NodePool, Resources, S3Secret, Step, StepName
@@ -31,11 +33,17 @@ WRITABLE = {
     "USER": "conf-profile",
     "LOGNAME": "conf-profile",
 }
-USES_S3: tuple[StepName, ...] = ("synthesis", "evaluate", "promotion", "rollout")
+USES_S3: tuple[StepName, ...] = (
+    "build_features", "synthesis", "labelling", "sft", "rejection_sampling", "grpo", "evaluate", "promotion", "rollout",
+    "report",
+)  # fmt: skip
+"""Tables, answers, checkpoints, models and the run's configuration lie there."""
+USES_TRUTH: tuple[StepName, ...] = ("evaluate",)
 USES_TEACHER: tuple[StepName, ...] = ("synthesis",)
 # Their result depends on the champion of the moment, which the cache's key does not hold.
 NEVER_CACHED: tuple[StepName, ...] = ("evaluate", "promotion", "rollout")
 SHARED_MEMORY = "shared-memory"
+RETRY_SECONDS = "CONF_PROFILE_RETRY_SECONDS"
 
 
 @dataclass(frozen=True)
@@ -97,13 +105,23 @@ def _scheduling(task: PipelineTask, pool: NodePool) -> None:
 def _environment(task: PipelineTask, name: StepName, step: Step, resources: Resources) -> None:
     from kfp import kubernetes
 
-    for variable, value in {**WRITABLE, "OMP_NUM_THREADS": str(step.threads)}.items():
+    plain = {
+        **WRITABLE,
+        "OMP_NUM_THREADS": str(step.threads),
+        DEFAULTS: defaults_digest(),
+        RETRY_SECONDS: str(resources.pipelines.retry_seconds),
+    }
+    for variable, value in plain.items():
         task.set_env_variable(variable, value)
     if step.gpus > 1:
         task.set_env_variable(PROCESSES, str(step.gpus))
     secret, teacher = resources.pipelines.s3_secret, resources.pipelines.teacher_secret
     if name in USES_S3:
         _object_store(task, resources.s3, secret)
+    if name in USES_TRUTH and resources.pipelines.labels_secret.name:
+        labels = resources.pipelines.labels_secret
+        keys = {labels.access_key_key: inputs.LABELS_ACCESS_KEY, labels.secret_key_key: inputs.LABELS_SECRET_KEY}
+        kubernetes.use_secret_as_env(task, labels.name, keys)
     if teacher.name and name in USES_TEACHER:
         kubernetes.use_secret_as_env(task, teacher.name, {teacher.key: teacher.env})
         task.set_env_variable(KEYS_SECRET, f"key {teacher.key!r} of the secret {teacher.name!r}")

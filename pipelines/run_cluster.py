@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from conf_profile.errors import PipelineError
@@ -55,10 +54,9 @@ class RunCluster:
 
         if self._core is None:
             configuration = client.Configuration()
-            # The client itself reads the variable when it is imported, and not again; its own choice between the two
-            # prints to standard output.
-            given = os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
-            if os.environ.get("KUBECONFIG") or Path(given).is_file():
+            # The client itself reads the variable when it is imported, and not again. A default kubeconfig is left
+            # alone: it may name any cluster.
+            if given := os.environ.get("KUBECONFIG"):
                 config.load_kube_config(given, client_configuration=configuration)
             else:
                 config.load_incluster_config(client_configuration=configuration)

@@ -52,7 +52,7 @@ def schedule(backend: Backend, submission: Submission, settings: RunSettings, no
     `now` stops what is under way of the ones before.
     """
     arguments = run_arguments(submission)
-    version = upload_pipeline(backend, submission)
+    version = upload_pipeline(backend, submission, arguments)
     experiment = backend.experiment(settings.experiment)
     found = backend.recurring_runs(experiment, submission.name)
     every = cron(submission.schedule)

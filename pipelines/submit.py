@@ -10,28 +10,29 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
-from conf_profile import object_store
+from conf_profile import configuration_file, object_store
 from conf_profile.config import RunConfig, StorageConfig
 from conf_profile.data.build import build_in
 from conf_profile.errors import ConfigError
 from conf_profile.object_store import ObjectStore
 from conf_profile.registry import ANY_CHAMPION
-from pipelines import arguments, cluster_data
+from pipelines import arguments, cluster_data, node_status
 from pipelines.compile import compile_to
 from pipelines.kfp_backend import Backend, RunSettings, Version
 from pipelines.resources import Resources, StepName
 
 PIPELINE = "conf-profile-training"
-ANSWERS = "answers"
 LARGEST_ARGUMENTS = 60_000
 """Bytes of all arguments together. A step's inputs are one argument of a command line; 64 KiB pass, 200 KiB do not."""
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What is to run, and where. `data_uri` empty: the configured data set is uploaded first."""
+    """What is to run, and where. `data_uri` empty: the configured data set is uploaded first.
+
+    `labels_uri` is the folder of labels and ceiling, empty where it is `data_uri` too.
+    """
 
     config: RunConfig
     resources: Resources
@@ -39,6 +40,7 @@ class Submission:
     folder: Path
     data_uri: str
     schedule: str
+    labels_uri: str = ""
 
     @property
     def name(self) -> str:
@@ -65,28 +67,36 @@ def check(config: RunConfig, resources: Resources) -> None:
             raise ConfigError(f"{key} needs a GPU: pipelines.steps.{step}.gpus is 0; give it a pool with GPUs")
 
 
-def upload_pipeline(backend: Backend, submission: Submission) -> Version:
+def upload_pipeline(backend: Backend, submission: Submission, run: Mapping[str, Any] | None = None) -> Version:
     """Compiles and uploads the pipeline; a version is named by the hash of its YAML.
 
-    A scheduled run reads data that may have changed under the same addresses, so its version takes nothing from the
-    cache.
+    `run` holds the arguments of the run that follows; ConfigError where it would not fit into Argo's object. A run
+    that is scheduled, or started from KFP's own page, reads data that may have changed under the same addresses, so a
+    version for these takes nothing from the cache.
     """
+    defaults = cluster_data.default_arguments(submission.config, submission.data_uri, submission.labels_uri)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
-        compile_to(package, submission.resources, submission.image, caching=not submission.schedule)
+        caching = run is not None and not submission.schedule
+        compile_to(package, submission.config, submission.resources, submission.image, caching, defaults)
+        if run is not None:
+            node_status.require_fits(package, run)
         version = hashlib.sha256(package.read_bytes()).hexdigest()[:16]
         return backend.upload(package, PIPELINE, version)
 
 
 def run_arguments(submission: Submission) -> dict[str, Any]:
-    """Every argument of the pipeline; uploads the data set where no place is given."""
+    """Every argument of the pipeline; uploads the configuration, and the data set where no place is given."""
     config = submission.config
-    store = _store(config.storage)
+    storage, store = config.storage, _store(config.storage)
     if submission.data_uri:
-        inputs = cluster_data.existing(submission.data_uri, config, bool(submission.schedule), store)
+        scheduled = bool(submission.schedule)
+        inputs = cluster_data.existing(submission.data_uri, submission.labels_uri, config, scheduled)
     else:
         inputs = cluster_data.upload(build_in(submission.folder, config), config, store)
-    values = arguments.with_inputs(config, inputs, ANY_CHAMPION, "", answers_place(config.storage))
+    key = configuration_file.upload(config, store)
+    configuration = object_store.address(storage.bucket, key, storage.endpoint, storage.region)
+    values = arguments.with_inputs(config, inputs, ANY_CHAMPION, cluster_data.places_of(storage, configuration))
     size = len(json.dumps(values).encode())
     if size > LARGEST_ARGUMENTS:
         raise ConfigError(
@@ -96,18 +106,10 @@ def run_arguments(submission: Submission) -> dict[str, Any]:
     return values
 
 
-def answers_place(storage: StorageConfig) -> str:
-    """Where the teacher's answers are kept on a cluster: beside the models."""
-    query = {"endpoint": storage.endpoint or "", "region": storage.region}
-    wanted = {key: value for key, value in query.items() if value and value != object_store.REGION}
-    place = f"s3://{storage.bucket}/{ANSWERS}/{storage.model}"
-    return f"{place}?{urlencode(wanted)}" if wanted else place
-
-
 def start(backend: Backend, submission: Submission, settings: RunSettings) -> str:
     """Uploads what is missing and starts the run; its id."""
     values = run_arguments(submission)
-    version = upload_pipeline(backend, submission)
+    version = upload_pipeline(backend, submission, values)
     name = f"{submission.name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
     return backend.run(version, name, values, settings)
 

@@ -1,11 +1,13 @@
 """The training pipeline: one object, run by `kfp.local` on one machine and compiled for KFP on a cluster.
 
-Each step receives its own sections of the configuration as small JSON parameters; tables and models travel as
-artefacts. `labels` and `ceiling` are inputs of the evaluation and of nothing else: a test reads that off the
+Each step receives its own sections of the configuration as small JSON parameters, and the addresses of the files of the
+data set that it reads: nothing is imported, so a step reads them with its own S3 settings. What steps make travels as
+artefacts. The addresses of labels and ceiling go to the evaluation and to nothing else: a test reads that off the
 compiled pipeline.
 """
 
-from typing import List, NamedTuple  # noqa: UP035 - KFP's type system knows typing.List
+from collections.abc import Mapping
+from typing import Any, List, NamedTuple  # noqa: UP035 - KFP's type system knows typing.List
 
 from kfp import dsl
 from kfp.dsl import base_component
@@ -24,14 +26,9 @@ from components.rollout.component import rollout
 from components.sft.component import sft
 from components.synthesis.component import synthesis
 from pipelines.placement import UNPLACED, Placement
+from pipelines.plan import Plan
 
 PIPELINE_NAME = "conf-profile-training"
-
-
-def _imported(uri: str, kind: type[dsl.Artifact], name: str) -> dsl.Artifact:
-    task = dsl.importer(artifact_uri=uri, artifact_class=kind, reimport=False)
-    task.set_display_name(name)
-    return task.output
 
 
 class Outputs(NamedTuple):
@@ -48,66 +45,62 @@ class Outputs(NamedTuple):
     report: dsl.HTML
 
 
-def training_pipeline(placement: Placement = UNPLACED) -> base_component.BaseComponent:
-    """The pipeline, its tasks placed: as they are for `kfp.local`, by declared resources for a cluster."""
+def training_pipeline(
+    given: Mapping[str, Any], plan: Plan, placement: Placement = UNPLACED
+) -> base_component.BaseComponent:
+    """The pipeline of a plan; `given` holds every parameter's default (see `arguments`).
+
+    Its tasks are placed as they are for `kfp.local`, by declared resources for a cluster.
+    """
 
     @dsl.pipeline(name=PIPELINE_NAME, description="Label-free user profiling: from events to a gated model in S3.")
     def pipeline(
-        behaviour_uri: str,
-        demographics_uri: str,
-        taxonomy_uri: str,
-        lexicon_uri: str,
-        labels_uri: str,
-        ceiling_uri: str,
-        as_of: str,
-        data_digest: str,
-        labels_digest: str,
-        champion_version: str,
-        workspace: str,
-        answers_folder: str,
-        shards: List[int],  # noqa: UP006
-        samples: int,
-        seed: int,
-        dtype: str,
-        features_config: str,
-        prompt_config: str,
-        teacher_config: str,
-        labelling_config: str,
-        student_config: str,
-        sft_config: str,
-        rejection_config: str,
-        reference_config: str,
-        filtering_config: str,
-        grpo_config: str,
-        evaluation_config: str,
-        gate_config: str,
-        storage_config: str,
-        rollout_service: str,
-        rollout_config: str,
-        run_config: str,
-        config_yaml: str,
+        behaviour_uri: str = given["behaviour_uri"],
+        demographics_uri: str = given["demographics_uri"],
+        taxonomy_uri: str = given["taxonomy_uri"],
+        lexicon_uri: str = given["lexicon_uri"],
+        labels_uri: str = given["labels_uri"],
+        ceiling_uri: str = given["ceiling_uri"],
+        as_of: str = given["as_of"],
+        data_digest: str = given["data_digest"],
+        labels_digest: str = given["labels_digest"],
+        champion_version: str = given["champion_version"],
+        workspace: str = given["workspace"],
+        answers_folder: str = given["answers_folder"],
+        shards: List[int] = given["shards"],  # noqa: UP006
+        samples: int = given["samples"],
+        seed: int = given["seed"],
+        dtype: str = given["dtype"],
+        features_config: str = given["features_config"],
+        prompt_config: str = given["prompt_config"],
+        teacher_config: str = given["teacher_config"],
+        labelling_config: str = given["labelling_config"],
+        student_config: str = given["student_config"],
+        sft_config: str = given["sft_config"],
+        rejection_config: str = given["rejection_config"],
+        reference_config: str = given["reference_config"],
+        filtering_config: str = given["filtering_config"],
+        grpo_config: str = given["grpo_config"],
+        evaluation_config: str = given["evaluation_config"],
+        gate_config: str = given["gate_config"],
+        storage_config: str = given["storage_config"],
+        rollout_config: str = given["rollout_config"],
+        configuration: str = given["configuration"],
     ) -> Outputs:
         """From raw events to a gated model; the steps stand in the order in which the data go through them."""
-        behaviour = _imported(behaviour_uri, dsl.Dataset, "behaviour")
-        demographics = _imported(demographics_uri, dsl.Dataset, "demographics")
-        taxonomy = _imported(taxonomy_uri, dsl.Artifact, "taxonomy")
-        lexicon = _imported(lexicon_uri, dsl.Artifact, "lexicon")
-        labels = _imported(labels_uri, dsl.Dataset, "labels")
-        ceiling = _imported(ceiling_uri, dsl.Dataset, "ceiling")
-
         featured = build_features(
-            behaviour=behaviour,
-            demographics=demographics,
+            behaviour=behaviour_uri,
+            demographics=demographics_uri,
             data_digest=data_digest,
             as_of=as_of,
             config=features_config,
         )
         features = featured.outputs["features"]
-        with dsl.ParallelFor(items=shards, name="synthesis-shards", parallelism=placement.shard_parallelism) as shard:
+        with dsl.ParallelFor(items=shards, parallelism=placement.shard_parallelism) as shard:
             answered = synthesis(
                 features=features,
-                taxonomy=taxonomy,
-                lexicon=lexicon,
+                taxonomy=taxonomy_uri,
+                lexicon=lexicon_uri,
                 config=teacher_config,
                 prompt=prompt_config,
                 seed=seed,
@@ -116,40 +109,43 @@ def training_pipeline(placement: Placement = UNPLACED) -> base_component.BaseCom
             )
         labelled = labelling(
             candidates=dsl.Collected(answered.outputs["candidates"]),
-            taxonomy=taxonomy,
             features=features,
+            taxonomy=taxonomy_uri,
             config=labelling_config,
             samples=samples,
         )
         tuned = sft(
             features=features,
             pseudo_labels=labelled.outputs["pseudo_labels"],
-            taxonomy=taxonomy,
+            taxonomy=taxonomy_uri,
             config=sft_config,
             student_config=student_config,
             prompt=prompt_config,
             workspace=workspace,
             seed=seed,
         )
-        refined = rejection_sampling(
-            features=features,
-            sft_student=tuned.outputs["student"],
-            config=rejection_config,
-            sampling=reference_config,
-            student_config=student_config,
-            workspace=workspace,
-            seed=seed,
-        )
-        frozen = freeze_reference(
-            features=features, student=refined.outputs["student"], config=reference_config, dtype=dtype, seed=seed
-        )
+        placed = [featured, answered, labelled, tuned]
+        taught = tuned.outputs["student"]
+        if plan.rejection:
+            refined = rejection_sampling(
+                features=features,
+                sft_student=taught,
+                config=rejection_config,
+                sampling=reference_config,
+                student_config=student_config,
+                workspace=workspace,
+                seed=seed,
+            )
+            placed.append(refined)
+            taught = refined.outputs["student"]
+        frozen = freeze_reference(features=features, student=taught, config=reference_config, dtype=dtype, seed=seed)
         filtered = filtering(reference=frozen.outputs["reference"], config=filtering_config, seed=seed)
         reinforced = grpo(
             features=features,
             reference=frozen.outputs["reference"],
             support=frozen.outputs["support"],
             filtered=filtered.outputs["filtered"],
-            sft_student=refined.outputs["student"],
+            sft_student=taught,
             config=grpo_config,
             student_config=student_config,
             workspace=workspace,
@@ -158,11 +154,11 @@ def training_pipeline(placement: Placement = UNPLACED) -> base_component.BaseCom
         evaluated = evaluate(
             features=features,
             candidates=dsl.Collected(answered.outputs["candidates"]),
-            taxonomy=taxonomy,
             sft_student=tuned.outputs["student"],
             student=reinforced.outputs["student"],
-            labels=labels,
-            ceiling=ceiling,
+            taxonomy=taxonomy_uri,
+            labels=labels_uri,
+            ceiling=ceiling_uri,
             config=evaluation_config,
             student_config=student_config,
             storage=storage_config,
@@ -177,7 +173,7 @@ def training_pipeline(placement: Placement = UNPLACED) -> base_component.BaseCom
             gate=decided.outputs["gate_decision"],
             reference=frozen.outputs["reference"],
             config=storage_config,
-            run_config=run_config,
+            configuration=configuration,
             expected_champion=champion_version,
         )
         reported = report(
@@ -190,14 +186,12 @@ def training_pipeline(placement: Placement = UNPLACED) -> base_component.BaseCom
             filtering_report=filtered.outputs["report"],
             reference_report=frozen.outputs["report"],
             outcome=promoted.outputs["outcome"],
-            config_yaml=config_yaml,
+            configuration=configuration,
         )
-        with dsl.If(rollout_service != "", name="rollout-configured"):
-            rolled_out = rollout(outcome=promoted.outputs["outcome"], config=rollout_config, storage=storage_config)
-        for task in (
-            featured, answered, labelled, tuned, refined, frozen, filtered, reinforced, evaluated, decided, promoted,
-            reported, rolled_out,
-        ):  # fmt: skip
+        placed += [frozen, filtered, reinforced, evaluated, decided, promoted, reported]
+        if plan.rollout:
+            placed.append(rollout(outcome=promoted.outputs["outcome"], config=rollout_config, storage=storage_config))
+        for task in placed:
             placement.place(task)
         return Outputs(
             features=features,

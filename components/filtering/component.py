@@ -14,15 +14,6 @@ def filtering(
     seed: int,
 ):
     """Chooses the users of the second stage by their frozen confidence."""
-    from pathlib import Path
+    from components.filtering import task
 
-    from components.filtering.step import run
-    from conf_profile.config import FilteringConfig, parse_section
-
-    run(
-        reference=Path(reference.path),
-        filtered=Path(filtered.path),
-        report=Path(report.path),
-        config=parse_section(FilteringConfig, config),
-        seed=int(seed),
-    )
+    task.run(reference, filtered, report, config, seed)

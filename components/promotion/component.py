@@ -13,24 +13,10 @@ def promotion(
     reference: dsl.Input[dsl.Dataset],
     outcome: dsl.Output[dsl.Artifact],
     config: str,
-    run_config: str,
+    configuration: str,
     expected_champion: str,
 ):
     """Publish the model that the gate let pass, and make it the champion."""
-    from pathlib import Path
+    from components.promotion import task
 
-    from components.promotion.step import file_hash, run
-    from conf_profile.config import StorageConfig, parse_section
-
-    result = run(
-        Path(model.path),
-        Path(evaluation.path),
-        Path(gate.path),
-        file_hash(Path(reference.path)),
-        Path(outcome.path),
-        parse_section(StorageConfig, config),
-        run_config,
-        expected_champion,
-    )
-    outcome.metadata["promoted"] = result["promoted"]
-    outcome.metadata["uri"] = result.get("uri", "")
+    task.run(model, evaluation, gate, reference, outcome, config, configuration, expected_champion)

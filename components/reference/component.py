@@ -17,20 +17,6 @@ def freeze_reference(
     seed: int,
 ):
     """Samples the SFT student M times once; its vote and confidence are frozen from here on."""
-    from pathlib import Path
+    from components.reference import task
 
-    from components.reference.step import run
-    from conf_profile.config import ReferenceConfig, parse_section
-
-    summary = run(
-        features=Path(features.path),
-        student=Path(student.path),
-        reference=Path(reference.path),
-        support=Path(support.path),
-        report=Path(report.path),
-        config=parse_section(ReferenceConfig, config),
-        dtype=dtype,
-        seed=int(seed),
-    )
-    reference.metadata["sha256"] = summary["sha256"]
-    reference.metadata["users"] = summary["users"]
+    task.run(features, student, reference, support, report, config, dtype, seed)

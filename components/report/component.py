@@ -17,23 +17,12 @@ def report(
     reference_report: dsl.Input[dsl.Artifact],
     outcome: dsl.Input[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
-    config_yaml: str,
+    configuration: str,
 ):
     """The run's report as one self-contained HTML page."""
-    from pathlib import Path
+    from components.report import task
 
-    from components.report.step import run
-
-    run(
-        evaluation=Path(evaluation.path),
-        gate=Path(gate_decision.path),
-        labelling_report=Path(labelling_report.path),
-        features_report=Path(features_report.path),
-        sft_log=Path(sft_log.path),
-        grpo_log=Path(grpo_log.path),
-        filtering_report=Path(filtering_report.path),
-        reference_report=Path(reference_report.path),
-        outcome=Path(outcome.path),
-        report=Path(page.path),
-        config_yaml=config_yaml,
-    )
+    task.run(
+        evaluation, gate_decision, labelling_report, features_report, sft_log, grpo_log,
+        filtering_report, reference_report, outcome, page, configuration,
+    )  # fmt: skip

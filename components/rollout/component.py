@@ -1,4 +1,4 @@
-"""The KFP wrapper of `components.rollout.step`."""
+"""The KFP wrapper of `components.rollout.step`; a pipeline that names nothing that serves does not have this step."""
 
 from kfp import dsl
 
@@ -8,15 +8,6 @@ from components.image import IMAGE
 @dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
 def rollout(outcome: dsl.Input[dsl.Artifact], served: dsl.Output[dsl.Artifact], config: str, storage: str):
     """Put the promoted version into service on the cluster, or leave things as they were."""
-    from pathlib import Path
+    from components.rollout import task
 
-    from components.rollout.step import run
-    from conf_profile.config import RolloutConfig, StorageConfig, parse_section
-
-    result = run(
-        Path(outcome.path),
-        Path(served.path),
-        parse_section(RolloutConfig, config),
-        parse_section(StorageConfig, storage),
-    )
-    served.metadata["uri"] = result.get("uri", "")
+    task.run(outcome, served, config, storage)

@@ -35,7 +35,7 @@ def compile_pipeline(
     artefact: tuple[str, ...],
     output: str,
 ) -> None:
-    """Write the training pipeline's YAML. The run's configuration matters for --trainjob alone."""
+    """Write the training pipeline's YAML: the steps that the configuration needs, its settings as defaults."""
     from pipelines import resources, trainjob
     from pipelines.compile import compile_to
 
@@ -43,5 +43,5 @@ def compile_pipeline(
     if train_step:
         trainjob.write(out, trainjob.given(train_step, nodes, artefact, output), config, declared, image)
     else:
-        compile_to(out, declared, image)
+        compile_to(out, config, declared, image)
     click.echo(f"wrote {out}")

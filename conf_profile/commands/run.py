@@ -76,11 +76,12 @@ def _storage(config: RunConfig, folder: Path) -> Iterator[None]:
 def _run_pipeline(config: RunConfig, data: Dataset, folder: Path, console: Any) -> Finished:
     from conf_profile import pipeline_process
     from pipelines import arguments
+    from pipelines.plan import plan_of
 
     pinned = _pinned_champion(config, data, folder)
     values = arguments.build(config, data, _champion_at_start(config, pinned), folder / "workspace")
     try:
-        return pipeline_process.run(values, folder, console)
+        return pipeline_process.run(values, folder, console, len(plan_of(config).steps))
     except LostPromotionError:
         # Started again, it competes with the new champion; what does not depend on that one is not done again.
         pinned.unlink()

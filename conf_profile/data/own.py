@@ -50,13 +50,11 @@ def check_folder(folder: Path, taxonomy: Path | None = None) -> Dataset:
     there is one, else it is the time of the last row.
     """
     paths = _paths(folder, taxonomy)
-    behaviour, demographics = _features(paths)
-    labels = tables.read(paths[dataset.LABELS], tables.LABELS) if dataset.LABELS in paths else None
-    known_tags = load_taxonomy(paths[dataset.TAXONOMY])
-    if labels is not None:
-        _check_labels(labels, known_tags, paths[dataset.LABELS])
+    behaviour, demographics = check_features(paths[dataset.BEHAVIOUR], paths[dataset.DEMOGRAPHICS])
+    load_taxonomy(paths[dataset.TAXONOMY])
+    labels = check_labels(paths[dataset.LABELS], paths[dataset.TAXONOMY]) if dataset.LABELS in paths else None
     if dataset.LEXICON in paths:
-        _check_lexicon(paths[dataset.LEXICON], known_tags)
+        check_lexicon(paths[dataset.LEXICON], paths[dataset.TAXONOMY])
     given = dataset.read_manifest(folder) if (folder / dataset.MANIFEST).is_file() else {}
     coverage = measure(behaviour, demographics, labels)
     logger.info("%s: %s", folder, coverage)
@@ -70,6 +68,45 @@ def check_folder(folder: Path, taxonomy: Path | None = None) -> Dataset:
         paths=paths,
         hashes={name: dataset.sha256(path) for name, path in paths.items()},
     )
+
+
+def check_features(behaviour_path: Path, demographics_path: Path) -> tuple[pa.Table, pa.Table]:
+    """Reads and checks the two tables that Feast reads."""
+    behaviour = tables.read(behaviour_path, tables.BEHAVIOUR)
+    demographics = tables.read(demographics_path, tables.DEMOGRAPHICS)
+    for data, path in ((behaviour, behaviour_path), (demographics, demographics_path)):
+        _check_user_ids(data, path)
+    if not len(demographics):
+        raise DataError(f"{demographics_path}: is empty; it holds the consent without which nobody is profiled")
+    if not len(behaviour):
+        raise DataError(f"{behaviour_path}: is empty; there is nothing to infer a profile from")
+    return behaviour, demographics
+
+
+def check_labels(path: Path, taxonomy: Path) -> pa.Table:
+    """Reads the true labels and checks that the taxonomy knows every attribute and tag of them."""
+    labels, known_tags = tables.read(path, tables.LABELS), load_taxonomy(taxonomy)
+    pairs = labels.select(["attribute", "tag"]).group_by(["attribute", "tag"]).aggregate([]).to_pylist()
+    for pair in sorted(pairs, key=lambda pair: (pair["attribute"], pair["tag"])):
+        _check_tag(pair["attribute"], pair["tag"], known_tags, path)
+    return labels
+
+
+def check_lexicon(path: Path, taxonomy_path: Path) -> None:
+    """Checks the form of a lexicon, and that the taxonomy knows every attribute and tag of it."""
+    taxonomy = load_taxonomy(taxonomy_path)
+    try:
+        lexicon = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(lexicon, dict) or not isinstance(lexicon.get("entries"), dict):
+        raise DataError(f"{path}: needs the key 'entries': keyphrase -> attribute -> tag -> weight")
+    fields = [evidence for values in lexicon.get("fields", {}).values() for evidence in values.values()]
+    leaning = [lexicon.get("prior", {}), lexicon.get("overconfidence", {})]
+    for evidence in (*lexicon["entries"].values(), *fields, *leaning):
+        for attribute, weights in evidence.items():
+            for tag in weights:
+                _check_tag(attribute, tag, taxonomy, path)
 
 
 def measure(behaviour: pa.Table, demographics: pa.Table, labels: pa.Table | None = None) -> Coverage:
@@ -98,45 +135,10 @@ def _paths(folder: Path, taxonomy: Path | None) -> dict[str, Path]:
     return paths
 
 
-def _features(paths: Mapping[str, Path]) -> tuple[pa.Table, pa.Table]:
-    behaviour = tables.read(paths[dataset.BEHAVIOUR], tables.BEHAVIOUR)
-    demographics = tables.read(paths[dataset.DEMOGRAPHICS], tables.DEMOGRAPHICS)
-    for data, name in ((behaviour, dataset.BEHAVIOUR), (demographics, dataset.DEMOGRAPHICS)):
-        _check_user_ids(data, paths[name])
-    if not len(demographics):
-        raise DataError(
-            f"{paths[dataset.DEMOGRAPHICS]}: is empty; it holds the consent without which nobody is profiled"
-        )
-    if not len(behaviour):
-        raise DataError(f"{paths[dataset.BEHAVIOUR]}: is empty; there is nothing to infer a profile from")
-    return behaviour, demographics
-
-
 def _check_user_ids(data: pa.Table, path: Path) -> None:
     row = pc.index(pc.utf8_trim_whitespace(data.column("user_id")), "").as_py()
     if row >= 0:
         raise DataError(f"{path}: row {row} has a blank user_id; give every row the id of its user")
-
-
-def _check_labels(labels: pa.Table, taxonomy: Taxonomy, path: Path) -> None:
-    pairs = labels.select(["attribute", "tag"]).group_by(["attribute", "tag"]).aggregate([]).to_pylist()
-    for pair in sorted(pairs, key=lambda pair: (pair["attribute"], pair["tag"])):
-        _check_tag(pair["attribute"], pair["tag"], taxonomy, path)
-
-
-def _check_lexicon(path: Path, taxonomy: Taxonomy) -> None:
-    try:
-        lexicon = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(lexicon, dict) or not isinstance(lexicon.get("entries"), dict):
-        raise DataError(f"{path}: needs the key 'entries': keyphrase -> attribute -> tag -> weight")
-    fields = [evidence for values in lexicon.get("fields", {}).values() for evidence in values.values()]
-    leaning = [lexicon.get("prior", {}), lexicon.get("overconfidence", {})]
-    for evidence in (*lexicon["entries"].values(), *fields, *leaning):
-        for attribute, weights in evidence.items():
-            for tag in weights:
-                _check_tag(attribute, tag, taxonomy, path)
 
 
 def _check_tag(attribute: str, tag: str, taxonomy: Taxonomy, path: Path) -> None:

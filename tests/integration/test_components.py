@@ -1,4 +1,4 @@
-"""Each component alone under KFP's local runner, fed through importers with what a finished run left behind.
+"""Each component alone under KFP's local runner, fed with what a finished run left behind.
 
 A run of the whole pipeline shows that the steps fit together; this shows what one of them needs and gives. The
 outputs are compared with the run's own: a step is a function of its inputs.
@@ -43,6 +43,10 @@ class Finished:
         shards = range(len(self.arguments["shards"]))
         return [self.artefact(f"for-loop-1-iteration-{shard}/synthesis", "candidates") for shard in shards]
 
+    def section(self, name):
+        """What the run's configuration says differently from the defaults."""
+        return json.loads(self.arguments[f"{name}_config"] or "{}")
+
     def parameters(self, **names):
         return {parameter: self.arguments[argument] for parameter, argument in names.items()}
 
@@ -73,7 +77,7 @@ def alone(tmp_path):
         return {name: Path(value["artifacts"][0]["uri"]) for name, value in artifacts.items()}
 
     def imported(path):
-        kind = dsl.Model if Path(path).is_dir() else dsl.Artifact if "." in Path(path).name else dsl.Dataset
+        kind = dsl.Model if Path(path).is_dir() else dsl.Dataset
         return dsl.importer(artifact_uri=str(path), artifact_class=kind).output
 
     return run
@@ -84,30 +88,30 @@ def same_table(path, other, schema):
 
 
 def test_features(finished, alone):
-    files = {name: finished.arguments[f"{name}_uri"] for name in ("behaviour", "demographics")}
-    parameters = finished.parameters(data_digest="data_digest", as_of="as_of", config="features_config")
-    outputs = alone(build_features, files, parameters)
+    parameters = finished.parameters(
+        behaviour="behaviour_uri",
+        demographics="demographics_uri",
+        data_digest="data_digest",
+        as_of="as_of",
+        config="features_config",
+    )
+    outputs = alone(build_features, {}, parameters)
     assert same_table(outputs["features"], finished.artefact("build-features", "features"), tables.FEATURES)
     assert json.loads(outputs["report"].read_text())["dropped_without_consent"] > 0
 
 
 def test_synthesis(finished, alone, tmp_path):
-    files = {
-        "features": finished.artefact("build-features", "features"),
-        "taxonomy": finished.arguments["taxonomy_uri"],
-        "lexicon": finished.arguments["lexicon_uri"],
-    }
-    parameters = finished.parameters(config="teacher_config", prompt="prompt_config", seed="seed")
+    files = {"features": finished.artefact("build-features", "features")}
+    parameters = finished.parameters(
+        taxonomy="taxonomy_uri", lexicon="lexicon_uri", config="teacher_config", prompt="prompt_config", seed="seed"
+    )
     outputs = alone(synthesis, files, {**parameters, "shard": 1, "answers_folder": str(tmp_path / "answers")})
     assert same_table(outputs["candidates"], finished.candidates[1], tables.CANDIDATES)
 
 
 def test_labelling(finished, alone):
-    files = {
-        "taxonomy": finished.arguments["taxonomy_uri"],
-        "features": finished.artefact("build-features", "features"),
-    }
-    parameters = finished.parameters(config="labelling_config", samples="samples")
+    files = {"features": finished.artefact("build-features", "features")}
+    parameters = finished.parameters(taxonomy="taxonomy_uri", config="labelling_config", samples="samples")
     outputs = alone(labelling, files, parameters, finished.candidates)
     expected = finished.artefact("labelling", "pseudo_labels")
     assert same_table(outputs["pseudo_labels"], expected, tables.PSEUDO_LABELS)
@@ -118,10 +122,11 @@ def test_sft_without_a_workspace(finished, alone):
     files = {
         "features": finished.artefact("build-features", "features"),
         "pseudo_labels": finished.artefact("labelling", "pseudo_labels"),
-        "taxonomy": finished.arguments["taxonomy_uri"],
     }
-    parameters = finished.parameters(student_config="student_config", prompt="prompt_config", seed="seed")
-    config = json.loads(finished.arguments["sft_config"]) | {"epochs": 0.5, "report_to": []}
+    parameters = finished.parameters(
+        taxonomy="taxonomy_uri", student_config="student_config", prompt="prompt_config", seed="seed"
+    )
+    config = finished.section("sft") | {"epochs": 0.5, "report_to": []}
     outputs = alone(sft, files, {**parameters, "config": json.dumps(config), "workspace": ""})
     assert {"model.safetensors", "profile.json", "calibration.json"} <= {p.name for p in outputs["student"].iterdir()}
     assert json.loads(outputs["metrics"].read_text())["steps"] > 0
@@ -132,7 +137,7 @@ def test_rejection_without_rounds_passes_the_student_on(finished, alone):
         "features": finished.artefact("build-features", "features"),
         "sft_student": finished.artefact("sft", "student"),
     }
-    config = json.loads(finished.arguments["rejection_config"]) | {"rounds": 0}
+    config = finished.section("rejection") | {"rounds": 0}
     parameters = finished.parameters(sampling="reference_config", student_config="student_config", seed="seed")
     outputs = alone(rejection_sampling, files, {**parameters, "config": json.dumps(config), "workspace": ""})
     for file in files["sft_student"].iterdir():
@@ -163,7 +168,7 @@ def test_grpo_of_one_step(finished, alone):
         "filtered": finished.artefact("filtering", "filtered"),
         "sft_student": finished.artefact("rejection-sampling", "student"),
     }
-    config = json.loads(finished.arguments["grpo_config"]) | {"steps": 1, "report_to": [], "quasi_ground_truth": "soft"}
+    config = finished.section("grpo") | {"steps": 1, "report_to": [], "quasi_ground_truth": "soft"}
     parameters = finished.parameters(student_config="student_config", seed="seed")
     outputs = alone(grpo, files, {**parameters, "config": json.dumps(config), "workspace": ""})
     (line,) = json.loads(outputs["log"].read_text())
@@ -174,14 +179,17 @@ def test_grpo_of_one_step(finished, alone):
 def test_evaluation(finished, alone):
     files = {
         "features": finished.artefact("build-features", "features"),
-        "taxonomy": finished.arguments["taxonomy_uri"],
         "sft_student": finished.artefact("sft", "student"),
         "student": finished.artefact("grpo", "student"),
-        "labels": finished.arguments["labels_uri"],
-        "ceiling": finished.arguments["ceiling_uri"],
     }
     parameters = finished.parameters(
-        config="evaluation_config", student_config="student_config", storage="storage_config", seed="seed"
+        taxonomy="taxonomy_uri",
+        labels="labels_uri",
+        ceiling="ceiling_uri",
+        config="evaluation_config",
+        student_config="student_config",
+        storage="storage_config",
+        seed="seed",
     )
     outputs = alone(evaluate, files, {**parameters, "champion_version": "", "labels_digest": ""}, finished.candidates)
     found = json.loads(outputs["evaluation"].read_text())
@@ -209,5 +217,5 @@ def test_report(finished, alone):
         "reference_report": finished.artefact("freeze-reference", "report"),
         "outcome": finished.artefact("promotion", "outcome"),
     }
-    outputs = alone(report, files, finished.parameters(config_yaml="config_yaml"))
+    outputs = alone(report, files, finished.parameters(configuration="configuration"))
     assert outputs["page"].read_text(encoding="utf-8").count("<svg") >= 5

@@ -12,6 +12,7 @@ from s3 import client_of, model_folder, storage
 
 from components.promotion.component import promotion
 from components.promotion.step import file_hash, run
+from conf_profile import configuration_file
 from conf_profile.commands.models import models as models_command
 from conf_profile.config import RunConfig, StorageConfig
 from conf_profile.errors import ConfigError, DataError, RegistryConflictError, RegistryError
@@ -184,18 +185,18 @@ def test_the_component_runs_locally(tmp_path, config):
     (tmp_path / "reference.parquet").write_text("abc")
 
     @dsl.pipeline(name="one-step")
-    def one_step(config: str, run_config: str):
+    def one_step(config: str, configuration: str):
         model = dsl.importer(artifact_uri=str(tmp_path / "model"), artifact_class=dsl.Model)
         evaluation = dsl.importer(artifact_uri=str(tmp_path / "evaluation.json"), artifact_class=dsl.Artifact)
         gate = dsl.importer(artifact_uri=str(tmp_path / "gate.json"), artifact_class=dsl.Artifact)
         table = dsl.importer(artifact_uri=str(tmp_path / "reference.parquet"), artifact_class=dsl.Dataset)
         promotion(
             model=model.output, evaluation=evaluation.output, gate=gate.output, reference=table.output,
-            config=config, run_config=run_config, expected_champion="",
+            config=config, configuration=configuration, expected_champion="",
         )  # fmt: skip
 
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "runs"))
-    one_step(config=config.for_step(), run_config=RunConfig().model_dump_json())
+    one_step(config=config.for_step(), configuration=configuration_file.write(RunConfig(), tmp_path))
     (outcome,) = (tmp_path / "runs").rglob("outcome")
     version = json.loads(outcome.read_text())["version"]
     assert connect(config).require_champion().version == version

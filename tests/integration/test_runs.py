@@ -17,6 +17,7 @@ from pods_server import pod, serve_pods, unschedulable, waiting
 from rich.console import Console
 
 from conf_profile.cli import cli
+from conf_profile.config import resolve
 from conf_profile.errors import BackendUnreachableError, PipelineError, RunNotFoundError
 from conf_profile.local_s3 import local_s3
 from conf_profile.object_store import ObjectStore, s3_client
@@ -52,7 +53,7 @@ def access(tmp_path_factory):
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
     path = tmp_path_factory.mktemp("package") / "pipeline.yaml"
-    compile_to(path, resources.load(), "registry/training:abc")
+    compile_to(path, resolve("tiny"), resources.load(), "registry/training:abc")
     return path
 
 

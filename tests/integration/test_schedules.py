@@ -30,7 +30,7 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setattr(schedules, "SECONDS_BETWEEN_LOOKS", 0.01)
     # What is uploaded, and which arguments a run has, is not what these tests are about.
     monkeypatch.setattr(schedules, "run_arguments", lambda submission: {"seed": 0, "samples": 2.0, "shards": [0, 1]})
-    monkeypatch.setattr(schedules, "upload_pipeline", lambda backend, submission: Version("p", "v", False))
+    monkeypatch.setattr(schedules, "upload_pipeline", lambda backend, submission, run: Version("p", "v", False))
     with serve() as found:
         found.looks = []
         yield found

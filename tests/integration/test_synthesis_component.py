@@ -28,17 +28,14 @@ FEATURES = [
 def test_the_component_runs_locally(tmp_path):
     tables.write(tmp_path / "features.parquet", tables.from_rows(FEATURES, tables.FEATURES), tables.FEATURES)
     taxonomy.parse({"attributes": {"gender": ["female", "male"]}}).save(tmp_path / "taxonomy.yaml")
-    (tmp_path / "lexicon.json").write_text("")
 
     @dsl.pipeline(name="one-step")
     def one_step(config: str, prompt: str, answers_folder: str):
         features = dsl.importer(artifact_uri=str(tmp_path / "features.parquet"), artifact_class=dsl.Dataset)
-        tags = dsl.importer(artifact_uri=str(tmp_path / "taxonomy.yaml"), artifact_class=dsl.Artifact)
-        lexicon = dsl.importer(artifact_uri=str(tmp_path / "lexicon.json"), artifact_class=dsl.Artifact)
         synthesis(
             features=features.output,
-            taxonomy=tags.output,
-            lexicon=lexicon.output,
+            taxonomy=str(tmp_path / "taxonomy.yaml"),
+            lexicon="",
             config=config,
             prompt=prompt,
             seed=0,

@@ -109,7 +109,8 @@ def test_the_runs_configuration_stores_where_the_release_reads(tmp_path):
 def test_steps_that_ask_the_object_store_have_the_releases_certificates(tmp_path):
     values, out = tmp_path / "values.yaml", tmp_path / "pipeline.yaml"
     values.write_text(uploaded({"s3": {"caConfigMap": "company-ca", "caKey": "root.pem"}})[0])
-    compile_to(out, resources.load([values]))
+    every_step = config.resolve(overrides=["rejection.rounds=1", "rollout.inference_service=conf-profile"])
+    compile_to(out, every_step, resources.load([values]))
     pipeline, platform = yaml.safe_load_all(out.read_text())
     placed = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     asking = set()
@@ -121,7 +122,7 @@ def test_steps_that_ask_the_object_store_have_the_releases_certificates(tmp_path
             asking.add(name.removeprefix("exec-"))
             assert given["AWS_CA_BUNDLE"] == "/etc/s3-ca/root.pem"
             assert (volume["configMapName"], volume["mountPath"]) == ("company-ca", "/etc/s3-ca")
-    assert asking == set(USES_S3)
+    assert asking == {name.replace("_", "-") for name in USES_S3}
 
 
 def command(*layers):
@@ -197,3 +198,16 @@ def test_nothing_is_rendered_when_they_are_off():
 )
 def test_bad_combinations(layers, message):
     assert message in refusal(ON, *layers)
+
+
+def test_the_upload_knows_where_tables_and_labels_are():
+    places = {"dataUri": "s3://lake/tables", "labelsUri": "s3://vault/truth"}
+    (container,) = pods(render(ON, UPLOAD, {"pipelines": {"upload": places}}))[f"Job/{NAME}-upload"]["containers"]
+    assert {"--data-uri=s3://lake/tables", "--labels-uri=s3://vault/truth", "--upload-only"} <= set(container["args"])
+
+
+def test_the_labels_keys_and_the_budget_for_retries_reach_the_compiler(tmp_path):
+    values = tmp_path / "values.yaml"
+    values.write_text(uploaded({"pipelines": {"labelsSecret": {"name": "truth"}, "retrySeconds": 60}})[0])
+    declared = resources.load([values]).pipelines
+    assert (declared.labels_secret.name, declared.retry_seconds) == ("truth", 60)

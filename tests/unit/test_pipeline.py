@@ -2,8 +2,9 @@
 
 To accept a change of the pipeline:
 
-    python -m pipelines.compile tests/golden/training-pipeline.yaml
-    python -m pipelines.compile tests/golden/training-pipeline-gpu.yaml tests/golden/values-gpu-sample.yaml
+    conf-profile compile --out tests/golden/training-pipeline.yaml
+    conf-profile compile --out tests/golden/training-pipeline-gpu.yaml --values tests/golden/values-gpu-sample.yaml \\
+        --set rejection.rounds=1 --set rollout.inference_service=conf-profile
 """
 
 import json
@@ -15,24 +16,34 @@ from pathlib import Path
 import pytest
 import yaml
 
+from conf_profile.config import RunConfig, defaults_digest, resolve
+from conf_profile.configuration_file import read
+from pipelines import cluster_data
 from pipelines.resources import DEFAULT_STEPS
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-VALUES = {"training-pipeline": (), "training-pipeline-gpu": (str(GOLDEN / "values-gpu-sample.yaml"),)}
+VALUES = {
+    "training-pipeline": {"values": [], "overrides": []},
+    "training-pipeline-gpu": {
+        "values": [str(GOLDEN / "values-gpu-sample.yaml")],
+        "overrides": ["rejection.rounds=1", "rollout.inference_service=conf-profile"],
+    },
+}
 TRUTH = {"labels_uri", "ceiling_uri", "labels_digest"}
-ROLLOUT = "condition-2"
-"""The one condition: whether what was promoted is rolled out."""
 GPU_STEPS = {"sft": "4", "rejection-sampling": "1", "freeze-reference": "1", "grpo": "4", "evaluate": "1"}
+OPTIONAL = {"rejection-sampling", "rollout"}
 
 
 COMPILE = """
 import json, sys
 from pathlib import Path
+from conf_profile.config import resolve
 from pipelines import resources
 from pipelines.compile import compile_to
-for name, values in json.loads(sys.argv[2]).items():
-    compile_to(Path(sys.argv[1]) / f"{name}.yaml", resources.load(map(Path, values)))
+for name, given in json.loads(sys.argv[2]).items():
+    config = resolve(overrides=given["overrides"])
+    compile_to(Path(sys.argv[1]) / f"{name}.yaml", config, resources.load(map(Path, given["values"])))
 """
 
 
@@ -111,7 +122,8 @@ def test_golden(compiled, name):
 @pytest.mark.parametrize("name", VALUES)
 def test_every_step_is_non_root_and_limited_in_memory_processor_and_time(documents, name):
     found = containers(documents[name])
-    assert {step.replace("-", "_") for step in found} <= set(DEFAULT_STEPS)
+    absent = OPTIONAL if name == "training-pipeline" else set()
+    assert set(found) == {step.replace("_", "-") for step in DEFAULT_STEPS} - absent
     for container, pod in found.values():
         assert pod["securityContext"] == {"runAsNonRoot": True}
         assert int(pod["activeDeadlineSeconds"]) > 0
@@ -179,10 +191,22 @@ def test_secrets_reach_only_the_steps_that_need_them(documents):
 
     found = {step: secrets(pod) for step, (_, pod) in containers(documents["training-pipeline-gpu"]).items()}
     store = {("conf-profile-s3", "AWS_ACCESS_KEY_ID"), ("conf-profile-s3", "AWS_SECRET_ACCESS_KEY")}
+    labels = {
+        ("conf-profile-labels", "CONF_PROFILE_LABELS_ACCESS_KEY"),
+        ("conf-profile-labels", "CONF_PROFILE_LABELS_SECRET_KEY"),
+    }
     assert found.pop("synthesis") == store | {("teacher", "DEEPSEEK_API_KEY")}
-    for step in ("evaluate", "promotion", "rollout"):
-        assert found.pop(step) == store
-    assert set(map(frozenset, found.values())) == {frozenset()}
+    assert found.pop("evaluate") == store | labels
+    for step in ("build-features", "labelling", "sft", "rejection-sampling", "grpo", "promotion", "rollout", "report"):
+        assert found.pop(step) == store, step
+    assert found == {"freeze-reference": set(), "filtering": set(), "gate": set()}
+
+
+def test_a_step_knows_its_budget_for_retries_and_which_defaults_its_arguments_differ_from(documents):
+    for container, _ in containers(documents["training-pipeline"]).values():
+        environment = {entry["name"]: entry["value"] for entry in container["env"]}
+        assert environment["CONF_PROFILE_RETRY_SECONDS"] == "900"
+        assert environment["CONF_PROFILE_DEFAULTS"] == defaults_digest()
 
 
 def test_shards_run_at_most_so_many_at_once(documents):
@@ -197,52 +221,96 @@ def test_shards_run_at_most_so_many_at_once(documents):
 
 def test_what_depends_on_the_champion_of_the_moment_is_never_taken_from_the_cache(spec):
     cached = {name for name, task in tasks(spec).items() if task.get("cachingOptions", {}).get("enableCache")}
-    assert {name for name in tasks(spec) if is_step(name)} - cached == {"evaluate", "promotion", "rollout"}
+    assert {name for name in tasks(spec) if is_step(name)} - cached == {"evaluate", "promotion"}
 
 
-def test_nothing_is_rolled_out_unless_something_that_serves_is_named(spec):
-    (branch,) = (task for task in spec["root"]["dag"]["tasks"].values() if "triggerPolicy" in task)
-    assert set(spec["components"][branch["componentRef"]["name"]]["dag"]["tasks"]) == {"rollout"}
-    assert branch["triggerPolicy"]["condition"].endswith("['pipelinechannel--rollout_service'] != ''")
-    assert branch["dependentTasks"] == ["promotion"]
+def test_a_step_that_has_nothing_to_do_is_not_in_the_pipeline(documents):
+    default, full = (tasks(documents[name][0]) for name in VALUES)
+    assert full.keys() - default.keys() == OPTIONAL
+    assert full["rollout"]["dependentTasks"] == ["promotion"]
+    for found in (default, full):
+        assert not any("triggerPolicy" in task for task in found.values())
 
 
-def test_true_labels_reach_the_evaluation_and_what_judges_it_and_no_step_that_trains(spec):
-    outer = spec["root"]["dag"]["tasks"]
-    direct = {name for name, task in outer.items() if TRUTH & set(reads(task))}
-    importers = direct - {"evaluate"}
-    readers = {name for name, task in outer.items() if importers & set(reads(task))}
-    assert readers | (direct - importers) == {"evaluate"}
-    assert {n for n in tainted(outer, TRUTH) if not n.startswith("importer")} == {
-        "evaluate",
-        "gate",
-        "promotion",
-        "report",
-        ROLLOUT,
-    }
+def sources(task):
+    """The tasks that a task's artefacts come from, in the same graph."""
+    for given in task.get("inputs", {}).get("artifacts", {}).values():
+        (source,) = given.keys() & {"taskOutputArtifact", "componentInputArtifact"}
+        if source == "taskOutputArtifact":
+            yield given[source]["producerTask"]
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_artefact_comes_from_a_task_of_the_run_whose_name_is_its_key(documents, name):
+    """KFP's driver looks a producer up by its name, and its launcher reads what lies under the run's root alone."""
+    pipeline = documents[name][0]
+    graphs = [pipeline["root"]["dag"], *(part["dag"] for part in pipeline["components"].values() if "dag" in part)]
+    for graph in graphs:
+        for key, task in graph["tasks"].items():
+            assert task["taskInfo"]["name"] == key
+            assert set(sources(task)) <= graph["tasks"].keys()
+    assert not any("importer" in executor for executor in pipeline["deploymentSpec"]["executors"].values())
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_parameter_has_a_default(documents, name):
+    """So that KFP's own page can start a run."""
+    parameters = documents[name][0]["root"]["inputDefinitions"]["parameters"]
+    assert all(given.get("isOptional") for given in parameters.values())
+    assert parameters["behaviour_uri"]["defaultValue"] == "s3://conf-profile/tables/behaviour.parquet"
+    assert parameters["labels_uri"]["defaultValue"] == "s3://conf-profile/truth/labels.parquet"
+    assert read(parameters["configuration"]["defaultValue"]) == resolve(overrides=VALUES[name]["overrides"])
+
+
+def test_true_labels_reach_the_evaluation_and_what_judges_it_and_no_step_that_trains(documents):
+    for pipeline, _ in documents.values():
+        outer = pipeline["root"]["dag"]["tasks"]
+        assert {name for name, task in outer.items() if TRUTH & set(reads(task))} == {"evaluate"}
+        judges = {"evaluate", "gate", "promotion", "report", "rollout"}
+        assert tainted(outer, TRUTH) == judges & outer.keys()
 
 
 def test_the_check_would_find_a_leak(spec):
-    """The same look at a pipeline in which sft reads the labels."""
+    """The same look at a pipeline in which sft is given the labels' address."""
     outer = {name: dict(task) for name, task in spec["root"]["dag"]["tasks"].items()}
-    labels = next(name for name in outer if "labels_uri" in set(reads(outer[name])))
-    leak = {"artifacts": {"extra": {"taskOutputArtifact": {"producerTask": labels}}}}
+    leak = {"parameters": {"extra": {"componentInputParameter": "labels_uri"}}}
     outer["sft"] = {**outer["sft"], "inputs": leak}
+    assert {name for name, task in outer.items() if TRUTH & set(reads(task))} == {"evaluate", "sft"}
     assert {"sft", "grpo"} <= tainted(outer, TRUTH)
 
 
-def test_no_training_module_names_the_labels_table():
+def leaks(given):
+    """Arguments besides the truth's own that hold the address of a file of the truth, or of a folder above one."""
+    truth = [given[name] for name in ("labels_uri", "ceiling_uri") if given[name]]
+    others = {name: value for name, value in given.items() if name not in TRUTH and isinstance(value, str) and value}
+    return {
+        name
+        for name, value in others.items()
+        for address in truth
+        if address in value or address.startswith(f"{value.rstrip('/')}/")
+    }
+
+
+def test_no_argument_but_the_evaluations_own_leads_to_the_labels():
+    given = cluster_data.default_arguments(RunConfig())
+    assert not leaks(given)
+    assert leaks({**given, "workspace": "s3://conf-profile/truth"}) == {"workspace"}
+    assert leaks({**given, "taxonomy_uri": given["labels_uri"]}) == {"taxonomy_uri"}
+
+
+@pytest.mark.parametrize("name", ["tables.LABELS", "fetch_labels", "fetch_truth", "LABELS_ACCESS_KEY"])
+def test_no_training_module_names_the_labels_table(name):
     """What the compiled pipeline cannot show: that no step opens the file by itself."""
     allowed = {"components/evaluation", "conf_profile/data", "conf_profile/tables.py"}
     for folder in ("components", "conf_profile", "feature_repo"):
         for path in (ROOT / folder).rglob("*.py"):
             place = path.relative_to(ROOT).as_posix()
             if not any(place.startswith(prefix) for prefix in allowed):
-                assert "tables.LABELS" not in path.read_text(encoding="utf-8"), place
+                assert name not in path.read_text(encoding="utf-8"), place
 
 
 def test_steps_install_nothing_and_share_one_image(spec):
     executors = [e["container"] for e in spec["deploymentSpec"]["executors"].values() if "container" in e]
-    assert len(executors) == 13
+    assert len(executors) == 11
     assert {container["image"] for container in executors} == {"conf-profile/training:0.1.0"}
     assert not any("pip install" in part for container in executors for part in container["command"])

@@ -1,0 +1,26 @@
+"""The features step as a task of KFP: fetches the two tables, and gives Feast a folder to work in."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from components.features import step
+from components.outputs import Artefact
+from conf_profile.config import FeaturesConfig, parse_section
+from conf_profile.data import inputs
+
+
+def run(features: Artefact, report: Artefact, behaviour: str, demographics: str, as_of: str, config: str) -> None:
+    """`behaviour` and `demographics` are addresses (see `inputs`), `config` the section `features`."""
+    with tempfile.TemporaryDirectory() as folder:
+        events, sign_ups = inputs.fetch_features(behaviour, demographics, Path(folder))
+        step.run(
+            behaviour=events,
+            demographics=sign_ups,
+            features=Path(features.path),
+            report=Path(report.path),
+            workspace=Path(folder) / "feast",
+            as_of=as_of,
+            config=parse_section(FeaturesConfig, config),
+        )

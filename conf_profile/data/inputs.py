@@ -1,0 +1,91 @@
+"""What a step reads of a data set, each file by its own address: a path of this machine, or an object in S3.
+
+A remote file is copied to the step's own disk with the step's own S3 settings, and checked as `own.check_folder` checks
+a folder before a local run. Files of this machine were checked there, and are read where they lie.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from conf_profile import object_store
+from conf_profile.data import own
+from conf_profile.errors import DataError
+from conf_profile.object_store import ObjectStore
+
+SCHEME = "s3://"
+LABELS_ACCESS_KEY, LABELS_SECRET_KEY = "CONF_PROFILE_LABELS_ACCESS_KEY", "CONF_PROFILE_LABELS_SECRET_KEY"
+"""Environment variables of the evaluation on a cluster, where labels are guarded by keys of their own."""
+
+
+def is_remote(address: str) -> bool:
+    """Whether an address names an object in S3."""
+    return address.startswith(SCHEME)
+
+
+def fetch(address: str, name: str, folder: Path) -> Path:
+    """The file behind an address; a remote one is copied to `folder` as `name`. DataError where there is none."""
+    if not address:
+        raise DataError(f"{name}: no address was given; name the file, e.g. s3://BUCKET/tables/{name}")
+    if not is_remote(address):
+        return _existing(Path(address))
+    return _copy(*object_store.locate(address), address, folder / name)
+
+
+def fetch_truth(address: str, name: str, folder: Path) -> Path | None:
+    """Labels or ceiling, with keys of their own where the environment has some; None where no address was given."""
+    if not is_remote(address):
+        return fetch_optional(address, name, folder)
+    keys = os.environ.get(LABELS_ACCESS_KEY), os.environ.get(LABELS_SECRET_KEY)
+    return _copy(*object_store.locate(address, *keys), address, folder / name)
+
+
+def _copy(store: ObjectStore, key: str, address: str, target: Path) -> Path:
+    size = store.size(key)
+    if size is None:
+        raise DataError(f"{address}: there is no such object; correct the address, or put {target.name} there")
+    digest = store.download(key, target, size)
+    if digest is None or digest.size != size:
+        raise DataError(f"{address}: changed while it was read; run again when nobody writes to it")
+    return target
+
+
+def fetch_optional(address: str, name: str, folder: Path) -> Path | None:
+    """The same; None where no address was given."""
+    return fetch(address, name, folder) if address else None
+
+
+def fetch_features(behaviour: str, demographics: str, folder: Path) -> tuple[Path, Path]:
+    """The two tables that Feast reads."""
+    paths = fetch(behaviour, "behaviour.parquet", folder), fetch(demographics, "demographics.parquet", folder)
+    if is_remote(behaviour) or is_remote(demographics):
+        own.check_features(*paths)
+    return paths
+
+
+def fetch_taxonomy(address: str, folder: Path) -> Path:
+    """The taxonomy; whoever reads it checks it."""
+    return fetch(address, "taxonomy.yaml", folder)
+
+
+def fetch_lexicon(address: str, taxonomy: Path, folder: Path) -> Path | None:
+    """The lexicon of the embedded teacher; None where no address was given."""
+    path = fetch_optional(address, "lexicon.json", folder)
+    if path is not None and is_remote(address):
+        own.check_lexicon(path, taxonomy)
+    return path
+
+
+def fetch_labels(address: str, taxonomy: Path, folder: Path) -> Path:
+    """The true labels; for the evaluation alone."""
+    path = fetch_truth(address, "labels.parquet", folder) or fetch(address, "labels.parquet", folder)
+    if is_remote(address):
+        own.check_labels(path, taxonomy)
+    return path
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; run again with the place of your tables")
+    return path

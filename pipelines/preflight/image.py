@@ -1,0 +1,32 @@
+"""Whether the steps' image has a name that changes with its content."""
+
+from __future__ import annotations
+
+from components.image import IMAGE
+from pipelines.images import is_content_made
+from pipelines.preflight.finding import Finding
+
+_PRINT_NAME = "python -m pipelines.images names training"
+
+
+def image_findings(given: str) -> list[Finding]:
+    """A warning for a name that can stay while its content changes; notes on what nodes need to pull it."""
+    name = given or IMAGE
+    found = [] if is_content_made(name) else [_not_content_made(name, bool(given))]
+    return [*found, *_registry_note(name)]
+
+
+def _not_content_made(name: str, given: bool) -> Finding:
+    remedy = f"use a tag that holds a hash of the content (`{_PRINT_NAME}` prints one) or a digest (@sha256:...)"
+    if not given:
+        return Finding("note", f"no image is given; the steps run in the release's own, {name}", f"else {remedy}")
+    what = "its content can change under this name, and KFP's cache looks at the name alone: steps of a changed image"
+    return Finding("warning", f"image {name}: {what} would be taken from the cache", remedy)
+
+
+def _registry_note(name: str) -> list[Finding]:
+    host, slash, _ = name.partition("/")
+    if slash and host == "localhost":
+        remedy = "load it on every node of the pools, or push it to a registry that they reach"
+        return [Finding("note", f"image {name}: the nodes cannot pull it", remedy)]
+    return []

@@ -1,0 +1,162 @@
+"""Whether the steps can read their data: buckets, objects, and that the labels' Secret guards the labels.
+
+Everything is asked with the keys that the steps will have, where the cluster tells them. Nothing is written: whether
+the registry can be written is seen by the promotion alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+
+from conf_profile.object_store import REGION
+from pipelines.preflight import refusals
+from pipelines.preflight.cluster import ClusterState, in_pod
+from pipelines.preflight.declared import LABELS_SECRET, STEPS_SECRET
+from pipelines.preflight.finding import Finding
+from pipelines.preflight.keys import StoreKeys, find_keys
+from pipelines.preflight.probe import Place, StoreProbe
+from pipelines.preflight.request import Address, PreflightRequest, parse_address
+
+
+@dataclass
+class Tables:
+    """Tables of one bucket that are read with the same keys: table -> object's key."""
+
+    place: Place
+    keys: StoreKeys
+    objects: dict[str, str] = field(default_factory=dict)
+
+
+Probe = Callable[[Place, StoreKeys], StoreProbe]
+"""One probe for each bucket and keys: to make a client costs more than a request."""
+
+
+def store_findings(request: PreflightRequest, state: ClusterState) -> list[Finding]:
+    """Every table's address and the registry's bucket, one request each."""
+    steps_keys = find_keys(request.resources.pipelines.s3_secret, STEPS_SECRET, state)
+    labels_keys = find_keys(request.labels_secret, LABELS_SECRET, state) if request.labels_secret.name else steps_keys
+    data = _tables(request, request.addresses, steps_keys)
+    labels = _tables(request, request.labels_addresses, labels_keys)
+    probe = cache(StoreProbe)
+    return [
+        *_misplaced({**request.addresses, **request.labels_addresses}),
+        *_own_keys_notes(steps_keys, labels_keys),
+        *_registry_findings(request, steps_keys, {tables.place for tables in data}, probe),
+        *(found for tables in [*data, *labels] for found in _table_findings(tables, probe)),
+        *_guard_findings(request, labels, steps_keys, probe),
+    ]
+
+
+def _tables(request: PreflightRequest, addresses: Mapping[str, str], keys: StoreKeys) -> list[Tables]:
+    found: dict[Place, Tables] = {}
+    for table, uri in addresses.items():
+        address = parse_address(uri)
+        if address is not None:
+            place = Place(_data_endpoint(address, request, keys), address.region or REGION, address.bucket)
+            found.setdefault(place, Tables(place, keys)).objects[table] = address.key
+    return list(found.values())
+
+
+def _data_endpoint(address: Address, request: PreflightRequest, keys: StoreKeys) -> str:
+    """Where the steps find an object, but as seen from here: the caller may reach the same store by another name."""
+    values = request.resources.s3.endpoint
+    return address.endpoint or own_endpoint() or keys.endpoint or values or request.storage.endpoint or ""
+
+
+def own_endpoint() -> str:
+    """The endpoint of this process' environment."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+def _misplaced(addresses: Mapping[str, str]) -> Iterator[Finding]:
+    for table, uri in addresses.items():
+        if uri and parse_address(uri) is None:
+            yield Finding(
+                "error",
+                f"{table}: {uri!r} is no address that a pod can read",
+                "give s3://BUCKET/KEY, with ?endpoint=URL&region=NAME where they differ from the steps' own",
+            )
+
+
+def _own_keys_notes(*keys: StoreKeys) -> Iterator[Finding]:
+    for each in dict.fromkeys(keys):
+        if not each.are_steps:
+            yield Finding(
+                "note",
+                f"{each.setting}: the store is asked with {each.owner}, since {each.why_own}",
+                "make sure that the steps' keys may read the same",
+            )
+
+
+def _registry_findings(
+    request: PreflightRequest, keys: StoreKeys, known: set[Place], probe: Probe
+) -> Iterator[Finding]:
+    storage = request.storage
+    endpoint = storage.endpoint or own_endpoint() or keys.endpoint or request.resources.s3.endpoint
+    place = Place(endpoint, storage.region, storage.bucket)
+    if not endpoint or place in known:
+        return
+    outcome = probe(place, keys).list()
+    if not (request.makes_bucket and outcome.code == "NoSuchBucket"):
+        yield from refusals.explain(outcome, f"the registry's {place}", place, keys, _is_steps_view(place))
+
+
+def _table_findings(tables: Tables, probe: Probe) -> Iterator[Finding]:
+    place, keys = tables.place, tables.keys
+    names = ", ".join(tables.objects)
+    if not place.endpoint:
+        yield Finding(
+            "warning",
+            f"{names}: not looked for, since no endpoint is known here",
+            "set AWS_ENDPOINT_URL to where this machine reaches the store",
+        )
+        return
+    bucket = probe(place, keys).list()
+    yield from refusals.explain(bucket, f"{names}: {place}", place, keys, _is_steps_view(place))
+    if bucket.code:
+        return
+    for table, key in tables.objects.items():
+        subject = f"{table}: s3://{place.bucket}/{key}"
+        yield from refusals.explain(probe(place, keys).read(key), subject, place, keys, _is_steps_view(place))
+
+
+def _is_steps_view(place: Place) -> bool:
+    """Whether a store that is silent here must be taken for one that the run cannot do without.
+
+    An endpoint from the values or an address may be one that pods alone reach.
+    """
+    return in_pod() or place.endpoint == own_endpoint()
+
+
+def _guard_findings(
+    request: PreflightRequest, labels: list[Tables], steps_keys: StoreKeys, probe: Probe
+) -> Iterator[Finding]:
+    """A warning where the labels' Secret guards nothing, since the steps' ordinary keys read the labels as well."""
+    own, ordinary = request.labels_secret.name, request.resources.pipelines.s3_secret.name
+    if not own:
+        return
+    if own == ordinary:
+        yield _unguarded(f"{LABELS_SECRET} and {STEPS_SECRET} name the same Secret, {own!r}", own)
+    elif steps_keys.are_steps:
+        read = [table for tables in labels for table in _readable(tables, probe, steps_keys)]
+        if read:
+            yield _unguarded(
+                f"{', '.join(read)}: {steps_keys.owner} may read what {LABELS_SECRET} is to guard", ordinary
+            )
+
+
+def _readable(tables: Tables, probe: Probe, keys: StoreKeys) -> list[str]:
+    if not tables.place.endpoint:
+        return []
+    return [table for table, key in tables.objects.items() if not probe(tables.place, keys).read(key).code]
+
+
+def _unguarded(what: str, ordinary: str) -> Finding:
+    return Finding(
+        "warning",
+        f"{what}, so that every step may read the labels",
+        f"take the right to read below the labels' prefix from the keys of Secret {ordinary!r}",
+    )
