@@ -3,7 +3,8 @@
 KFP deletes a run that is under way together with its recurring run; a disabled recurring run leaves its run alone. So
 what is replaced or ended is disabled, and deleted by a later call when none of its runs is under way. Nothing waits for
 a run. KFP counts `max_concurrency` for each recurring run by itself: a new one knows nothing of the run of the one
-before. Its first trigger is therefore put after the moment at which the timeouts of the steps have ended that run.
+before. Its first trigger is therefore put after the moment at which the timeouts of the steps have ended that run, as
+the values have them now.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 from conf_profile.errors import ConfigError, RunNotFoundError
 from pipelines.kfp_backend import ENDED, Backend, RunSettings, Version
 from pipelines.resources import Resources
+from pipelines.run_steps import DONE, STEPS, steps_of
 from pipelines.submit import Submission, run_arguments, upload_pipeline
 
 STOP_SECONDS = 120.0
@@ -63,7 +66,7 @@ def schedule(backend: Backend, submission: Submission, settings: RunSettings, no
         others = [each for each in found if each is not same[0]]
         return Change(kept, (f"recurring run {kept} is as it should be", *_retire(backend, experiment, others, now)))
     lines = _retire(backend, experiment, found, now)
-    first = _first_trigger(backend.under_way(experiment, ids), submission)
+    first = _first_trigger(backend, backend.under_way(experiment, ids), submission)
     try:
         made = backend.create_recurring_run(version, submission.name, every, first, arguments, settings)
     except BaseException:
@@ -83,15 +86,16 @@ def end(backend: Backend, experiment: str, name: str, now: bool) -> Change:
     return Change(None, (f"recurring runs {name!r}: {enabled} ended", *lines))
 
 
-def longest_seconds(resources: Resources, shards: int) -> int:
-    """How long a run can take at most, by its steps' timeouts and retries.
+def longest_seconds(resources: Resources, shards: int, ended: Collection[str] = ()) -> int:
+    """How long a run can take at most, by its steps' timeouts and retries; `ended`: without these steps.
 
     A pod that finds no node is not counted: its timeout begins with a node.
     """
     pipelines = resources.pipelines
     rounds = math.ceil(max(1, shards) / pipelines.shard_parallelism)
-    times = {name: rounds if name == "synthesis" else 1 for name in pipelines.steps}
-    return OVERHEAD_SECONDS + sum(times[name] * step.retry_seconds for name, step in pipelines.steps.items())
+    left = {name: step for name, step in pipelines.steps.items() if name.replace("_", "-") not in ended}
+    tries = (step.retry_seconds * (rounds if name == "synthesis" else 1) for name, step in left.items())
+    return OVERHEAD_SECONDS + int(sum(tries))
 
 
 def _retire(backend: Backend, experiment_id: str, found: Sequence[Any], now: bool) -> list[str]:
@@ -138,13 +142,26 @@ def _goes_on(backend: Backend, run_id: str) -> bool:
         return False
 
 
-def _first_trigger(running: Sequence[Any], submission: Submission) -> datetime | None:
-    """No run of the schedule before lasts longer than this; None where there is none."""
-    if not running:
-        return None
-    longest = timedelta(seconds=longest_seconds(submission.resources, submission.config.teacher.shards))
-    begun: datetime = max(run.created_at for run in running)
-    return begun + longest
+def _first_trigger(backend: Backend, running: Sequence[Any], submission: Submission) -> datetime | None:
+    """When every run of the schedule before has ended by its timeouts; None where none is under way."""
+    return max((_latest_end(backend.get_run(run.run_id), submission) for run in running), default=None)
+
+
+def _latest_end(run: Any, submission: Submission) -> datetime:
+    shards = submission.config.teacher.shards
+    begun: datetime = run.created_at
+    whole = begun + timedelta(seconds=longest_seconds(submission.resources, shards))
+    rest = timedelta(seconds=longest_seconds(submission.resources, shards, _ended_steps(run)))
+    return min(whole, datetime.now(UTC) + rest)
+
+
+def _ended_steps(run: Any) -> set[str]:
+    """Steps of a run that have ended. Of a loop that holds when a step after it has begun: it may have more shards."""
+    states: dict[str, set[str]] = defaultdict(set)
+    for step in steps_of(run):
+        states[step.name].add(step.state)
+    furthest = max(map(STEPS.index, states), default=0)
+    return {name for name, found in states.items() if found <= DONE and STEPS.index(name) < furthest}
 
 
 def _is_enabled(recurring_run: Any) -> bool:

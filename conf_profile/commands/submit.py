@@ -29,6 +29,7 @@ INTERRUPTED = 130
 @click.option("--service-account", help="Service account of the run's pods; default: KFP's own.")
 @click.option("--pipeline-root", default="", help="Where KFP puts the run's artefacts; default: the backend's own.")
 @click.option("--data-uri", default="", help="s3://BUCKET/PREFIX of your tables; default: the data set is uploaded.")
+@click.option("--labels-uri", default="", help="s3://BUCKET/PREFIX of labels and ceiling; default: --data-uri.")
 @click.option("--upload-only", is_flag=True, help="Upload the pipeline, and run nothing.")
 @click.option("--schedule", default="", metavar="CRON", help="Run it again and again, e.g. '0 3 * * 0'.")
 @click.option("--end-schedule", is_flag=True, help="End the recurring run of this model, data set and preset.")
@@ -45,6 +46,7 @@ def submit(
     service_account: str | None,
     pipeline_root: str,
     data_uri: str,
+    labels_uri: str,
     upload_only: bool,
     schedule: str,
     end_schedule: bool,
@@ -69,7 +71,7 @@ def submit(
         check(config, declared)
     if schedule:
         schedules.cron(schedule)
-    submission = Submission(config, declared, image, default_folder(config), data_uri, schedule)
+    submission = Submission(config, declared, image, default_folder(config), data_uri, schedule, labels_uri)
     settings = kfp_backend.RunSettings(experiment, service_account, pipeline_root or None)
     backend = connect(endpoint, namespace)
     if upload_only:

@@ -4,12 +4,12 @@ The server deletes as KFP does: with a recurring run goes the workflow of its ru
 """
 
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from kfp_server import serve
+from kfp_server import run, serve, step
 
 from conf_profile.cli import cli
 from conf_profile.config import resolve
@@ -122,6 +122,19 @@ def test_a_new_schedule_starts_no_run_beside_one_under_way(server, backend):
     last = make(backend, LATER).made
     assert states(server) == {change.made: "DISABLED", last: "ENABLED"}
     assert server.kept["recurringRuns"][-1]["trigger"]["cron_schedule"] == {"cron": f"0 {LATER}"}
+
+
+def test_steps_that_have_ended_do_not_put_the_new_schedule_off(server, backend):
+    server.trigger(make(backend).made)
+    nodes = [*step("build-features", "SUCCEEDED"), *step("synthesis", "SUCCEEDED"), *step("labelling", "SUCCEEDED")]
+    server.looks = [run("RUNNING", *nodes, *step("sft", "RUNNING"))]
+    before = datetime.now(UTC)
+    make(backend, LATER)
+    after = datetime.now(UTC)
+    start = datetime.fromisoformat(server.kept["recurringRuns"][1]["trigger"]["cron_schedule"]["start_time"])
+    left = schedules.longest_seconds(resources.load(), 1, {"build-features", "synthesis", "labelling"})
+    assert before <= start - timedelta(seconds=left) <= after
+    assert left < schedules.longest_seconds(resources.load(), 1) - 72 * 3600
 
 
 def test_a_new_schedule_with_now_stops_the_run_and_begins_at_once(server, backend):
