@@ -18,11 +18,15 @@ from pipelines.run_root import LogObject, RunRoot, StepFolder
 from pipelines.run_steps import Step
 
 LAST_BYTES = 64 << 10
-_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "OPENAI_API_KEY")
+_SECRET_NAME = re.compile(r"(?i)(?:secret|token|password|api_?key)(?!.*(?:file|path|dir)$)")
+"""Of an environment variable; the path of a secret is none."""
 _LEAST_SECRET = 8
 """A shorter value would blot out words."""
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_CREDENTIAL = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
+_CREDENTIAL = re.compile(
+    r"(?i)\b(?:bearer|basic)\s+[\w.~+/=-]{8,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)|\bsk-[\w-]{16,}"
+    r"|(?<=api_key=)[^\s,&]{8,}|(?<=password=)[^\s,&]{8,}|(?<=access_key=)[^\s,&]{8,}"
+)
 _EXCEPTION = re.compile(r"^\s*((?:\w+\.)*\w*(?:Error|Exception|Interrupt|SystemExit)\w*(?:: .*)?)$")
 _EXIT_STATUS = re.compile(r"exit status (\d+)|signal: (killed)")
 
@@ -90,5 +94,5 @@ def _clean(raw: bytes) -> str:
 
 
 def _known_secrets(environment: Mapping[str, str]) -> list[str]:
-    found = [environment.get(name, "") for name in _SECRETS]
-    return [secret for secret in (*found, token()) if len(secret) >= _LEAST_SECRET]
+    named = [value for name, value in environment.items() if _SECRET_NAME.search(name)]
+    return [secret for secret in (*named, token()) if len(secret) >= _LEAST_SECRET]

@@ -45,7 +45,8 @@ def wait(reader: RunReader, console: Any) -> None:
             time.sleep(SECONDS_BETWEEN_LOOKS)
         report = reader.report(_settled(reader, run))
         _show_steps(list(report.steps), told, console)
-    for note in report.notes if report.state == "SUCCEEDED" else ():
+    unread = any(not failure.log.text for failure in report.failures)
+    for note in report.notes if report.state == "SUCCEEDED" or unread else ():
         _print(console, note)
     if report.state != "SUCCEEDED":
         for failure in report.failures:
@@ -100,7 +101,8 @@ def _show(reader: RunReader, run: Any, told: _Told, console: Any, status: Any) -
     told.nodes = told.nodes or bool(steps)
     _show_steps(steps, told, console)
     running = sorted({step.name for step in steps if step.state == "RUNNING"})
-    status.update(", ".join(running) or "between two steps")
+    vanished = told.nodes and not any(step.key for step in steps)
+    status.update(", ".join(running) or ("KFP shows no nodes any more" if vanished else "between two steps"))
     _show_pending(reader, run, told, console)
 
 

@@ -131,6 +131,8 @@ def _print_report(report: Any) -> None:
         click.echo(f"log of {failure.step}: {where}")
         for line in failure.log.last_lines(10):
             click.echo(f"    {line}")
-    for note in report.notes if report.failures or not report.why else ():
+    # Where every log was found, it does not matter what else could not be read.
+    unread = any(not failure.log.text for failure in report.failures)
+    for note in report.notes if unread or not report.why else ():
         click.echo(note)
     click.echo(report.link)

@@ -208,12 +208,15 @@ def test_no_secret_and_no_terminal_command_of_a_log_is_shown(server, started, mo
     server.looks = [run("FAILED", *step("sft", "FAILED"))]
     server.node_logs = {
         "sft-pod": "\x1b]0;title\x07\x1b[31mred\nAuthorization: Bearer abcdefghij\n"
-        "http://u:password@h/x token-of-the-user secret-of-the-store\nValueError: [bold]no[/bold] secret-of-the-store\n"
+        "http://u:password@h/x token-of-the-user secret-of-the-store "
+        "?api_key=k-1234567890 sk-abcdefghijklmnop1234\nValueError: [bold]no[/bold] secret-of-the-store\n"
     }
     shown, error = started.wait()
     assert "step 'sft' failed: ValueError: [bold]no[/bold] ***" in str(error)
     assert not [
-        part for part in ("\x1b", "abcdefghij", "password", "token-of", "secret-of") if part in shown + str(error)
+        part
+        for part in ("\x1b", "abcdefghij", "k-1234", "password", "token-of", "secret-of")
+        if part in shown + str(error)
     ]
 
 
