@@ -42,7 +42,7 @@ lint: environment
 CHART := charts/conf-profile
 CHART_EXAMPLE := --set s3.endpoint=https://s3.example.com --set s3.existingSecret=object-store
 lint-chart:
-	for preset in values values-cpu values-gpu; do \
+	for preset in values values-cpu values-gpu values-production; do \
 		helm lint $(CHART) --strict --values $(CHART)/$$preset.yaml $(CHART_EXAMPLE) || exit 1; \
 		helm template conf-profile $(CHART) --values $(CHART)/$$preset.yaml $(CHART_EXAMPLE) > /dev/null || exit 1; \
 	done

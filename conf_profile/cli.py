@@ -26,7 +26,8 @@ COMMANDS = {
     "serve": ("conf_profile.commands.serve", "serve", "Serve the champion on this machine."),
     "profile": ("conf_profile.commands.serve", "profile", "Ask a running server for one user's profile."),
     "backfill": ("conf_profile.commands.backfill", "backfill", "Profile all users of a run offline."),
-    "erase": ("conf_profile.commands.erase", "erase", "Erase one user from all that a run has kept."),
+    "erase": ("conf_profile.commands.erase", "erase", "Erase one user from all that runs have kept."),
+    "retention": ("conf_profile.commands.retention", "retention", "Let users' rows in the object store expire."),
     "experiment": ("conf_profile.commands.experiment", "experiment", "Compare variants of the method over seeds."),
     "report": ("conf_profile.commands.report", "report", "Show a finished run's summary again."),
 }

@@ -64,7 +64,7 @@ def stores(run: Path, arguments: Mapping[str, Any], further: Iterable[Path], dat
 
 def own_tables(run: Path, arguments: Mapping[str, Any]) -> list[Path]:
     """The run's source tables that do not lie in its folder; DataError for one that is not on this machine."""
-    given = [str(arguments[name]) for name in SOURCES]
+    given = [str(arguments[name]) for name in SOURCES if arguments[name]]
     remote = [uri for uri in given if "://" in uri]
     if remote:
         raise DataError(f"{remote[0]}: is not on this machine; take the user out where it is, and erase there")

@@ -3,6 +3,9 @@
 Never the id: a slow hash (scrypt) with the file's own salt. Whoever has the file and an id can tell whether that id
 was erased; ids that can be guessed can be tried, at some fifty milliseconds each. Protect the file like the run.
 
+Of an object store the record is an object, erasures/MODEL.jsonl; `in_store` makes it a file for as long as one of these
+functions works on it.
+
 An erasure is recorded twice, when it begins and when it is proven, because the versions can only be told from the
 rows: one that was killed in between is repeated with what its beginning had found.
 """
@@ -12,13 +15,17 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from conf_profile import tables
+from conf_profile.errors import RegistryConflictError
+from conf_profile.object_store import ObjectStore
 from conf_profile.trained_versions import TrainedVersion
 
 FILE = "erased.jsonl"
@@ -45,6 +52,21 @@ def is_erased(run: Path, user_id: str) -> bool:
     salt, entries = _read(run)
     user = _hash(user_id, salt)
     return any(entry["user"] == user and entry["state"] == "erased" for entry in entries)
+
+
+@contextmanager
+def in_store(store: ObjectStore, model: str) -> Iterator[Path]:
+    """A folder with the record of a model's bucket, which is written back; RegistryConflictError where it has moved."""
+    key = f"erasures/{model}.jsonl"
+    before = store.read(key)
+    with tempfile.TemporaryDirectory(prefix="erasures-") as temporary:
+        path = Path(temporary) / FILE
+        if before is not None:
+            path.write_bytes(before.body)
+        yield Path(temporary)
+        body = path.read_bytes()
+    if not (store.write_new(key, body) if before is None else store.replace(key, body, before.etag)):
+        raise RegistryConflictError(f"s3://{store.bucket}/{key}: another erasure is under way; erase again after it")
 
 
 def _entry(user: str, state: str, versions: Sequence[TrainedVersion]) -> dict[str, Any]:

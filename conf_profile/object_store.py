@@ -200,16 +200,11 @@ class ObjectStore:
 
     def write_new(self, key: str, source: Path | bytes) -> bool:
         """Writes an object that must not exist; False where one was there first (If-None-Match: *)."""
-        if isinstance(source, Path) and source.stat().st_size >= MULTIPART_THRESHOLD:
-            return self._won(key, lambda: self._write_parts(key, source))
-        if isinstance(source, bytes):
-            return self._put(key, source, IfNoneMatch="*")
-        with source.open("rb") as file:
-            return self._put(key, file, IfNoneMatch="*")
+        return self._write(key, source, IfNoneMatch="*")
 
-    def replace(self, key: str, body: bytes, etag: str) -> bool:
+    def replace(self, key: str, source: Path | bytes, etag: str) -> bool:
         """Replaces the object that has this ETag; False where it has another one by now (If-Match)."""
-        return self._put(key, body, IfMatch=etag)
+        return self._write(key, source, IfMatch=etag)
 
     def abort_uploads(self, prefix: str) -> None:
         """Drops the parts of multipart uploads that nobody completed."""
@@ -217,6 +212,11 @@ class ObjectStore:
             page = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix)
             for upload in page.get("Uploads", ()):
                 self._abort(upload["Key"], upload["UploadId"])
+
+    def delete(self, key: str) -> None:
+        """Deletes the object; nothing happens where there is none."""
+        with self._errors(f"delete {key}"):
+            self.client.delete_object(Bucket=self.bucket, Key=key)
 
     def _create_bucket(self) -> None:
         region = self.client.meta.region_name
@@ -234,6 +234,14 @@ class ObjectStore:
                 for entry in page.get("Contents", ()):
                     yield entry["Key"], entry["Size"]
 
+    def _write(self, key: str, source: Path | bytes, **condition: str) -> bool:
+        if isinstance(source, bytes):
+            return self._put(key, source, **condition)
+        if source.stat().st_size >= MULTIPART_THRESHOLD:
+            return self._won(key, lambda: self._write_parts(key, source, **condition))
+        with source.open("rb") as file:
+            return self._put(key, file, **condition)
+
     def _put(self, key: str, body: bytes | BinaryIO, **condition: str) -> bool:
         return self._won(
             key,
@@ -250,7 +258,7 @@ class ObjectStore:
             return False
         return True
 
-    def _write_parts(self, key: str, source: Path) -> None:
+    def _write_parts(self, key: str, source: Path, **condition: str) -> None:
         upload = self.client.create_multipart_upload(Bucket=self.bucket, Key=key, ChecksumAlgorithm="SHA256")
         upload_id = upload["UploadId"]
         try:
@@ -260,7 +268,7 @@ class ObjectStore:
                 Key=key,
                 UploadId=upload_id,
                 MultipartUpload={"Parts": parts},
-                IfNoneMatch="*",
+                **condition,
             )
         except BaseException as error:
             self._abort_after(error, key, upload_id)

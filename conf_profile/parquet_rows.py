@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,7 +29,7 @@ def tables_of_users(folder: Path, left_out: Iterable[str] = ()) -> Iterator[Path
     DataError for a file that begins like Parquet and cannot be read: nobody knows whom it holds.
     """
     for path in _files(folder, frozenset(left_out)):
-        if not _is_unfinished(path) and _begins_like_parquet(path) and USER_ID in _schema(path).names:
+        if not _is_unfinished(path) and _begins_like_parquet(path) and USER_ID in _schema(path, str(path)).names:
             yield path
 
 
@@ -39,7 +40,19 @@ def unfinished(folder: Path, left_out: Iterable[str] = ()) -> Iterator[Path]:
             yield path
 
 
-def count(path: Path, user_id: str) -> int:
+def schema_of(file: BinaryIO, where: str) -> pa.Schema | None:
+    """The schema of an open Parquet file that has a column user_id; None for any other file.
+
+    DataError, naming `where`, for one that begins like Parquet and cannot be read.
+    """
+    file.seek(0)
+    if file.read(len(MAGIC)) != MAGIC:
+        return None
+    schema = _schema(file, where)
+    return schema if USER_ID in schema.names else None
+
+
+def count(path: Path | BinaryIO, user_id: str) -> int:
     """Rows of this user."""
     with pq.ParquetFile(path) as file:
         return sum(pc.sum(_is_of(batch, user_id)).as_py() or 0 for batch in file.iter_batches(columns=[USER_ID]))
@@ -100,8 +113,8 @@ def _begins_like_parquet(path: Path) -> bool:
         return False
 
 
-def _schema(path: Path) -> pa.Schema:
+def _schema(file: Path | BinaryIO, where: str) -> pa.Schema:
     try:
-        return pq.read_schema(path)
+        return pq.read_schema(file)
     except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path}: cannot be read as Parquet: {error}; delete it, or have it written again") from error
+        raise DataError(f"{where}: cannot be read as Parquet: {error}; delete it, or have it written again") from error

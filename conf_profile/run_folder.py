@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from conf_profile import tables
-from conf_profile.errors import PipelineError
+from conf_profile.errors import DataError, PipelineError
 
 ELSEWHERE = "elsewhere.json"
 
@@ -34,6 +36,17 @@ def arguments(folder: Path) -> dict[str, Any]:
     return tables.read_json(folder / "workspace" / "arguments.json", "give the folder of a run that has begun")
 
 
+def configuration(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's resolved configuration, from its pipeline's arguments; DataError where it cannot be read.
+
+    Arguments name a YAML file of it; those of older runs hold it themselves.
+    """
+    found = json.loads(given["run_config"]) if "run_config" in given else _yaml(Path(given["configuration"]))
+    if not isinstance(found, dict):
+        raise DataError("arguments.json: the run's configuration is no mapping; run the pipeline in this folder again")
+    return found
+
+
 def remember(folder: Path, place: Path) -> None:
     """Notes a folder outside the run's that holds rows of its users, so that an erasure finds it again."""
     place = place.resolve()
@@ -46,3 +59,13 @@ def elsewhere(folder: Path) -> list[Path]:
     """The folders that were noted."""
     path = folder / ELSEWHERE
     return [Path(name) for name in tables.read_json(path, "put it right by hand")["folders"]] if path.is_file() else []
+
+
+def _yaml(path: Path) -> Any:
+    advice = "run the pipeline in this folder again"
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; {advice}") from error
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: not valid YAML: {error}; {advice}") from error

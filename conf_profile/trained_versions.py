@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
 
@@ -20,6 +20,7 @@ from conf_profile import parquet_rows, splits
 from conf_profile.registry_format import Champion, Version
 
 TRAINING_SPLITS = (splits.TRAIN, splits.SECOND_STAGE)
+SPLIT = "split"
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,22 @@ def trained_versions(
 
 def training_splits(run: Path, user_id: str) -> tuple[str, ...]:
     """The user's splits that training reads, in any features table under the run's artefacts."""
-    found: set[str] = set()
-    for path in parquet_rows.tables_of_users(run / "artefacts"):
-        if "split" in pq.read_schema(path).names:
-            rows = pq.read_table(path, columns=["split"], filters=[(parquet_rows.USER_ID, "==", user_id)])
-            found.update(rows.column("split").to_pylist())
-    return tuple(split for split in TRAINING_SPLITS if split in found)
+    tables = parquet_rows.tables_of_users(run / "artefacts")
+    return in_training(split for path in tables for split in splits_in(path, user_id))
+
+
+def splits_in(table: Path | BinaryIO, user_id: str) -> frozenset[str]:
+    """The user's splits in a Parquet table with a column user_id; empty where it has no column of splits."""
+    if SPLIT not in pq.read_schema(table).names:
+        return frozenset()
+    rows = pq.read_table(table, columns=[SPLIT], filters=[(parquet_rows.USER_ID, "==", user_id)])
+    return frozenset(rows.column(SPLIT).to_pylist())
+
+
+def in_training(found: Iterable[str]) -> tuple[str, ...]:
+    """Those of the splits that training reads, in its order."""
+    known = frozenset(found)
+    return tuple(split for split in TRAINING_SPLITS if split in known)
 
 
 def published_by(run: Path) -> frozenset[str]:

@@ -48,6 +48,7 @@ EVERYTHING: dict[str, Any] = {
         "launcher": {"create": True},
         "upload": {"enabled": True, "endpoint": "http://ml-pipeline.kubeflow:8888", "dataUri": "s3://tables/profiles"},
         "schedule": {"enabled": True},
+        "retentionDays": 30,
     },
     "monitoring": {
         "serviceMonitor": {"enabled": True},

@@ -28,7 +28,7 @@ DEFAULT_POOL = "cpu"
 SECTIONS = ("nodePools", "pipelines", "s3")
 CA_FOLDER = "/etc/s3-ca"
 """Where a pod has the certificates of `s3.caConfigMap`."""
-CHART_KEYS = ("enabled", "namespace", "serviceAccount", "launcher", "upload", "schedule")
+CHART_KEYS = ("enabled", "namespace", "serviceAccount", "launcher", "upload", "schedule", "retention")
 """Keys of `pipelines` that the chart alone reads."""
 _MEMORY_UNITS = {"": 1} | {
     unit + suffix: base**power

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from conf_profile import configuration_file, object_store
+from conf_profile import configuration_file, object_store, retention
 from conf_profile.config import RunConfig, StorageConfig
 from conf_profile.data.build import build_in
 from conf_profile.errors import ConfigError
@@ -89,11 +89,12 @@ def run_arguments(submission: Submission) -> dict[str, Any]:
     """Every argument of the pipeline; uploads the configuration, and the data set where no place is given."""
     config = submission.config
     storage, store = config.storage, _store(config.storage)
+    period = retention.period(submission.resources.pipelines.retention_days, datetime.now(UTC))
     if submission.data_uri:
         scheduled = bool(submission.schedule)
-        inputs = cluster_data.existing(submission.data_uri, submission.labels_uri, config, scheduled)
+        inputs = cluster_data.existing(submission.data_uri, submission.labels_uri, config, scheduled, period)
     else:
-        inputs = cluster_data.upload(build_in(submission.folder, config), config, store)
+        inputs = cluster_data.upload(build_in(submission.folder, config), config, store, period)
     key = configuration_file.upload(config, store)
     configuration = object_store.address(storage.bucket, key, storage.endpoint, storage.region)
     values = arguments.with_inputs(config, inputs, ANY_CHAMPION, cluster_data.places_of(storage, configuration))

@@ -14,7 +14,8 @@ from pipelines.chart import CHART, EVERYTHING, EXAMPLE, merged
 RELEASE, NAMESPACE = "prod", "profiles"
 NAME = f"{RELEASE}-conf-profile"
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    preset: yaml.safe_load((CHART / f"values-{preset}.yaml").read_text(encoding="utf-8")) for preset in ("cpu", "gpu")
+    preset: yaml.safe_load((CHART / f"values-{preset}.yaml").read_text(encoding="utf-8"))
+    for preset in ("cpu", "gpu", "production")
 }
 OWN_REDIS = {"features": {"onlineStore": {"address": "redis.data:6380", "tls": True, "inside": {"enabled": False}}}}
 NO_POLICY = {"networkPolicy": {"enabled": False}}
@@ -29,7 +30,9 @@ MATRIX: Mapping[str, Sequence[Mapping[str, Any]]] = {
         PRESETS["cpu"],
         EVERYTHING,
         {"serving": {"predictor": {"autoscaling": {"type": "hpa"}}}, "pipelines": {"namespace": ""}},
+        {"pipelines": {"retention": {"cronJob": {"enabled": True}}}},
     ],
+    "production": [PRESETS["gpu"], PRESETS["production"], EVERYTHING],
     "serving-alone": [{"features": {"enabled": False}}, NO_POLICY],
     "features-alone": [{"serving": {"enabled": False}}],
     "pipelines-alone": [

@@ -1,4 +1,7 @@
-"""`conf-profile erase`: one user out of everything that a run has kept, and the proof that nothing is left."""
+"""`conf-profile erase`: one user out of everything that runs have kept, and the proof that nothing is left.
+
+A run on this machine keeps it in its folder (`--run`), runs on a cluster keep it in a bucket (`--cluster`).
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,49 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from conf_profile.commands.models import Storage, is_remote, open_registry, storage_of_run, storage_options
+from conf_profile.commands.models import (
+    Storage,
+    is_remote,
+    open_registry,
+    storage_config,
+    storage_of_run,
+    storage_options,
+)
+from conf_profile.commands.places import artefacts_option, open_artefacts, open_bucket, open_own
 from conf_profile.errors import DataError
 
 if TYPE_CHECKING:
     from conf_profile.erasure import Erased, Store
+    from conf_profile.erasure_store import Place
+    from conf_profile.object_store import ObjectStore
     from conf_profile.trained_versions import TrainedVersion
 
 COMES_BACK = (
     "The data set is built by conf-profile itself: the next `run` builds its tables again, with this person in them. "
     "From there they return to the online store of `serve`, and to the features as soon as these are not cached."
 )
+UPLOADED_AGAIN = (
+    "Uploads that held this person were deleted. Whoever submits a data set that still does uploads it again, so take "
+    "them out of the tables first. Feast's stores are the chart's erasure job's, not this command's."
+)
+PIPELINES = "pipelines"
+"""Where the chart lets KFP keep artefacts."""
+TABLES = "tables"
+"""Where the chart's jobs look for the user's own tables."""
 YOURS = "The data set is your own: whatever it was exported from is yours to clean."
 
 
 @click.command()
 @click.argument("user")
 @storage_options
+@click.option("--cluster", is_flag=True, help="From the bucket that the runs of a cluster use, instead of a folder.")
+@artefacts_option
+@click.option(
+    "--data-uri",
+    multiple=True,
+    metavar="s3://BUCKET/PREFIX",
+    help="With --cluster: where your own tables lie, as given to submit; default: tables/ in the bucket. Repeatable.",
+)
 @click.option("--data-too", is_flag=True, help="Also from your own tables, where they lie outside the run's folder.")
 @click.option(
     "--also",
@@ -36,18 +65,32 @@ YOURS = "The data set is your own: whatever it was exported from is yours to cle
 )
 @click.option("--without-versions", is_flag=True, help="Do not ask the registry, e.g. because it cannot be reached.")
 def erase(
-    user: str, storage: Storage, as_json: bool, data_too: bool, also: tuple[Path, ...], without_versions: bool
-) -> None:
-    """Erase USER from the run: raw tables, artefacts, kept answers, backfills, Feast online and offline.
+    user: str, storage: Storage, as_json: bool, cluster: bool, artefacts: tuple[str, ...], data_uri: tuple[str, ...],
+    data_too: bool, also: tuple[Path, ...], without_versions: bool,
+) -> None:  # fmt: skip
+    """Erase USER from what runs have kept: raw tables, artefacts, kept answers, backfills, Feast online and offline.
 
-    Every store is read again afterwards, and the status is 2 if any row is left. Also lists the model versions that
-    were or may have been trained with USER: what weights have learnt cannot be taken out of them. A call that was
-    killed can be repeated.
+    With --run from a folder on this machine, with --cluster from the bucket of a cluster's runs and from KFP's
+    artefacts (default: pipelines/ in that bucket); no run may be under way. Every store is read again afterwards, and
+    the status is 2 if any row is left. Also lists the model versions that were or may have been trained with USER:
+    what weights have learnt cannot be taken out of them. A call that was killed can be repeated.
     """
+    if cluster:
+        if storage.run is not None or also:
+            raise DataError("--cluster erases from a bucket: leave --run and --also out, and run erase again for a run")
+        return _erase_from_bucket(user, storage, as_json, artefacts, data_uri, data_too, without_versions)
+    if artefacts or data_uri:
+        raise DataError("--artefacts and --data-uri are for a cluster's runs: add --cluster")
+    _erase_from_run(user, storage, as_json, data_too, also, without_versions)
+
+
+def _erase_from_run(
+    user: str, storage: Storage, as_json: bool, data_too: bool, also: Sequence[Path], without_versions: bool
+) -> None:
     from conf_profile import erasure, erasure_record, run_folder
 
     if storage.run is None:
-        raise DataError("erase needs --run DIR: the run to erase the user from")
+        raise DataError("erase needs --run DIR, the run to erase the user from, or --cluster")
     run = storage.run.resolve()
     arguments = run_folder.arguments(run)
     with run_folder.exclusive(run):
@@ -56,10 +99,35 @@ def erase(
         versions = erasure_record.begin(run, user, found)
         outcomes = erasure.erase(user, stores)
         _show(outcomes, versions, _advice(arguments), as_json)
-        left = sum(outcome.left for outcome in outcomes)
-        if left:
-            raise DataError(f"{left} row(s) are left; see the table for where (your own tables: --data-too)")
+        _require_none_left(outcomes, "--data-too")
         erasure_record.finish(run, user, sum(outcome.removed for outcome in outcomes))
+
+
+def _erase_from_bucket(
+    user: str, storage: Storage, as_json: bool, artefacts: Sequence[str], data_uri: Sequence[str], data_too: bool,
+    without_versions: bool,
+) -> None:  # fmt: skip
+    from conf_profile import erasure, erasure_record, erasure_store
+
+    model = storage_config(storage).model
+    with open_bucket(storage) as bucket:
+        places = open_artefacts(artefacts or (f"s3://{bucket.bucket}/{PIPELINES}",), bucket)
+        own = open_own(data_uri or (f"s3://{bucket.bucket}/{TABLES}",), bucket)
+        stores = erasure_store.stores(bucket, places, own, data_too)
+        found = [] if without_versions else _versions_of_cluster(bucket, model, places, user)
+        with erasure_record.in_store(bucket, model) as folder:
+            versions = erasure_record.begin(folder, user, found)
+        outcomes = erasure.erase(user, stores)
+        _show(outcomes, versions, UPLOADED_AGAIN, as_json)
+        _require_none_left(outcomes, "--data-too; others: a run is under way, wait for its end and erase again")
+        with erasure_record.in_store(bucket, model) as folder:
+            erasure_record.finish(folder, user, sum(outcome.removed for outcome in outcomes))
+
+
+def _require_none_left(outcomes: Sequence[Erased], own: str) -> None:
+    left = sum(outcome.left for outcome in outcomes)
+    if left:
+        raise DataError(f"{left} row(s) are left; see the table for where (your own tables: {own})")
 
 
 def _stores(run: Path, arguments: Mapping[str, Any], also: Sequence[Path], data_too: bool) -> list[Store]:
@@ -93,8 +161,22 @@ def _versions(run: Path, storage: Storage, user: str) -> list[TrainedVersion]:
         return trained_versions.trained_versions(published, registry.champion(), taught)
 
 
+def _versions_of_cluster(
+    bucket: ObjectStore, model: str, artefacts: Sequence[Place], user: str
+) -> list[TrainedVersion]:
+    """Every version of the model: which runs have published it stands in artefacts that expire."""
+    from conf_profile import erasure_store, trained_versions
+    from conf_profile.registry import Registry
+
+    registry = Registry(bucket.bucket, model, bucket.client)
+    taught = erasure_store.training_splits(artefacts, user)
+    return trained_versions.trained_versions(registry.list_versions(), registry.champion(), taught) if taught else []
+
+
 def _advice(arguments: Mapping[str, Any]) -> str:
-    source = json.loads(arguments["run_config"])["data"]["name"]
+    from conf_profile import run_folder
+
+    source = run_folder.configuration(arguments)["data"]["name"]
     return YOURS if source == "parquet" else COMES_BACK
 
 

@@ -20,6 +20,7 @@ from conf_profile.commands.options import serving_options
 from conf_profile.errors import RegistryError
 
 if TYPE_CHECKING:
+    from conf_profile.config import StorageConfig
     from conf_profile.registry import Champion, Registry, Version
     from conf_profile.rollout import Serving
 
@@ -57,12 +58,14 @@ def storage_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def storage_of_run(given: Storage, arguments: Mapping[str, Any]) -> Storage:
     """What the options leave open as the run had it; `arguments` are its pipeline's."""
-    config = json.loads(arguments["storage_config"])
+    from conf_profile.config import StorageConfig, parse_section
+
+    config = parse_section(StorageConfig, arguments["storage_config"] or "{}")
     return replace(
         given,
-        endpoint=given.endpoint or config["endpoint"],
-        bucket=given.bucket or config["bucket"],
-        model=given.model or config["model"],
+        endpoint=given.endpoint or config.endpoint,
+        bucket=given.bucket or config.bucket,
+        model=given.model or config.model,
     )
 
 
@@ -71,21 +74,25 @@ def is_remote(storage: Storage) -> bool:
     return bool(storage.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))
 
 
+def storage_config(storage: Storage) -> StorageConfig:
+    """The configuration's defaults with the options laid over them."""
+    from conf_profile.config import StorageConfig, parse_section
+
+    given = {"endpoint": storage.endpoint, "bucket": storage.bucket, "model": storage.model}
+    return parse_section(StorageConfig, json.dumps({name: value for name, value in given.items() if value is not None}))
+
+
 @contextmanager
 def open_registry(storage: Storage) -> Iterator[Registry]:
     """The registry at the endpoint, or on a local server for as long as the block runs."""
     from conf_profile import registry
-    from conf_profile.config import StorageConfig, parse_section
     from conf_profile.local_s3 import local_s3
 
-    given = {"endpoint": storage.endpoint, "bucket": storage.bucket, "model": storage.model}
-    config = parse_section(
-        StorageConfig, json.dumps({name: value for name, value in given.items() if value is not None})
-    )
+    config = storage_config(storage)
     if is_remote(storage):
         yield registry.connect(config, create_bucket=False)
         return
-    with local_s3(_local_folder(storage.run)) as access:
+    with local_s3(local_folder(storage.run)) as access:
         yield registry.connect(config, access, create_bucket=False)
 
 
@@ -140,7 +147,8 @@ def rollback(storage: Storage, serving: Serving | None, version: str | None, as_
         click.echo(f"{registry.uri()} is now {champion.version}; it was {champion.previous}")
 
 
-def _local_folder(run: Path | None) -> Path:
+def local_folder(run: Path | None) -> Path:
+    """The folder of a run's own object store; RegistryError where there is none."""
     if run is None:
         raise RegistryError("no S3 endpoint: give --endpoint, set AWS_ENDPOINT_URL, or name a run with --run DIR")
     folder = run / "s3"

@@ -256,6 +256,16 @@ def forget(folder: Path, user_id: str) -> int:
     return sum(_forget(path, user_id) for path in sorted(folder.glob("*.jsonl")))
 
 
+def count_lines(lines: Iterable[bytes], user_id: str) -> int:
+    """Answers about this user among the lines of a file."""
+    return sum((_entry(line) or {}).get("user_id") == user_id for line in lines)
+
+
+def lines_of_others(lines: Iterable[bytes], user_id: str) -> Iterator[bytes]:
+    """The lines that may stay when this user is forgotten: no answer of theirs, and none that nobody can read."""
+    return (line for line in lines if _may_stay(line, user_id))
+
+
 def prompt_hash(messages: Iterable[Message]) -> str:
     """32 hexadecimal digits that change whenever a message does."""
     text = json.dumps([[message["role"], message["content"]] for message in messages])
@@ -331,14 +341,14 @@ def _copy_others(path: Path, user_id: str) -> None:
     with tables.atomic_path(path) as temporary:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with path.open("rb") as file, os.fdopen(descriptor, "wb") as out:
-            out.writelines(line for line in file if _may_stay(line, user_id))
+            out.writelines(lines_of_others(file, user_id))
             out.flush()
             os.fsync(out.fileno())
 
 
 def _count(path: Path, user_id: str) -> int:
     with path.open("rb") as file:
-        return sum((_entry(line) or {}).get("user_id") == user_id for line in file)
+        return count_lines(file, user_id)
 
 
 def _may_stay(line: bytes, user_id: str) -> bool:

@@ -4,8 +4,9 @@
                                   whose reply was lost may have stored them too, and repeated lines do no harm
 
 A step that starts on an empty disk fetches what its writer and others have kept, appends locally as ever, and what is
-new is uploaded every few seconds and at the end, also after a failure. Objects are never changed. Whoever is killed
-loses the answers of the last seconds, nothing else.
+new is uploaded every few seconds and at the end, also after a failure. Nobody changes an object but an erasure. Whoever
+is killed loses the answers of the last seconds, nothing else. Parts that have expired, or lost somebody's lines, leave
+a gap, and what comes after them keeps its place.
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ class _Upload:
         self._prefix = _under(prefix, path.name)
         self._path = path
         self._done = path.stat().st_size if path.exists() else 0
+        # Not the local length where parts have expired or lost somebody's lines: what is new must sort behind them.
+        self._gap = max(0, _end(store, self._prefix) - self._done)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -101,7 +104,7 @@ class _Upload:
         if not lines:
             return
         # A name of its own for each attempt: under an earlier one, whose reply was lost, fewer lines may be stored.
-        key = f"{self._prefix}/{self._done:015d}-{uuid.uuid4().hex[:12]}"
+        key = f"{self._prefix}/{self._done + self._gap:015d}-{uuid.uuid4().hex[:12]}"
         if not self._store.write_new(key, lines) and self._store.size(key) != len(lines):
             raise RegistryError(f"s3://{self._store.bucket}/{key}: is refused, and is not there; run again")
         self._done += len(lines)
@@ -113,6 +116,12 @@ class _Upload:
             file.seek(self._done)
             new = file.read()
         return new[: new.rfind(b"\n") + 1]
+
+
+def _end(store: ObjectStore, prefix: str) -> int:
+    """Where the last part ends, in bytes after the file's beginning."""
+    parts = store.sizes(f"{prefix}/").items()
+    return max((int(key.rpartition("/")[2].partition("-")[0]) + size for key, size in parts), default=0)
 
 
 def _under(prefix: str, name: str) -> str:

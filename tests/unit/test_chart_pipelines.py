@@ -5,6 +5,8 @@ import yaml
 from chart_manifests import NAME, PRESETS, environment, of_kind, pods, refusal, render
 
 from conf_profile import config
+from conf_profile.commands import places
+from conf_profile.commands.retention import retention
 from conf_profile.commands.submit import submit
 from pipelines import resources
 from pipelines.compile import compile_to
@@ -13,6 +15,7 @@ from pipelines.placement import USES_S3
 ON = {"pipelines": {"enabled": True, "s3Secret": {"name": "keys"}}}
 UPLOAD = {"pipelines": {"upload": {"enabled": True, "endpoint": "http://kfp:8888"}}}
 SCHEDULE = {"pipelines": {"schedule": {"enabled": True}, "upload": {"dataUri": "s3://lake/tables"}}}
+SWEPT = {"pipelines": {"retention": {"cronJob": {"enabled": True}}}}
 ELSEWHERE = {"pipelines": {"namespace": "training"}}
 
 
@@ -175,6 +178,58 @@ def test_the_job_has_a_token_for_kfp_alone_when_asked():
     assert volume["projected"]["sources"][0]["serviceAccountToken"]["audience"] == "pipelines.kubeflow.org"
 
 
+def retained(*layers):
+    """The retention's pod by its owner, and what the command line makes of its arguments."""
+    documents = render(ON, {"pipelines": {"retentionDays": 30}}, *layers)
+    ((owner, spec),) = ((name, pod) for name, pod in pods(documents).items() if name.endswith(f"/{NAME}-retention"))
+    (container,) = spec["containers"]
+    assert container["command"][:4] == ["python", "-m", "conf_profile", "retention"]
+    called = retention.commands[container["command"][4]]
+    return owner, called.name, called.make_context(called.name, container["args"]).params, container
+
+
+def test_a_job_gives_the_bucket_rules_when_rows_are_to_expire():
+    owner, name, given, container = retained({"pipelines": {"launcher": {"create": True}}})
+    assert (owner, name, given["days"]) == (f"Job/{NAME}-retention", "apply", 30)
+    assert (given["bucket"], given["artefacts"]) == ("conf-profile", ("s3://conf-profile/pipelines",))
+    assert environment(container)["AWS_ENDPOINT_URL_S3"] == "https://s3.example.com"
+    job = of_kind(render(ON, {"pipelines": {"retentionDays": 30}}, ELSEWHERE), "Job")[f"{NAME}-retention"]
+    assert job["metadata"]["namespace"] == "training"
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "post-install,post-upgrade"
+
+
+def test_a_cron_job_sweeps_where_the_store_has_no_rules():
+    owner, name, given, _ = retained(SWEPT)
+    assert (owner, name, given["days"]) == (f"CronJob/{NAME}-retention", "sweep", 30)
+    assert given["artefacts"] == () and given["dry_run"] is False
+
+
+def test_artefacts_may_lie_in_kfps_own_store_with_keys_of_its_own():
+    address = "s3://mlpipeline/v2/artifacts?endpoint=http://seaweedfs.kubeflow:9000&region=minio"
+    secret = {"name": "mlpipeline-minio-artifact"}
+    layer = {"pipelines": {"retention": {"artefacts": address, "artefactsSecret": secret}}}
+    *_, given, container = retained(layer)
+    assert given["artefacts"] == (address,)
+    keys = environment(container)
+    assert keys[places.ACCESS_KEY] == {"secretKeyRef": {**secret, "key": "accesskey"}}
+    assert keys[places.SECRET_KEY] == {"secretKeyRef": {**secret, "key": "secretkey"}}
+
+
+def test_the_jobs_may_have_keys_that_no_step_has():
+    layer = {"pipelines": {"retention": {"secret": {"name": "admin"}}, "s3Secret": {"endpointKey": "endpoint"}}}
+    given = environment(retained(layer)[-1])
+    assert given["AWS_ACCESS_KEY_ID"] == {"secretKeyRef": {"name": "admin", "key": "AWS_ACCESS_KEY_ID"}}
+    assert given["AWS_ENDPOINT_URL_S3"] == "https://s3.example.com"
+    steps = uploaded(layer, {"pipelines": {"retentionDays": 30}})[0]
+    assert yaml.safe_load(steps)["pipelines"]["s3Secret"]["name"] == "keys"
+
+
+def test_rules_are_taken_away_when_that_is_asked():
+    assert not [name for name in pods(render(ON)) if name.endswith("-retention")]
+    _, name, given, _ = retained({"pipelines": {"retentionDays": 0, "retention": {"removeRules": True}}})
+    assert (name, given["days"]) == ("apply", 0)
+
+
 def test_nothing_is_rendered_when_they_are_off():
     assert not of_kind(render(UPLOAD), "Role") and f"{NAME}-upload" not in of_kind(render(UPLOAD), "Job")
 
@@ -189,6 +244,18 @@ def test_nothing_is_rendered_when_they_are_off():
         ([UPLOAD, {"pipelines": {"upload": {"endpoint": ""}}}], "pipelines.upload.endpoint is empty"),
         ([SCHEDULE], "pipelines.schedule.enabled needs pipelines.upload.enabled"),
         ([UPLOAD, {"pipelines": {"schedule": {"enabled": True}}}], "pipelines.upload.dataUri is empty"),
+        (
+            [SWEPT],
+            "pipelines.retention.cronJob.enabled is true and pipelines.retentionDays is 0",
+        ),
+        (
+            [{"pipelines": {"retentionDays": 7, "labelsSecret": {"name": "labels"}}}, SWEPT],
+            "with pipelines.labelsSecret the keys of pipelines.s3Secret do not reach truth/",
+        ),
+        (
+            [{"pipelines": {"retentionDays": 7, "retention": {"removeRules": True}}}],
+            "pipelines.retention.removeRules takes the lifecycle rules away",
+        ),
         ([{"pipelines": {"steps": {"sft": {"pool": "big"}}}}], 'pipelines.steps.sft.pool: there is no node pool "big"'),
         (
             [{"pipelines": {"steps": {"sft": {"pool": "gpu", "gpus": 4}}}}],
@@ -211,3 +278,11 @@ def test_the_labels_keys_and_the_budget_for_retries_reach_the_compiler(tmp_path)
     values.write_text(uploaded({"pipelines": {"labelsSecret": {"name": "truth"}, "retrySeconds": 60}})[0])
     declared = resources.load([values]).pipelines
     assert (declared.labels_secret.name, declared.retry_seconds) == ("truth", 60)
+
+
+def test_the_production_preset_guards_the_labels_and_lets_personal_data_expire(tmp_path):
+    values = tmp_path / "values.yaml"
+    values.write_text(uploaded(PRESETS["production"])[0])
+    declared = resources.load([values]).pipelines
+    assert declared.labels_secret.name == "conf-profile-labels"
+    assert declared.retention_days == 30

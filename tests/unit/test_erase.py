@@ -228,6 +228,25 @@ def test_places_outside_the_run_are_remembered_or_named(run, tmp_path):
     assert holding(tmp_path, ADA) == []
 
 
+def test_the_configuration_is_read_from_older_and_from_newer_folders(tmp_path):
+    path = tmp_path / "configuration.yaml"
+    path.write_text("data: {name: parquet}\ngrpo: {learning_rate: 1.0e-05}\n")
+    known = {"data": {"name": "parquet"}, "grpo": {"learning_rate": 1e-5}}
+    assert run_folder.configuration({"configuration": str(path)}) == known
+    assert run_folder.configuration({"run_config": json.dumps(known)}) == known
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(None, "No such file"), ("a: [", "not valid YAML"), ("words", "is no mapping")]
+)
+def test_a_configuration_that_cannot_be_read(tmp_path, text, message):
+    path = tmp_path / "configuration.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(DataError, match=f"(?s){message}.*run the pipeline"):
+        run_folder.configuration({"configuration": str(path)})
+
+
 def test_nobody_is_erased_while_a_run_is_under_way(run):
     with run_folder.exclusive(run), pytest.raises(PipelineError, match="is under way"):
         erase(run, ADA)

@@ -28,7 +28,7 @@ def test_the_charts_defaults_are_these_defaults():
     assert resources.load([CHART / "values.yaml"]) == resources.load()
 
 
-@pytest.mark.parametrize("preset", ["values-cpu.yaml", "values-gpu.yaml"])
+@pytest.mark.parametrize("preset", ["values-cpu.yaml", "values-gpu.yaml", "values-production.yaml"])
 def test_the_charts_presets_are_read(preset):
     assert resources.load([CHART / preset]).pipelines.steps.keys() == resources.DEFAULT_STEPS.keys()
 

@@ -38,8 +38,94 @@ app.kubernetes.io/component: pipelines
 {{- include "conf-profile.s3.env.ca" . }}
 {{- end }}
 
+{{/* Where KFP keeps artefacts, as far as this release knows: its own setting, else the root that it gives KFP. */}}
+{{- define "conf-profile.pipelines.artefacts" -}}
+{{- $launcher := .Values.pipelines.launcher }}
+{{- with .Values.pipelines.retention.artefacts }}
+{{- . }}
+{{- else }}
+{{- if $launcher.create }}
+{{- default (printf "s3://%s/pipelines" .Values.s3.bucket) $launcher.root }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The pod that lets users' rows expire: (list . "apply") gives the bucket rules, (list . "sweep") deletes. */}}
+{{- define "conf-profile.pipelines.retentionPod" -}}
+{{- $root := index . 0 -}}
+{{- $retention := $root.Values.pipelines.retention -}}
+{{- $secret := $retention.artefactsSecret -}}
+{{- $values := $root.Values -}}
+{{- if $retention.secret.name -}}
+{{- $keys := dict "endpointKey" "" "regionKey" "" "name" $retention.secret.name -}}
+{{- $keys = set $keys "accessKeyKey" $retention.secret.accessKeyKey -}}
+{{- $keys = set $keys "secretKeyKey" $retention.secret.secretKeyKey -}}
+{{- $values = dict "s3" $values.s3 "pipelines" (dict "s3Secret" $keys) -}}
+{{- end -}}
+metadata:
+  labels:
+    {{- include "conf-profile.stableLabels" $root | nindent 4 }}
+    app.kubernetes.io/component: retention
+spec:
+  restartPolicy: Never
+  serviceAccountName: {{ include "conf-profile.pipelines.runner" $root }}
+  automountServiceAccountToken: false
+  enableServiceLinks: false
+  securityContext:
+    {{- include "conf-profile.podSecurityContext" $root | nindent 4 }}
+  {{- with include "conf-profile.pullSecrets" $root }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  containers:
+    - name: retention
+      {{- include "conf-profile.image" (list $root "training") | nindent 6 }}
+      command: [python, -m, conf_profile, retention, {{ index . 1 }}]
+      args:
+        - --days={{ int $root.Values.pipelines.retentionDays }}
+        - --bucket={{ $root.Values.s3.bucket }}
+        {{- with include "conf-profile.pipelines.artefacts" $root }}
+        - {{ printf "--artefacts=%s" . | quote }}
+        {{- end }}
+      env:
+        {{- include "conf-profile.env.writable" $root | nindent 8 }}
+        {{- include "conf-profile.pipelines.s3.env" (dict "Values" $values) | trim | nindent 8 }}
+        {{- if $secret.name }}
+        - name: CONF_PROFILE_ARTEFACTS_ACCESS_KEY_ID
+          valueFrom:
+            secretKeyRef: {name: {{ $secret.name }}, key: {{ $secret.accessKeyKey }}}
+        - name: CONF_PROFILE_ARTEFACTS_SECRET_ACCESS_KEY
+          valueFrom:
+            secretKeyRef: {name: {{ $secret.name }}, key: {{ $secret.secretKeyKey }}}
+        {{- end }}
+      terminationMessagePolicy: FallbackToLogsOnError
+      resources:
+        {{- toYaml $retention.resources | nindent 8 }}
+      securityContext:
+        {{- include "conf-profile.securityContext" $root | nindent 8 }}
+      volumeMounts:
+        - {name: tmp, mountPath: /tmp}
+        {{- with include "conf-profile.s3.volumeMounts" $root }}
+        {{- . | nindent 8 }}
+        {{- end }}
+  volumes:
+    - name: tmp
+      emptyDir: {}
+    {{- with include "conf-profile.s3.volumes" $root }}
+    {{- . | nindent 4 }}
+    {{- end }}
+{{- end }}
+
 {{- define "conf-profile.checks.pipelines" -}}
 {{- $pipelines := .Values.pipelines }}
+{{- if and $pipelines.retention.cronJob.enabled (not $pipelines.retentionDays) }}
+{{- fail "pipelines.retention.cronJob.enabled is true and pipelines.retentionDays is 0, which keeps everything: say after how many days users' rows are deleted" }}
+{{- end }}
+{{- if and $pipelines.retention.cronJob.enabled $pipelines.labelsSecret.name (not $pipelines.retention.secret.name) }}
+{{- fail "pipelines.retention.cronJob.enabled: with pipelines.labelsSecret the keys of pipelines.s3Secret do not reach truth/, and nothing there would be deleted: name in pipelines.retention.secret a Secret with keys that may list and delete" }}
+{{- end }}
+{{- if and $pipelines.retention.removeRules $pipelines.retentionDays }}
+{{- fail "pipelines.retention.removeRules takes the lifecycle rules away, and pipelines.retentionDays needs them: set one of the two to its default" }}
+{{- end }}
 {{- range $name, $step := $pipelines.steps }}
 {{- include "conf-profile.checks.pool" (list $ (printf "pipelines.steps.%s" $name) (default "cpu" $step.pool) (default 0 $step.gpus)) }}
 {{- end }}

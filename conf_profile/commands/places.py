@@ -1,0 +1,87 @@
+"""Where a cluster's runs leave users' rows, as options say it: the steps' bucket, and KFP's artefacts."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import click
+
+from conf_profile.commands.models import Storage, is_remote, local_folder, storage_config
+from conf_profile.errors import RegistryError
+
+if TYPE_CHECKING:
+    from conf_profile.erasure_store import Place
+    from conf_profile.object_store import ObjectStore
+
+ACCESS_KEY = "CONF_PROFILE_ARTEFACTS_ACCESS_KEY_ID"
+SECRET_KEY = "CONF_PROFILE_ARTEFACTS_SECRET_ACCESS_KEY"
+"""Environment variables with the keys of the artefacts' store, where they are not those of the steps'."""
+
+
+def artefacts_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds --artefacts; the command receives the addresses as a tuple."""
+
+    @click.option(
+        "--artefacts",
+        multiple=True,
+        metavar="s3://BUCKET/PREFIX[?endpoint=URL&region=NAME]",
+        help="Where KFP keeps the runs' artefacts; without an endpoint in the store of the bucket. Keys of its own: "
+        f"{ACCESS_KEY} and {SECRET_KEY} in the environment. May be repeated.",
+    )
+    @functools.wraps(command)
+    def with_artefacts(**given: Any) -> None:
+        command(**given)
+
+    return with_artefacts
+
+
+@contextmanager
+def open_bucket(storage: Storage) -> Iterator[ObjectStore]:
+    """The steps' bucket at the endpoint, or the run's own on a local server for as long as the block runs."""
+    from conf_profile.local_s3 import local_s3
+    from conf_profile.object_store import ObjectStore, find_endpoint, s3_client
+
+    config = storage_config(storage)
+    if is_remote(storage):
+        region = os.environ.get("AWS_DEFAULT_REGION", config.region)
+        store = ObjectStore(s3_client(find_endpoint(config.endpoint), region), config.bucket)
+        store.ensure_bucket(create=False)
+        yield store
+        return
+    with local_s3(local_folder(storage.run)) as access:
+        client = s3_client(access.endpoint, access.region, access.access_key, access.secret_key)
+        yield ObjectStore(client, config.bucket)
+
+
+def open_artefacts(addresses: Sequence[str], beside: ObjectStore) -> list[Place]:
+    """The places of artefacts. RegistryError for what is no address, ConfigError for one that would include models."""
+    keys = os.environ.get(ACCESS_KEY), os.environ.get(SECRET_KEY)
+    return [_place(address, beside, keys) for address in addresses]
+
+
+def open_own(addresses: Sequence[str], beside: ObjectStore) -> list[Place]:
+    """The places of the user's own tables; the errors are those of `open_artefacts`."""
+    return [_place(address, beside, (None, None)) for address in addresses]
+
+
+def _place(address: str, beside: ObjectStore, keys: tuple[str | None, str | None]) -> Place:
+    from conf_profile import retention
+    from conf_profile.erasure_store import Place
+    from conf_profile.object_store import ObjectStore, s3_client
+
+    parts = urlsplit(address)
+    if parts.scheme != "s3" or not parts.netloc:
+        raise RegistryError(f"{address!r} is not an S3 address; expected s3://BUCKET/PREFIX[?endpoint=URL&region=NAME]")
+    client = beside.client
+    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    if query or any(keys):
+        region = query.get("region", str(client.meta.region_name))
+        client = s3_client(query.get("endpoint", beside.endpoint), region, *keys)
+    place = Place(ObjectStore(client, parts.netloc), retention.folder(parts.path))
+    place.store.ensure_bucket(create=False)
+    return place
