@@ -4,19 +4,16 @@ The runs are begun through the API, not by `submit`, so that nothing is compiled
 """
 
 import io
-import json
 import signal
 import subprocess
 import sys
 from itertools import count
 
 import pytest
-from click.testing import CliRunner
 from kfp_server import DELETED, cached, node, run, serve, step
 from pods_server import pod, serve_pods, unschedulable, waiting
 from rich.console import Console
 
-from conf_profile.cli import cli
 from conf_profile.config import resolve
 from conf_profile.errors import BackendUnreachableError, PipelineError, RunNotFoundError
 from conf_profile.local_s3 import local_s3
@@ -131,10 +128,6 @@ def rooted(server, package):
         {"experiment_id": f"e-{number}", "display_name": f"other-{number}"} for number in range(next(_ROOTS))
     ]
     return Started(server, package, ROOT)
-
-
-def command(server, *arguments):
-    return CliRunner().invoke(cli, [*arguments, "--endpoint", server.url], catch_exceptions=True)
 
 
 def marks(shown):
@@ -380,55 +373,3 @@ def test_ctrl_c_stops_the_run_where_that_was_asked_for(server):
     status, said, run_id = interrupted_submit(server, "--cancel-on-interrupt")
     assert status == 130 and f"KFP is stopping run {run_id}" in said
     assert ("POST", f"/runs/{run_id}:terminate") in server.calls
-
-
-def test_runs_are_listed_the_newest_first(server, started):
-    server.looks = []
-    version = started.backend.upload(None, "conf-profile-training", "v1")
-    later = [started.backend.run(version, f"run {number}", {}, RunSettings("conf-profile")) for number in range(4)]
-    started.backend.run(version, "of others", {}, RunSettings("another"))
-    listed = json.loads(command(server, "runs", "list", "--json").stdout)
-    assert [each["run_id"] for each in listed] == [*reversed(later), started.id]
-    assert listed[0]["state"] == "PENDING" and listed[0]["link"] == f"{server.url}/#/runs/details/{later[-1]}"
-    lines = command(server, "runs", "list", "--limit", "1").stdout.splitlines()
-    assert len(lines) == 1 and lines[0].startswith(f"{later[-1]}  PENDING") and lines[0].endswith("run 3")
-    assert "'nothing' has no run" in command(server, "runs", "list", "--experiment", "nothing").stdout
-
-
-def test_a_run_is_shown(server, started):
-    server.looks = [run("FAILED", *cached("build-features"), *step("sft", "FAILED"))]
-    server.node_logs = {"sft-pod": FAILURE}
-    shown = json.loads(command(server, "runs", "show", started.id, "--json").stdout)
-    assert (shown["state"], shown["reason"]) == ("FAILED", f"step 'sft' failed: {REASON}")
-    assert shown["steps"] == [
-        {"name": "build-features", "state": "CACHED", "seconds": 7.0},
-        {"name": "sft", "state": "FAILED", "seconds": 7.0},
-    ]
-    assert shown["failures"][0]["log"]["last_lines"][-2] == REASON
-    text = command(server, "runs", "show", started.id).stdout
-    assert f"step 'sft' failed: {REASON}" in text and shown["link"] in text
-
-
-def test_a_log_is_shown(server, started):
-    server.looks = [run("RUNNING", *step("sft", "SUCCEEDED"), *step("grpo", "RUNNING"))]
-    server.node_logs = {"sft-pod": "epoch 1\nepoch 2\n"}
-    assert command(server, "runs", "show", started.id, "--logs", "sft").stdout == "epoch 1\nepoch 2\n"
-    assert "log of grpo could not be read" in str(
-        command(server, "runs", "show", started.id, "--logs", "grpo").exception
-    )
-    unknown = command(server, "runs", "show", started.id, "--logs", "nothing").exception
-    assert "has no step 'nothing' so far; it has grpo, sft" in str(unknown)
-
-
-@pytest.mark.parametrize("verb", ["show", "stop"])
-def test_a_run_that_is_not_there_is_a_clear_error(server, verb):
-    error = command(server, "runs", verb, "no-such-run").exception
-    assert isinstance(error, RunNotFoundError) and "there is no run no-such-run" in str(error)
-
-
-def test_a_run_is_stopped(server, started):
-    server.looks = [run("RUNNING")]
-    assert f"KFP is stopping run {started.id}" in command(server, "runs", "stop", started.id).stdout
-    server.looks = []
-    assert json.loads(command(server, "runs", "show", started.id, "--json").stdout)["state"] == "CANCELING"
-    assert "has ended already (CANCELED)" in command(server, "runs", "stop", started.id).stdout
