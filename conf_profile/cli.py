@@ -20,6 +20,7 @@ COMMANDS = {
         "Compile the pipeline to YAML for a cluster.",
     ),
     "submit": ("conf_profile.commands.submit", "submit", "Run the pipeline on a KFP backend, now or on a schedule."),
+    "runs": ("conf_profile.commands.runs", "runs", "Look at runs on a KFP backend, and stop one."),
     "models": ("conf_profile.commands.models", "models", "List, show and roll back models in the registry."),
     "rollout": ("conf_profile.commands.rollout", "rollout", "Put a version into service on a cluster."),
     "serve": ("conf_profile.commands.serve", "serve", "Serve the champion on this machine."),

@@ -57,6 +57,14 @@ class PipelineError(ConfProfileError):
     """A pipeline step failed; its own message is included."""
 
 
+class BackendUnreachableError(PipelineError):
+    """A KFP backend does not answer, which may pass; what it refuses is another error."""
+
+
+class RunNotFoundError(PipelineError):
+    """A KFP backend has no run of this id: it was never there, or somebody has deleted it."""
+
+
 class PreflightError(ConfProfileError):
     """A run on a cluster cannot work as it is declared; every reason that was found is included."""
 

@@ -1,7 +1,7 @@
-"""A KFP backend through its own client: connect, upload a version, run it now or on a schedule.
+"""A KFP backend through its own client: upload a version, run it now or on a schedule, look at runs and their logs.
 
 Everything that exists already is taken as it is, so that a call can be repeated. What the backend refuses becomes a
-PipelineError that says what to look at.
+PipelineError that says what to look at. Which recurring run may be deleted when is decided in `schedules`.
 """
 
 from __future__ import annotations
@@ -9,29 +9,33 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from conf_profile.errors import PipelineError
+from conf_profile.errors import PipelineError, RunNotFoundError
+from pipelines.kfp_connection import (
+    TIMEOUT_SECONDS,
+    TOKEN,
+    TOKEN_FILE,
+    address_of,
+    api_client,
+    credentials,
+    explained,
+    health,
+    version_warning,
+)
 
-TOKEN = "KFP_TOKEN"
-"""Environment variable with a bearer token, where the backend asks for one."""
-CONNECT_SECONDS = 5.0
+__all__ = ["ENDED", "TOKEN", "TOKEN_FILE", "Backend", "Version", "connect"]
+ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
+"""States of a run that do not change any more."""
 _EQUALS = 1
 _PAGE = 100
-_DOWN = (
-    "Check the address (--endpoint or KFP_ENDPOINT), that the backend runs (kubectl get pods -A -l app=ml-pipeline), "
-    "and from outside the cluster the port-forward (kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80)"
-)
-_ADVICE = {
-    401: f"it does not know you; set {TOKEN} to a valid token",
-    403: "you may not do that; check --namespace and the rights of the token's account there",
-    404: "there is no KFP API of version v2beta1 at this address; give the one that ends before /apis",
-}
+_LOG_BLOCK_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,28 @@ class Version:
 
 
 @dataclass(frozen=True)
+class RunSettings:
+    """Where a run is listed, who it runs as, and where its artefacts go; empty: as the backend has it."""
+
+    experiment: str
+    service_account: str | None = None
+    pipeline_root: str | None = None
+
+
+@dataclass(frozen=True)
 class Backend:
     """A backend that has answered. `namespace` is None where it does not keep users apart."""
 
     client: Any
+    api: Any
     endpoint: str
     namespace: str | None
+    version: str
+
+    @property
+    def warning(self) -> str:
+        """What to tell of the backend's version; empty where it was tried."""
+        return version_warning(self.version)
 
     def upload(self, package: Path, pipeline: str, version: str) -> Version:
         """Uploads the package as this version of the pipeline, unless a version of that name is there."""
@@ -66,51 +86,140 @@ class Backend:
         with self._asking("make the experiment"):
             return str(self.client.create_experiment(name, namespace=self.namespace).experiment_id)
 
-    def run(
-        self, version: Version, experiment: str, name: str, arguments: Mapping[str, Any], service_account: str | None
-    ) -> str:
+    def find_experiment(self, name: str) -> str | None:
+        """The id of an experiment, or None where there is none of this name."""
+        with self._asking("look for the experiment"):
+            there = self.client.list_experiments(filter=_named(name), page_size=_PAGE, namespace=self.namespace)
+        return next((str(each.experiment_id) for each in there.experiments or () if each.display_name == name), None)
+
+    def run(self, version: Version, name: str, arguments: Mapping[str, Any], settings: RunSettings) -> str:
         """Starts a run; its id."""
+        experiment = self.experiment(settings.experiment)
         with self._asking("start the run"):
             started = self.client.run_pipeline(
                 experiment, name, params=dict(arguments), pipeline_id=version.pipeline_id,
-                version_id=version.version_id, service_account=service_account,
+                version_id=version.version_id, pipeline_root=settings.pipeline_root,
+                service_account=settings.service_account,
             )  # fmt: skip
             return str(started.run_id)
 
-    def schedule(
-        self, version: Version, experiment: str, name: str, cron: str, arguments: Mapping[str, Any],
-        service_account: str | None,
-    ) -> str:  # fmt: skip
-        """One recurring run of this name; earlier ones end once it is there. Its id."""
-        with self._asking("schedule the run"):
-            earlier = self._recurring(experiment, name)
-            made = self.client.create_recurring_run(
-                experiment, name, cron_expression=cron, max_concurrency=1, no_catchup=True, params=dict(arguments),
-                pipeline_id=version.pipeline_id, version_id=version.version_id, service_account=service_account,
+    def get_run(self, run_id: str) -> Any:
+        """The run as it is now; RunNotFoundError where there is none."""
+        with explained(self.endpoint, "look at the run", run_id):
+            return self._runs.run_service_get_run(run_id, _request_timeout=TIMEOUT_SECONDS)
+
+    def list_runs(self, experiment_id: str) -> Iterator[Any]:
+        """The runs of an experiment, the newest first."""
+        page = ""
+        while True:
+            with explained(self.endpoint, "list the runs"):
+                found = self._runs.run_service_list_runs(
+                    experiment_id=experiment_id, page_token=page, page_size=_PAGE, sort_by="created_at desc",
+                    _request_timeout=TIMEOUT_SECONDS,
+                )  # fmt: skip
+            yield from found.runs or ()
+            page = found.next_page_token or ""
+            if not page:
+                return
+
+    def terminate(self, run_id: str) -> None:
+        """Stops a run; it takes KFP some seconds."""
+        with explained(self.endpoint, "stop the run", run_id):
+            self._runs.run_service_terminate_run(run_id, _request_timeout=TIMEOUT_SECONDS)
+
+    def pipeline_spec(self, run: Any) -> Mapping[str, Any]:
+        """The compiled pipeline of a run; empty where the backend does not tell it."""
+        spec, reference = run.pipeline_spec, run.pipeline_version_reference
+        if not spec and reference and reference.pipeline_version_id:
+            with self._asking("read the pipeline of the run"):
+                spec = self.client.get_pipeline_version(
+                    reference.pipeline_id, reference.pipeline_version_id
+                ).pipeline_spec
+        found: Mapping[str, Any] = spec or {}
+        # With a part for Kubernetes the pipeline stands one level deeper.
+        return dict(found.get("pipeline_spec", found))
+
+    def node_log(self, run_id: str, node: str, last_bytes: int) -> bytes:
+        """The end of the log of one node of a run. PipelineError where KFP does not have it."""
+        with explained(self.endpoint, f"read the log of node {node}"):
+            answer = self.api.call_api(
+                "/apis/v1alpha1/runs/{run}/nodes/{node}/log", "GET", path_params={"run": run_id, "node": node},
+                auth_settings=["Bearer"], _preload_content=False, _return_http_data_only=True,
+                _request_timeout=TIMEOUT_SECONDS,
             )  # fmt: skip
-            self._end(earlier)
+            if "html" in (answer.headers.get("Content-Type") or ""):
+                raise PipelineError(f"{self.endpoint}: KFP's page passes no logs on; use the address of ml-pipeline")
+            blocks = deque(answer.stream(_LOG_BLOCK_BYTES), maxlen=2 + last_bytes // _LOG_BLOCK_BYTES)
+        return b"".join(blocks)[-last_bytes:]
+
+    def recurring_runs(self, experiment_id: str, name: str) -> list[Any]:
+        """The recurring runs of this name, enabled or not."""
+        with self._asking("list the recurring runs"):
+            found = self.client.list_recurring_runs(experiment_id=experiment_id, filter=_named(name), page_size=_PAGE)
+        return [each for each in found.recurring_runs or () if each.display_name == name]
+
+    def has_recurring_run(self, recurring_run_id: str) -> bool:
+        """Whether it is there still."""
+        try:
+            with explained(self.endpoint, "look at the recurring run", recurring_run_id):
+                self._recurring.recurring_run_service_get_recurring_run(
+                    recurring_run_id, _request_timeout=TIMEOUT_SECONDS
+                )
+        except RunNotFoundError:
+            return False
+        return True
+
+    def create_recurring_run(
+        self, version: Version, name: str, cron: str, not_before: datetime | None, arguments: Mapping[str, Any],
+        settings: RunSettings,
+    ) -> str:  # fmt: skip
+        """Makes a recurring run whose own runs never overlap, and starts none before `not_before`; its id."""
+        experiment = self.experiment(settings.experiment)
+        with self._asking("schedule the run"):
+            made = self.client.create_recurring_run(
+                experiment, name, cron_expression=cron, start_time=not_before, max_concurrency=1, no_catchup=True,
+                params=dict(arguments), pipeline_id=version.pipeline_id, version_id=version.version_id,
+                pipeline_root=settings.pipeline_root, service_account=settings.service_account,
+            )  # fmt: skip
             return str(made.recurring_run_id)
 
-    def end_schedule(self, experiment: str, name: str) -> int:
-        """Ends the recurring runs of this name in an experiment, which need not be there; how many there were.
+    def disable(self, recurring_run_id: str) -> None:
+        """It starts no run any more; one that is under way goes on."""
+        with self._asking("disable the recurring run"):
+            self.client.disable_recurring_run(recurring_run_id)
 
-        A run of theirs that is under way goes on.
-        """
-        with self._asking("end the recurring run"):
-            there = self.client.list_experiments(filter=_named(experiment), page_size=_PAGE, namespace=self.namespace)
-            ids = [str(each.experiment_id) for each in there.experiments or () if each.display_name == experiment]
-            found = [recurring_run for each in ids for recurring_run in self._recurring(each, name)]
-            self._end(found)
-            return len(found)
+    def enable(self, recurring_run_id: str) -> None:
+        """It starts runs again."""
+        with self._asking("enable the recurring run"):
+            self.client.enable_recurring_run(recurring_run_id)
 
-    def get_run(self, run_id: str) -> Any:
-        """The run as it is now."""
-        with self._asking("look at the run"):
-            return self.client.get_run(run_id)
+    def delete_recurring_run(self, recurring_run_id: str) -> None:
+        """Deletes it, and with it a run of its that is under way, which KFP then lists as RUNNING for ever."""
+        with self._asking("delete the recurring run"):
+            self.client.delete_recurring_run(recurring_run_id)
+
+    def under_way(self, experiment_id: str, recurring_runs: Collection[str]) -> list[Any]:
+        """The runs of these recurring runs that have not ended."""
+        if not recurring_runs:
+            return []
+        runs = self.list_runs(experiment_id)
+        return [run for run in runs if run.recurring_run_id in recurring_runs and run.state not in ENDED]
 
     def link(self, run_id: str) -> str:
         """The run's page."""
         return f"{self.endpoint}/#/runs/details/{run_id}"
+
+    @property
+    def _runs(self) -> Any:
+        import kfp_server_api
+
+        return kfp_server_api.RunServiceApi(self.api)
+
+    @property
+    def _recurring(self) -> Any:
+        import kfp_server_api
+
+        return kfp_server_api.RecurringRunServiceApi(self.api)
 
     def _pipeline(self, name: str) -> str:
         found = self.client.list_pipelines(filter=_named(name), page_size=_PAGE, namespace=self.namespace)
@@ -125,89 +234,26 @@ class Backend:
         named = (each for each in found.pipeline_versions or () if each.display_name == name)
         return next((str(each.pipeline_version_id) for each in named), None)
 
-    def _recurring(self, experiment: str, name: str) -> list[str]:
-        found = self.client.list_recurring_runs(experiment_id=experiment, filter=_named(name), page_size=_PAGE)
-        return [str(each.recurring_run_id) for each in found.recurring_runs or () if each.display_name == name]
-
-    def _end(self, recurring_runs: Sequence[str]) -> None:
-        for recurring_run in recurring_runs:
-            self.client.delete_recurring_run(recurring_run)
-
     @contextlib.contextmanager
     def _asking(self, what: str) -> Iterator[None]:
         # The client prints links of its own.
-        with _explained(self.endpoint, what), contextlib.redirect_stdout(io.StringIO()):
+        with explained(self.endpoint, what), contextlib.redirect_stdout(io.StringIO()):
             yield
 
 
 def connect(endpoint: str, namespace: str | None) -> Backend:
     """A backend that answers within seconds; PipelineError says what to check where it does not."""
-    address = endpoint.rstrip("/")
-    if not address.startswith(("http://", "https://")):
-        raise PipelineError(f"{endpoint!r} is not an address of KFP; expected e.g. http://127.0.0.1:8080")
-    with _explained(address, "look for the backend"):
-        apart = _keeps_users_apart(address)
-    if apart and not namespace:
+    address = address_of(endpoint)
+    with explained(address, "look for the backend"):
+        found = health(address)
+    if found.multi_user and not namespace:
         raise PipelineError(f"{address}: this KFP keeps users apart; give your namespace with --namespace")
-    with _explained(address, "connect"), warnings.catch_warnings():
+    with explained(address, "connect"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from kfp import Client
 
-        client = Client(host=address, **_identity())
-    return Backend(client, address, namespace if apart else None)
-
-
-def _keeps_users_apart(address: str) -> bool:
-    """What /healthz says; it is also the first look at whether this is KFP at all."""
-    import kfp_server_api
-
-    configuration = kfp_server_api.Configuration(host=address)
-    configuration.retries = False
-    if token := os.environ.get(TOKEN):
-        configuration.api_key["authorization"] = token
-        configuration.api_key_prefix["authorization"] = "Bearer"
-    service = kfp_server_api.HealthzServiceApi(kfp_server_api.ApiClient(configuration))
-    # The client would take a page of HTML for an answer without any field.
-    answer = service.healthz_service_get_healthz(_request_timeout=CONNECT_SECONDS, _preload_content=False)
-    try:
-        return bool(json.loads(answer.data).get("multi_user"))
-    except (ValueError, AttributeError) as error:
-        raise PipelineError(f"{address}: this is not KFP, or it asks for a login first ({TOKEN})") from error
-
-
-def _identity() -> dict[str, Any]:
-    """A token of the environment, else the one that a pod of the cluster is given for KFP, else none."""
-    if token := os.environ.get(TOKEN):
-        return {"existing_token": token}
-    from kfp.client import KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH, ServiceAccountTokenVolumeCredentials
-
-    if Path(os.environ.get(KF_PIPELINES_SA_TOKEN_ENV) or KF_PIPELINES_SA_TOKEN_PATH).is_file():
-        return {"credentials": ServiceAccountTokenVolumeCredentials()}
-    return {}
-
-
-@contextlib.contextmanager
-def _explained(address: str, what: str) -> Iterator[None]:
-    import kfp_server_api
-    import urllib3
-
-    try:
-        yield
-    except kfp_server_api.ApiException as error:
-        advice = _ADVICE.get(error.status, "see the log of ml-pipeline")
-        raise PipelineError(f"{address}: KFP cannot {what} ({error.status} {_said(error)}): {advice}") from error
-    except (urllib3.exceptions.HTTPError, TimeoutError) as error:
-        raise PipelineError(f"{address}: KFP does not answer ({error}). {_DOWN}") from error
-
-
-def _said(error: Any) -> str:
-    """The backend's own words, without the stack of its Go code."""
-    read: Callable[[Any], Any] = json.loads
-    try:
-        message = read(error.body)["message"]
-    except (ValueError, LookupError, TypeError):
-        message = error.reason
-    return " ".join(str(message).split())[:300]
+        client = Client(host=address, **credentials())
+    return Backend(client, api_client(address), address, namespace if found.multi_user else None, found.version)
 
 
 def _named(name: str) -> str:

@@ -19,7 +19,7 @@ from conf_profile.object_store import ObjectStore
 from conf_profile.registry import ANY_CHAMPION
 from pipelines import arguments, cluster_data, node_status
 from pipelines.compile import compile_to
-from pipelines.kfp_backend import Backend, Version
+from pipelines.kfp_backend import Backend, RunSettings, Version
 from pipelines.resources import Resources, StepName
 
 PIPELINE = "conf-profile-training"
@@ -107,26 +107,12 @@ def run_arguments(submission: Submission) -> dict[str, Any]:
     return values
 
 
-def cron(expression: str) -> str:
-    """KFP's form, which begins with seconds; the usual five fields begin at second 0. ConfigError for another form."""
-    fields = expression.split()
-    if len(fields) == 5:
-        return f"0 {expression.strip()}"
-    if len(fields) == 6 or (len(fields) == 1 and expression.startswith("@")):
-        return expression.strip()
-    raise ConfigError(f"--schedule {expression!r}: expected five fields of cron, such as '0 3 * * 0', or @daily")
-
-
-def start(backend: Backend, submission: Submission, experiment: str, service_account: str | None) -> str:
-    """Uploads what is missing and starts the run, or makes the recurring run; the id of either."""
+def start(backend: Backend, submission: Submission, settings: RunSettings) -> str:
+    """Uploads what is missing and starts the run; its id."""
     values = run_arguments(submission)
     version = upload_pipeline(backend, submission, values)
-    experiment_id = backend.experiment(experiment)
-    if submission.schedule:
-        every = cron(submission.schedule)
-        return backend.schedule(version, experiment_id, submission.name, every, values, service_account)
     name = f"{submission.name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
-    return backend.run(version, experiment_id, name, values, service_account)
+    return backend.run(version, name, values, settings)
 
 
 def _store(storage: StorageConfig) -> ObjectStore:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from conf_profile.commands.options import config_options, default_folder
+from conf_profile.commands.runs import backend_options, connect
 from conf_profile.config import RunConfig
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as a shell has it."""
 
 
 @click.command()
 @config_options
-@click.option("--endpoint", envvar="KFP_ENDPOINT", required=True, help="KFP's address, e.g. http://127.0.0.1:8080.")
-@click.option("--namespace", help="Namespace of the run, where KFP keeps users apart.")
+@backend_options
 @click.option("--experiment", default="conf-profile", show_default=True, help="KFP's experiment.")
 @click.option(
     "--image", default="", help="Container image of the steps; default: CONF_PROFILE_IMAGE, else the release's."
@@ -22,11 +27,15 @@ from conf_profile.config import RunConfig
     "--values", multiple=True, type=click.Path(path_type=Path), help="Values of the chart: pools, resources, secrets."
 )
 @click.option("--service-account", help="Service account of the run's pods; default: KFP's own.")
+@click.option("--pipeline-root", default="", help="Where KFP puts the run's artefacts; default: the backend's own.")
 @click.option("--data-uri", default="", help="s3://BUCKET/PREFIX of your tables; default: the data set is uploaded.")
+@click.option("--labels-uri", default="", help="s3://BUCKET/PREFIX of labels and ceiling; default: --data-uri.")
 @click.option("--upload-only", is_flag=True, help="Upload the pipeline, and run nothing.")
 @click.option("--schedule", default="", metavar="CRON", help="Run it again and again, e.g. '0 3 * * 0'.")
 @click.option("--end-schedule", is_flag=True, help="End the recurring run of this model, data set and preset.")
+@click.option("--now", is_flag=True, help="With either: stop the run of the schedule before that is under way.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the run, and fail when it fails.")
+@click.option("--cancel-on-interrupt", is_flag=True, help="Ctrl-C stops the run; without it the run goes on.")
 def submit(
     config: RunConfig,
     endpoint: str,
@@ -35,11 +44,15 @@ def submit(
     image: str,
     values: tuple[Path, ...],
     service_account: str | None,
+    pipeline_root: str,
     data_uri: str,
+    labels_uri: str,
     upload_only: bool,
     schedule: str,
     end_schedule: bool,
+    now: bool,
     wait: bool,
+    cancel_on_interrupt: bool,
 ) -> None:
     """Upload data and pipeline to a cluster, start a run there and follow it.
 
@@ -48,34 +61,62 @@ def submit(
     """
     from rich.console import Console
 
-    from pipelines import kfp_backend, resources, run_progress
-    from pipelines.submit import Submission, check, cron, start, upload_pipeline
+    from pipelines import kfp_backend, resources, schedules
+    from pipelines.submit import Submission, check, start, upload_pipeline
 
-    if schedule and end_schedule:
-        raise click.UsageError("--schedule and --end-schedule exclude each other")
+    _refuse_combinations(upload_only, schedule, end_schedule, now)
     console = Console(stderr=True)
     declared = resources.load(values)
     if upload_only or not end_schedule:
         check(config, declared)
     if schedule:
-        cron(schedule)
-    submission = Submission(config, declared, image, default_folder(config), data_uri, schedule)
-    backend = kfp_backend.connect(endpoint, namespace)
+        schedules.cron(schedule)
+    submission = Submission(config, declared, image, default_folder(config), data_uri, schedule, labels_uri)
+    settings = kfp_backend.RunSettings(experiment, service_account, pipeline_root or None)
+    backend = connect(endpoint, namespace)
     if upload_only:
         version = upload_pipeline(backend, submission)
         state = "uploaded" if version.uploaded else "was there already"
         click.echo(f"pipeline version {version.version_id}: {state}")
     if end_schedule:
-        ended = backend.end_schedule(experiment, submission.name)
-        click.echo(f"recurring runs {submission.name!r}: {ended} ended")
+        _print_lines(schedules.end(backend, experiment, submission.name, now))
     if upload_only or end_schedule:
         return
     with console.status("uploading data and pipeline"):
-        started = start(backend, submission, experiment, service_account)
+        if schedule:
+            change = schedules.schedule(backend, submission, settings, now)
+        else:
+            started = start(backend, submission, settings)
     if schedule:
-        click.echo(f"recurring run: {backend.endpoint}/#/recurringrun/details/{started}")
+        _print_lines(change)
+        click.echo(f"recurring run: {backend.endpoint}/#/recurringrun/details/{change.made}")
         return
     click.echo(f"run: {backend.link(started)}")
     if wait:
-        run_progress.wait(backend, started, console)
-        console.print("[green]the run succeeded[/green]")
+        _follow(backend, namespace, started, pipeline_root, cancel_on_interrupt, console)
+
+
+def _refuse_combinations(upload_only: bool, schedule: str, end_schedule: bool, now: bool) -> None:
+    if schedule and end_schedule:
+        raise click.UsageError("--schedule and --end-schedule exclude each other")
+    if schedule and upload_only:
+        raise click.UsageError("--schedule and --upload-only exclude each other")
+    if now and not (schedule or end_schedule):
+        raise click.UsageError("--now goes with --schedule or --end-schedule")
+
+
+def _print_lines(change: Any) -> None:
+    for line in change.lines:
+        click.echo(line)
+
+
+def _follow(backend: Any, namespace: str | None, run_id: str, pipeline_root: str, cancel: bool, console: Any) -> None:
+    from pipelines import run_cluster, run_progress, run_report
+
+    reader = run_report.RunReader(backend, run_cluster.RunCluster(namespace), run_id, pipeline_root)
+    try:
+        run_progress.wait(reader, console)
+    except KeyboardInterrupt:
+        click.echo(run_progress.interrupted(backend, run_id, cancel), err=True)
+        sys.exit(INTERRUPTED)
+    console.print("[green]the run succeeded[/green]")

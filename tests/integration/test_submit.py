@@ -14,14 +14,16 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
-from kfp_server import node, run, serve
+from kfp_server import node, run, serve, step
 
 from conf_profile.cli import cli
 from conf_profile.errors import ConfigError, PipelineError, RegistryError
 from conf_profile.local_s3 import local_s3
 from conf_profile.object_store import ObjectStore, s3_client
 from pipelines import kfp_backend, run_progress
-from pipelines.submit import PIPELINE, cron
+from pipelines.run_steps import STEPS
+from pipelines.schedules import cron
+from pipelines.submit import PIPELINE
 from pipelines.training import PIPELINE_NAME
 
 USERS = ["--users", "30"]
@@ -38,8 +40,9 @@ def environment(access, monkeypatch, tmp_path):
     """A user's machine: the object store in the environment, runs/ under a folder of its own."""
     for name, value in access.environment().items():
         monkeypatch.setenv(name, value)
-    for name in (kfp_backend.TOKEN, "KFP_ENDPOINT"):
+    for name in (kfp_backend.TOKEN, kfp_backend.TOKEN_FILE, "KFP_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "no-kubeconfig"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run_progress, "SECONDS_BETWEEN_LOOKS", 0.01)
@@ -92,7 +95,8 @@ def test_the_arguments_are_what_a_pod_needs(server, bucket):
     assert submit(server, "--no-wait").exit_code == 0
     (started,) = server.kept["runs"]
     given = arguments_of(started)
-    assert (given["workspace"], given["champion_version"]) == ("", "any")
+    assert given["champion_version"] == "any"
+    assert given["workspace"] == "s3://conf-profile/checkpoints/conf-profile"
     assert given["answers_folder"] == "s3://conf-profile/answers/conf-profile"
     for name in ("behaviour", "demographics", "taxonomy", "lexicon", "labels", "ceiling"):
         key = given[f"{name}_uri"].removeprefix("s3://conf-profile/")
@@ -123,12 +127,11 @@ def test_tables_that_lie_in_s3_stay_where_they_are(server, bucket, tmp_path):
     for path in data.iterdir():
         if path.name not in ("lexicon.json", "ceiling.parquet"):
             bucket.write_new(f"mine/{path.name}", path)
-    before = set(bucket.sizes("data/")) | {"data/absent.none"}
+    before = set(bucket.sizes("data/"))
     assert submit(server, "--no-wait", "--data-uri", "s3://conf-profile/mine").exit_code == 0
     first = arguments_of(server.kept["runs"][-1])
     assert first["behaviour_uri"] == "s3://conf-profile/mine/behaviour.parquet"
-    assert first["lexicon_uri"] == first["ceiling_uri"] == "s3://conf-profile/data/absent.none"
-    assert bucket.read("data/absent.none").body == b""
+    assert first["lexicon_uri"] == first["ceiling_uri"] == ""
     assert first["as_of"] == json.loads((data / "dataset.json").read_text())["as_of"]
     assert set(bucket.sizes("data/")) == before
     taxonomy = bucket.read("mine/taxonomy.yaml")
@@ -141,7 +144,7 @@ def test_tables_that_lie_in_s3_stay_where_they_are(server, bucket, tmp_path):
 
 def test_tables_that_are_missing_are_named(server):
     result = submit(server, "--data-uri", "s3://conf-profile/nothing")
-    assert "lacks behaviour.parquet, demographics.parquet, taxonomy.yaml, labels.parquet" in str(result.exception)
+    assert "lacks behaviour.parquet, demographics.parquet, taxonomy.yaml" in str(result.exception)
     absent = submit(server, "--data-uri", "s3://no-such-bucket/x")
     assert isinstance(absent.exception, RegistryError) and "does not exist" in str(absent.exception)
     assert server.kept["runs"] == []
@@ -155,20 +158,19 @@ def test_upload_only_needs_no_data_and_no_object_store(server, monkeypatch):
     assert server.kept["runs"] == server.kept["experiments"] == []
 
 
-def test_a_schedule_replaces_the_one_before_and_takes_nothing_from_the_cache(server):
-    for every in ("0 3 * * 0", "30 4 * * *"):
-        result = submit(server, "--schedule", every)
-        assert result.exit_code == 0, result.exception
-        assert "/#/recurringrun/details/" in result.stdout
+def test_a_schedule_takes_nothing_from_the_cache(server):
+    result = submit(server, "--schedule", "30 4 * * *")
+    assert result.exit_code == 0, result.exception
+    assert "/#/recurringrun/details/recurringRuns-" in result.stdout
     (kept,) = server.kept["recurringRuns"]
-    assert kept["trigger"]["cron_schedule"]["cron"] == "0 30 4 * * *"
-    assert (kept["max_concurrency"], kept["no_catchup"]) == (1, True)
+    assert kept["trigger"]["cron_schedule"] == {"cron": "0 30 4 * * *"}
+    assert (kept["max_concurrency"], kept["no_catchup"], kept["status"]) == (1, True, "ENABLED")
     (package,) = server.packages.values()
     pipeline = next(yaml.safe_load_all(package))
     parts = [pipeline["root"], *pipeline["components"].values()]
     placed = {name: task for part in parts for name, task in part.get("dag", {}).get("tasks", {}).items()}
     cached = {name for name, task in placed.items() if task.get("cachingOptions", {}).get("enableCache")}
-    assert not cached & run_progress.STEPS
+    assert not cached & set(STEPS)
     assert server.kept["runs"] == []
 
 
@@ -182,14 +184,18 @@ def test_a_schedule_is_ended_by_its_name(server):
     result = submit(server, "--upload-only", "--end-schedule", "--set", "storage.model=one")
     assert result.exit_code == 0, result.exception
     assert "pipeline version" in result.stdout and "'conf-profile/one world tiny': 1 ended" in result.stdout
-    (kept,) = server.kept["recurringRuns"]
-    assert kept["display_name"] == "conf-profile/two world tiny"
+    one, two = server.kept["recurringRuns"]
+    assert (one["status"], two["status"]) == ("DISABLED", "ENABLED")
+    again = submit(server, "--end-schedule", "--set", "storage.model=one")
+    assert f"deleted recurring run {one['recurring_run_id']}" in again.stdout
+    assert server.kept["recurringRuns"] == [two]
     assert server.kept["runs"] == []
 
 
 def test_a_schedule_is_made_or_ended(server):
     result = submit(server, "--schedule", "0 3 * * 0", "--end-schedule")
     assert result.exit_code == 2 and "exclude each other" in result.stderr
+    assert "--now goes with" in submit(server, "--now").stderr
     assert server.calls == []
 
 
@@ -206,45 +212,31 @@ def test_cron_of_another_form_is_refused_before_anything_is_done(server):
     assert server.calls == []
 
 
-def test_a_failed_run_names_the_step_and_its_deepest_message(server):
-    server.looks = [
-        run(
-            "FAILED",
-            node("root", "FAILED", children=("labelling",)),
-            node("labelling", "FAILED", children=("executor-a",)),
-            node("executor", "FAILED", "Error (exit code 1): no training user has a pseudo-label", key="executor-a"),
-            node("build-features", "SUCCEEDED"),
-        )
-    ]
-    result = submit(server)
-    assert isinstance(result.exception, PipelineError)
-    message = str(result.exception)
-    assert "step 'labelling' failed: Error (exit code 1): no training user has a pseudo-label" in message
-    assert f"{server.url}/#/runs/details/" in message
-    assert "✗ labelling" in result.stderr
-
-
 @pytest.mark.parametrize(
     ("last", "message"),
     [
         (run("CANCELED", node("sft", "CANCELED")), "the run was cancelled"),
-        (run("FAILED", node("sft", "FAILED")), "step 'sft' failed: its log says why"),
-        (run("FAILED", node("importer", "FAILED", "no such object")), "step 'importer' failed: no such object"),
-        (run("FAILED") | {"error": {"code": 3, "message": "quota exceeded"}}, "ended as FAILED: quota exceeded"),
+        (run("FAILED", *step("sft", "FAILED")), "step 'sft' failed: its log could not be read"),
+        (run("FAILED", node("sft", "FAILED", "OOMKilled")), "step 'sft' failed: OOMKilled"),
+        (run("FAILED", node("grpo-driver", "FAILED")), "step 'grpo-driver' failed: its log could not be read"),
+        (run("FAILED") | {"error": {"code": 3, "message": "quota exceeded"}}, "quota exceeded"),
     ],
 )
-def test_other_ends_of_a_run(server, last, message):
+def test_ends_of_a_run(server, last, message):
     server.looks = [last]
-    assert message in str(submit(server).exception)
+    result = submit(server)
+    assert isinstance(result.exception, PipelineError)
+    assert message in str(result.exception) and f"{server.url}/#/runs/details/runs-" in str(result.exception)
 
 
-def test_the_exit_status_tells_that_the_run_failed(server, tmp_path, access):
-    server.looks = [run("FAILED", node("sft", "FAILED", "OOMKilled"))]
+def test_the_exit_status_tells_that_the_run_failed(server, tmp_path):
+    server.looks = [run("FAILED", *step("sft", "FAILED"))]
+    server.node_logs = {"sft-pod": "Traceback (most recent call last):\nconf_profile.errors.StudentError: no tokens\n"}
     command = [sys.executable, "-m", "conf_profile", "submit", "--endpoint", server.url, *USERS]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ})
     assert result.returncode == 2
-    assert "conf-profile: step 'sft' failed: OOMKilled" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert "conf-profile: step 'sft' failed: conf_profile.errors.StudentError: no tokens" in result.stderr
+    assert "✗ sft" in result.stderr
 
 
 def test_a_backend_that_is_down_is_told_at_once_and_before_anything_is_uploaded(bucket):
@@ -280,11 +272,49 @@ def test_a_token_is_sent_and_never_shown(server, monkeypatch):
     assert "secret-token" not in result.output
 
 
+def test_a_token_of_a_file_is_read_before_each_request(server, monkeypatch, tmp_path):
+    file = tmp_path / "token"
+    file.write_text("first-token\n")
+    monkeypatch.setenv(kfp_backend.TOKEN_FILE, str(file))
+    server.looks = [run("RUNNING"), run("SUCCEEDED")]
+    server.on_look = lambda: file.write_text("second-token\n")
+    assert submit(server).exit_code == 0
+    assert server.tokens == {"Bearer first-token", "Bearer second-token"}
+    file.unlink()
+    assert f"{file}: cannot read KFP's token" in str(submit(server).exception)
+
+
 def test_users_who_are_kept_apart_need_a_namespace(server):
     server.multi_user = True
     assert "--namespace" in str(submit(server).exception)
     assert submit(server, "--namespace", "team-a", "--no-wait").exit_code == 0
     assert server.kept["experiments"][0]["namespace"] == server.kept["pipelines"][0]["namespace"] == "team-a"
+
+
+def test_the_pipeline_root_is_the_backends_own_or_the_given_one(server):
+    assert submit(server, "--no-wait").exit_code == 0
+    assert submit(server, "--no-wait", "--pipeline-root", "s3://team-a/kfp").exit_code == 0
+    own, given = server.kept["runs"]
+    assert "pipeline_root" not in own["runtime_config"]
+    assert given["runtime_config"]["pipeline_root"] == "s3://team-a/kfp"
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [("2.17.3", ""), ("2.15.0", "this is KFP 2.15.0; this pipeline was tried on 2.17"), ("unknown", "does not tell")],
+)
+def test_a_version_that_was_not_tried_is_warned_of(server, version, told):
+    server.version = version
+    result = submit(server, "--upload-only")
+    assert result.exit_code == 0
+    assert told in result.stderr and bool(told) == ("warning" in result.stderr)
+
+
+def test_kfp_1_is_refused(server, bucket):
+    server.version = "1.8.22"
+    result = submit(server, "--seed", "98")
+    assert isinstance(result.exception, PipelineError) and "this is KFP 1.8.22" in str(result.exception)
+    assert not Path("runs").is_dir()
 
 
 def test_a_backend_that_is_silent_for_a_moment_is_asked_again(server):
@@ -311,6 +341,6 @@ def test_values_and_configuration_must_fit(server, tmp_path):
 
 
 def test_arguments_that_kfp_cannot_pass_are_refused(server):
-    long = "{" + ", ".join(f"argument{number}: {'x' * 90}" for number in range(400)) + "}"
+    long = "{" + ", ".join(f"argument{number}: {'x' * 90}" for number in range(900)) + "}"
     result = submit(server, "--set", f"teacher.engine_arguments={long}")
     assert isinstance(result.exception, ConfigError) and "KFP passes 60000" in str(result.exception)
