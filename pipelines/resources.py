@@ -219,14 +219,6 @@ class S3Secret(_Part):
         return {variable: key for variable, key in given.items() if key}
 
 
-class LabelsSecret(_Part):
-    """Keys that may read the labels, for the evaluation alone; no name: the steps' own keys read them, too."""
-
-    name: str = ""
-    access_key_key: str = "AWS_ACCESS_KEY_ID"
-    secret_key_key: str = "AWS_SECRET_ACCESS_KEY"
-
-
 class Pipelines(_Part):
     """The pipeline's part of the values."""
 
@@ -234,7 +226,9 @@ class Pipelines(_Part):
     shard_parallelism: int = Field(4, ge=1, description="shards of the synthesis that run at once")
     teacher_secret: TeacherSecret = TeacherSecret()
     s3_secret: S3Secret = S3Secret()
-    labels_secret: LabelsSecret = LabelsSecret()
+    labels_secret: S3Secret = Field(
+        S3Secret(), description="keys that may read the labels, for the evaluation alone; no name: the steps' own do"
+    )
     retry_seconds: int = Field(
         900, ge=0, description="how long a step goes on trying what does not answer (store, endpoint); 0: not at all"
     )

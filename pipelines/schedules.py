@@ -22,7 +22,7 @@ from conf_profile.errors import ConfigError, RunNotFoundError
 from pipelines.kfp_backend import ENDED, Backend, RunSettings, Version
 from pipelines.resources import Resources
 from pipelines.run_steps import DONE, STEPS, steps_of
-from pipelines.submit import Submission, run_arguments, upload_pipeline
+from pipelines.submit import Submission, upload_pipeline
 
 STOP_SECONDS = 120.0
 """How long a stopped run may take to end, before its recurring run is left to a later call."""
@@ -49,12 +49,13 @@ def cron(expression: str) -> str:
     raise ConfigError(f"--schedule {expression!r}: expected five fields of cron, such as '0 3 * * 0', or @daily")
 
 
-def schedule(backend: Backend, submission: Submission, settings: RunSettings, now: bool) -> Change:
-    """One enabled recurring run of the submission's name. One that is the same already stays.
+def schedule(
+    backend: Backend, submission: Submission, arguments: Mapping[str, Any], settings: RunSettings, now: bool
+) -> Change:
+    """One enabled recurring run of the submission's name, with these arguments. One that is the same already stays.
 
     `now` stops what is under way of the ones before.
     """
-    arguments = run_arguments(submission)
     version = upload_pipeline(backend, submission, arguments)
     experiment = backend.experiment(settings.experiment)
     found = backend.recurring_runs(experiment, submission.name)

@@ -20,6 +20,8 @@ from conf_profile.registry import ANY_CHAMPION
 from pipelines import arguments, cluster_data, node_status
 from pipelines.compile import compile_to
 from pipelines.kfp_backend import Backend, RunSettings, Version
+from pipelines.plan import plan_of
+from pipelines.preflight import PreflightRequest
 from pipelines.resources import Resources, StepName
 
 PIPELINE = "conf-profile-training"
@@ -41,6 +43,8 @@ class Submission:
     data_uri: str
     schedule: str
     labels_uri: str = ""
+    namespace: str | None = None
+    service_account: str | None = None
 
     @property
     def name(self) -> str:
@@ -107,9 +111,33 @@ def run_arguments(submission: Submission) -> dict[str, Any]:
     return values
 
 
-def start(backend: Backend, submission: Submission, settings: RunSettings) -> str:
-    """Uploads what is missing and starts the run; its id."""
-    values = run_arguments(submission)
+def preflight_request(
+    submission: Submission, values: Mapping[str, Any], kfp_endpoint: str, has_steps_keys: bool
+) -> PreflightRequest:
+    """What the checks before a run are asked; `values` are the run's arguments, empty where no run is started."""
+    declared = submission.resources
+
+    def addresses(*names: str) -> dict[str, str]:
+        return {name: values.get(f"{name}_uri", "") for name in names}
+
+    return PreflightRequest(
+        image=submission.image,
+        namespace=submission.namespace,
+        service_account=submission.service_account,
+        resources=declared,
+        steps=plan_of(submission.config).steps,
+        addresses=addresses("behaviour", "demographics", "taxonomy", "lexicon"),
+        labels_addresses=addresses("labels", "ceiling"),
+        storage=submission.config.storage,
+        labels_secret=declared.pipelines.labels_secret,
+        kfp_endpoint=kfp_endpoint,
+        makes_bucket=True,
+        has_steps_keys=has_steps_keys,
+    )
+
+
+def start(backend: Backend, submission: Submission, values: Mapping[str, Any], settings: RunSettings) -> str:
+    """Uploads the pipeline and starts a run with these arguments; its id."""
     version = upload_pipeline(backend, submission, values)
     name = f"{submission.name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
     return backend.run(version, name, values, settings)

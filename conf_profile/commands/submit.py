@@ -36,6 +36,9 @@ INTERRUPTED = 130
 @click.option("--now", is_flag=True, help="With either: stop the run of the schedule before that is under way.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the run, and fail when it fails.")
 @click.option("--cancel-on-interrupt", is_flag=True, help="Ctrl-C stops the run; without it the run goes on.")
+@click.option(
+    "--with-steps-keys", is_flag=True, help="This environment holds the steps' own keys, as in the chart's job."
+)
 def submit(
     config: RunConfig,
     endpoint: str,
@@ -53,16 +56,17 @@ def submit(
     now: bool,
     wait: bool,
     cancel_on_interrupt: bool,
+    with_steps_keys: bool,
 ) -> None:
-    """Upload data and pipeline to a cluster, start a run there and follow it.
+    """Upload data and pipeline to a cluster, check what can be checked, start a run there and follow it.
 
     Nothing is uploaded twice: data sets and versions of the pipeline bear their content's hash. The object store is
     reached from here as by every other command (storage.endpoint or AWS_ENDPOINT_URL).
     """
     from rich.console import Console
 
-    from pipelines import kfp_backend, resources, schedules
-    from pipelines.submit import Submission, check, start, upload_pipeline
+    from pipelines import kfp_backend, preflight, resources, schedules
+    from pipelines.submit import Submission, check, preflight_request, run_arguments, start, upload_pipeline
 
     _refuse_combinations(upload_only, schedule, end_schedule, now)
     console = Console(stderr=True)
@@ -71,10 +75,16 @@ def submit(
         check(config, declared)
     if schedule:
         schedules.cron(schedule)
-    submission = Submission(config, declared, image, default_folder(config), data_uri, schedule, labels_uri)
+    submission = Submission(
+        config, declared, image, default_folder(config), data_uri, schedule, labels_uri, namespace, service_account
+    )
     settings = kfp_backend.RunSettings(experiment, service_account, pipeline_root or None)
     backend = connect(endpoint, namespace)
     if upload_only:
+        # Of a run that somebody starts later nobody knows yet which tables it will read.
+        preflight.require(
+            preflight.findings(preflight_request(submission, {}, backend.endpoint, with_steps_keys)), console
+        )
         version = upload_pipeline(backend, submission)
         state = "uploaded" if version.uploaded else "was there already"
         click.echo(f"pipeline version {version.version_id}: {state}")
@@ -82,15 +92,16 @@ def submit(
         _print_lines(schedules.end(backend, experiment, submission.name, now))
     if upload_only or end_schedule:
         return
-    with console.status("uploading data and pipeline"):
-        if schedule:
-            change = schedules.schedule(backend, submission, settings, now)
-        else:
-            started = start(backend, submission, settings)
+    with console.status("uploading the data, and checking"):
+        arguments = run_arguments(submission)
+        found = preflight.findings(preflight_request(submission, arguments, backend.endpoint, with_steps_keys))
+    preflight.require(found, console)
     if schedule:
+        change = schedules.schedule(backend, submission, arguments, settings, now)
         _print_lines(change)
         click.echo(f"recurring run: {backend.endpoint}/#/recurringrun/details/{change.made}")
         return
+    started = start(backend, submission, arguments, settings)
     click.echo(f"run: {backend.link(started)}")
     if wait:
         _follow(backend, namespace, started, pipeline_root, cancel_on_interrupt, console)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
+from conf_profile import object_address
 from conf_profile.config import StorageConfig
+from conf_profile.errors import RegistryError
+from conf_profile.object_address import ObjectAddress
 from pipelines.resources import Resources, S3Secret, StepName
 
 _LOCAL_HOSTS = ("localhost", "::1", "0.0.0.0")
@@ -37,23 +40,13 @@ class PreflightRequest:
     has_steps_keys: bool = False
 
 
-@dataclass(frozen=True)
-class Address:
-    """An object's address; `endpoint` and `region` are empty where the address names none."""
-
-    bucket: str
-    key: str
-    endpoint: str = ""
-    region: str = ""
-
-
-def parse_address(uri: str) -> Address | None:
-    """The parts of an S3 address; None for anything else."""
-    parts = urlsplit(uri)
-    if parts.scheme != "s3" or not parts.netloc or not parts.path.strip("/"):
+def parse_address(uri: str) -> ObjectAddress | None:
+    """The parts of an object's address; None for anything else."""
+    try:
+        found = object_address.parse(uri)
+    except RegistryError:
         return None
-    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    return Address(parts.netloc, parts.path.strip("/"), query.get("endpoint", ""), query.get("region", ""))
+    return found if found.key else None
 
 
 def is_local(url: str) -> bool:

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-from conf_profile.object_store import REGION
+from conf_profile.object_address import ObjectAddress
 from pipelines.preflight import refusals
 from pipelines.preflight.cluster import ClusterState, in_pod
 from pipelines.preflight.declared import LABELS_SECRET, STEPS_SECRET
 from pipelines.preflight.finding import Finding
 from pipelines.preflight.keys import StoreKeys, find_keys, shared_keys
 from pipelines.preflight.probe import Place, StoreProbe
-from pipelines.preflight.request import Address, PreflightRequest, parse_address
+from pipelines.preflight.request import PreflightRequest, parse_address
 
 
 @dataclass
@@ -68,12 +68,14 @@ def _tables(request: PreflightRequest, addresses: Mapping[str, str], keys: Store
     for table, uri in addresses.items():
         address = parse_address(uri)
         if address is not None:
-            place = Place(_data_endpoint(address, request, keys), address.region or REGION, address.bucket)
+            place = Place(
+                _data_endpoint(address, request, keys), address.region or request.resources.s3.region, address.bucket
+            )
             found.setdefault(place, Tables(place, keys)).objects[table] = address.key
     return list(found.values())
 
 
-def _data_endpoint(address: Address, request: PreflightRequest, keys: StoreKeys) -> str:
+def _data_endpoint(address: ObjectAddress, request: PreflightRequest, keys: StoreKeys) -> str:
     """Where the steps find an object, but as seen from here: the caller may reach the same store by another name."""
     values = request.resources.s3.endpoint
     return address.endpoint or own_endpoint() or keys.endpoint or values or request.storage.endpoint or ""

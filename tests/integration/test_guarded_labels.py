@@ -57,7 +57,8 @@ def given(store, tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def keys_of_the_steps(store, monkeypatch):
+def keys_of_the_steps(store, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     for name, value in store.steps.environment().items():
         monkeypatch.setenv(name, value)
 

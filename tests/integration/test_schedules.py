@@ -16,7 +16,7 @@ from conf_profile.config import resolve
 from conf_profile.errors import PipelineError
 from pipelines import kfp_backend, resources, schedules
 from pipelines.kfp_backend import RunSettings, Version
-from pipelines.submit import Submission
+from pipelines.submit import Submission, run_arguments
 
 EVERY, LATER = "0 3 * * 0", "30 4 * * *"
 SETTINGS = RunSettings("conf-profile", "runner")
@@ -43,7 +43,7 @@ def backend(server):
 
 def make(backend, every=EVERY, now=False, declared=None):
     submission = Submission(resolve("tiny"), declared or resources.load(), "", Path("runs"), "s3://b/tables", every)
-    return schedules.schedule(backend, submission, SETTINGS, now)
+    return schedules.schedule(backend, submission, run_arguments(submission), SETTINGS, now)
 
 
 def end(backend, now=False):

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from conf_profile.config import StorageConfig
 from conf_profile.errors import PreflightError
+from conf_profile.object_address import ObjectAddress
 from pipelines import images, preflight
 from pipelines.chart import merged
 from pipelines.preflight import Finding, PreflightRequest
@@ -18,7 +19,7 @@ from pipelines.preflight.image import image_findings
 from pipelines.preflight.keys import StoreKeys, find_keys
 from pipelines.preflight.probe import NO_KEYS, UNREACHABLE, UNTRUSTED, Outcome, Place
 from pipelines.preflight.refusals import explain
-from pipelines.preflight.request import Address, parse_address
+from pipelines.preflight.request import parse_address
 from pipelines.resources import DEFAULT_STEPS, Resources, S3Secret
 
 DIGEST = "sha256:" + "0" * 64
@@ -102,8 +103,8 @@ def test_no_image_is_the_releases_own():
 @pytest.mark.parametrize(
     ("uri", "address"),
     [
-        ("s3://bucket/data/x.parquet", Address("bucket", "data/x.parquet")),
-        ("s3://b/k?endpoint=http%3A%2F%2Fs%3A8333&region=eu", Address("b", "k", "http://s:8333", "eu")),
+        ("s3://bucket/data/x.parquet", ObjectAddress("bucket", "data/x.parquet")),
+        ("s3://b/k?endpoint=http%3A%2F%2Fs%3A8333&region=eu", ObjectAddress("b", "k", "http://s:8333", "eu")),
         ("s3://bucket", None),
         ("/data/x.parquet", None),
         ("", None),
