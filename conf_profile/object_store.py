@@ -200,6 +200,11 @@ class ObjectStore:
             for upload in page.get("Uploads", ()):
                 self._abort(upload["Key"], upload["UploadId"])
 
+    def delete(self, key: str) -> None:
+        """Deletes an object; one that is not there is no error."""
+        with self._errors(f"delete {key}"):
+            self.client.delete_object(Bucket=self.bucket, Key=key)
+
     def _create_bucket(self) -> None:
         region = self.client.meta.region_name
         where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}

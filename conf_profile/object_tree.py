@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from conf_profile.errors import RegistryError
-from conf_profile.object_errors import explained
 from conf_profile.object_store import ObjectStore, digest_of
 
 
@@ -41,8 +40,7 @@ def clear(store: ObjectStore, key: str) -> None:
     """Deletes the object `key` and those below it, and drops what nobody completed there."""
     store.abort_uploads(f"{key}/")
     for name in sizes(store, key):
-        with explained(f"delete {name}", f"bucket {store.bucket!r} at {store.endpoint}"):
-            store.client.delete_object(Bucket=store.bucket, Key=name)
+        store.delete(name)
 
 
 def _below(store: ObjectStore, key: str, name: str) -> PurePosixPath:

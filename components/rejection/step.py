@@ -15,7 +15,7 @@ from conf_profile import rewards, tables
 from conf_profile.config import ReferenceConfig, RejectionConfig, StudentConfig
 from conf_profile.errors import StudentError
 from conf_profile.rewards import Reference, ReferenceOfUser
-from conf_profile.students import examples, folder, processes, supervised, training
+from conf_profile.students import examples, folder, processes, remote_checkpoints, supervised, training
 from conf_profile.students.examples import Example
 from conf_profile.students.folder import Student
 from conf_profile.students.reference import Samples, sample, second_stage_users
@@ -98,6 +98,7 @@ def _round(
         )  # fmt: skip
         # Last, since its presence says that the round is whole.
         training.write_log(after / "log.json", history, supervised.LOG_KEYS)
+        remote_checkpoints.upload(after)
         shutil.copyfile(after / "log.json", log)
     processes.wait()
     return len(sequences)

@@ -1,0 +1,163 @@
+"""A training step that is killed goes on from its last checkpoint in the store, and ends where it would have ended.
+
+Real trainings of the smallest student, SeaweedFS, SIGKILL, and a fresh folder for every try. One thread: with several
+the order in which floats are added is not the same in two runs, killed or not.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from s3 import client_of, python
+from training_inputs import PROMPT, SFT, STUDENT, write_inputs
+
+from components.grpo import step as grpo
+from components.rejection import step as rejection
+from components.sft import step as sft
+from conf_profile.config import GRPOConfig, ReferenceConfig, RejectionConfig
+from conf_profile.local_s3 import local_s3
+from conf_profile.object_store import ObjectStore
+from conf_profile.students import checkpoints, processes, remote_checkpoints
+
+pytestmark = pytest.mark.slow
+
+LORA = STUDENT.model_copy(update={"lora_rank": 2})
+# Not a multiple of the ten steps between two lines of the log.
+SFT_OFTEN = SFT.model_copy(update={"save_steps": 25})
+# 48 users, 16 in a step: the second pass over them begins at step 3. Warm, so that answers and rewards differ.
+GRPO = GRPOConfig(
+    steps=6, prompts_per_step=16, rollouts=4, gradient_accumulation=2, temperature=1.2, learning_rate=1e-3, kl=0.05,
+    save_steps=2, report_to=(),
+)  # fmt: skip
+REJECTION = RejectionConfig(rounds=2, kept_per_user=2, batch_size=16, save_steps=3, report_to=())
+
+
+def run_sft(inputs, folder, out):
+    return processes.call(
+        sft.run, processes.wanted(), features=inputs / "features", pseudo_labels=inputs / "pseudo_labels",
+        taxonomy_file=inputs / "taxonomy.yaml", student=out / "student", log=out / "log.json", config=SFT_OFTEN,
+        student_config=STUDENT, prompt=PROMPT, checkpoints=folder, seed=0,
+    )  # fmt: skip
+
+
+def run_grpo(inputs, folder, out, student=STUDENT, config=GRPO):
+    # LoRA's first weights.
+    torch.manual_seed(0)
+    return grpo.run(
+        inputs / "features", inputs / "reference", inputs / "support", inputs / "filtered", inputs / "sft" / "student",
+        out / "student", out / "log.json", config, student, folder, 0,
+    )  # fmt: skip
+
+
+def run_grpo_lora(inputs, folder, out):
+    return run_grpo(inputs, folder, out, LORA)
+
+
+def run_grpo_until_collapse(inputs, folder, out):
+    """With a tenth of a per cent of entropy to lose, in 10 steps at least; saved at every step, so at that, too."""
+    return run_grpo(inputs, folder, out, config=GRPO.model_copy(update=COLLAPSING))
+
+
+COLLAPSING = {"steps": 14, "save_steps": 1, "max_entropy_loss": 1e-3}
+
+
+def run_rejection(inputs, folder, out):
+    return rejection.run(
+        inputs / "features", inputs / "sft" / "student", out / "student", out / "log.json", REJECTION,
+        ReferenceConfig(samples=4, temperature=0.7), STUDENT, folder, 0,
+    )  # fmt: skip
+
+
+RUNS = {name.removeprefix("run_"): run for name, run in globals().copy().items() if name.startswith("run_")}
+
+
+def attempt(run, inputs, out, workspace, uploads=None):
+    """A try of a step as its task makes it; SIGKILL at the end of a checkpoint's upload of this number."""
+    torch.set_num_threads(1)
+    if uploads is not None:
+        upload, left = remote_checkpoints.upload, iter(range(uploads))
+
+        def kill_after(folder):
+            if next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            upload(folder)
+
+        remote_checkpoints.upload = kill_after
+    with checkpoints.kept(workspace, run, [inputs / "features"], [str(SFT), str(GRPO)]) as folder:
+        began = sorted(path.name for path in folder.rglob("checkpoint-*") if path.is_dir())
+        return began, RUNS[run](inputs, folder, out)
+
+
+def figures(out):
+    """The log without what a clock says, and every byte of the student."""
+    log = [{k: v for k, v in line.items() if k != "seconds"} for line in json.loads((out / "log.json").read_text())]
+    return log, {path.name: path.read_bytes() for path in sorted((out / "student").iterdir())}
+
+
+@pytest.fixture(scope="module")
+def access(tmp_path_factory):
+    with local_s3(tmp_path_factory.mktemp("s3")) as access:
+        yield access
+
+
+@pytest.fixture(scope="module")
+def store(access):
+    found = ObjectStore(client_of(access), "conf-profile")
+    found.ensure_bucket(create=True)
+    return found
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """The tables, and the SFT student of a training that nobody disturbed."""
+    folder = write_inputs(tmp_path_factory.mktemp("inputs"))
+    attempt("sft", folder, folder / "sft", "")
+    return folder
+
+
+@pytest.fixture
+def workspace(access, store, monkeypatch, tmp_path):
+    for name, value in access.environment().items():
+        monkeypatch.setenv(name, value)
+    return f"s3://conf-profile/checkpoints/{tmp_path.name}?endpoint={access.endpoint}"
+
+
+def killed(run, inputs, out, workspace, uploads, access):
+    """The same in a process of its own, which dies."""
+    code = "import sys; from pathlib import Path; import test_killed_training as t\n"
+    code += f"t.attempt({run!r}, Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], {uploads})"
+    here = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    child = python(
+        code, str(inputs), str(out), workspace, environment={**os.environ, **access.environment(), "PYTHONPATH": here}
+    )
+    output, _ = child.communicate(timeout=300)
+    assert child.returncode == -signal.SIGKILL, output[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("run", "uploads", "went_on_from"),
+    [
+        ("sft", 1, "checkpoint-25"),
+        ("grpo", 1, "checkpoint-2"),
+        ("grpo", 2, "checkpoint-4"),
+        ("grpo", 3, "checkpoint-6"),
+        ("grpo_lora", 1, "checkpoint-2"),
+        ("grpo_until_collapse", 10, "checkpoint-10"),
+        ("rejection", 4, "checkpoint-3"),
+    ],
+)
+def test_a_killed_step_ends_where_it_would_have_ended(
+    inputs, access, store, workspace, tmp_path, run, uploads, went_on_from
+):
+    killed(run, inputs, tmp_path / "killed", workspace, uploads, access)
+    assert not (tmp_path / "killed" / "student").exists()
+    began, counts = attempt(run, inputs, tmp_path / "resumed", workspace)
+    assert began == [went_on_from]
+    undisturbed = tmp_path / "undisturbed"
+    assert attempt(run, inputs, undisturbed, "")[1] == counts
+    assert figures(tmp_path / "resumed") == figures(undisturbed)
+    assert not store.sizes("checkpoints/"), "nothing stays behind"
