@@ -97,7 +97,8 @@ def _pack_state(name: str, path: Path, scratch: Path) -> dict[str, Path]:
     from transformers.trainer_pt_utils import safe_globals
 
     with safe_globals():
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped: an optimiser's state is twice the model.
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     tensors: dict[str, Any] = {}
     document, arrays = _made(scratch / (name + _PACKED_JSON)), scratch / (name + _PACKED_TENSORS)
     try:

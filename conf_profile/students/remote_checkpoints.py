@@ -65,7 +65,7 @@ def begin(address: str, folder: Path) -> RemotePlace:
     _delete_unlisted(store, prefix, claim)
     tables.write_text(folder / PLACE, json.dumps(vars(place)))
     if good:
-        _log.warning("goes on from %s, kept by try %d", ", ".join(e.path for e in good), claim.number - 1)
+        _log.info("goes on from %s, which an earlier try has kept", ", ".join(entry.path for entry in good))
     return place
 
 

@@ -4,6 +4,7 @@ Real trainings of the smallest student, SeaweedFS, SIGKILL, and a fresh folder f
 the order in which floats are added is not the same in two runs, killed or not.
 """
 
+import itertools
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from components.grpo import step as grpo
 from components.rejection import step as rejection
 from components.sft import step as sft
 from conf_profile.config import GRPOConfig, ReferenceConfig, RejectionConfig
+from conf_profile.errors import StudentError
 from conf_profile.local_s3 import local_s3
 from conf_profile.object_store import ObjectStore
 from conf_profile.students import checkpoints, processes, remote_checkpoints
@@ -58,11 +60,13 @@ def run_grpo_lora(inputs, folder, out):
 
 
 def run_grpo_until_collapse(inputs, folder, out):
-    """With a tenth of a per cent of entropy to lose, in 10 steps at least; saved at every step, so at that, too."""
-    return run_grpo(inputs, folder, out, config=GRPO.model_copy(update=COLLAPSING))
+    """Entropy below twice the first counts as collapse, so the training ends as soon as there is enough to compare."""
+    counts = run_grpo(inputs, folder, out, config=GRPO.model_copy(update=COLLAPSING))
+    assert counts["collapsed"] == 1 and counts["steps"] == 10
+    return counts
 
 
-COLLAPSING = {"steps": 14, "save_steps": 1, "max_entropy_loss": 1e-3}
+COLLAPSING = {"steps": 14, "save_steps": 5, "max_entropy_loss": -1.0}
 
 
 def run_rejection(inputs, folder, out):
@@ -76,17 +80,17 @@ RUNS = {name.removeprefix("run_"): run for name, run in globals().copy().items()
 
 
 def attempt(run, inputs, out, workspace, uploads=None):
-    """A try of a step as its task makes it; SIGKILL at the end of a checkpoint's upload of this number."""
+    """A try of a step as its task makes it; SIGKILL after so many uploads."""
     torch.set_num_threads(1)
     if uploads is not None:
-        upload, left = remote_checkpoints.upload, iter(range(uploads))
+        upload, number = remote_checkpoints.upload, itertools.count(1)
 
-        def kill_after(folder):
-            if next(left, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
+        def upload_and_die(folder):
             upload(folder)
+            if next(number) == uploads:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-        remote_checkpoints.upload = kill_after
+        remote_checkpoints.upload = upload_and_die
     with checkpoints.kept(workspace, run, [inputs / "features"], [str(SFT), str(GRPO)]) as folder:
         began = sorted(path.name for path in folder.rglob("checkpoint-*") if path.is_dir())
         return began, RUNS[run](inputs, folder, out)
@@ -144,10 +148,10 @@ def killed(run, inputs, out, workspace, uploads, access):
         ("sft", 1, "checkpoint-25"),
         ("grpo", 1, "checkpoint-2"),
         ("grpo", 2, "checkpoint-4"),
-        ("grpo", 3, "checkpoint-6"),
+        ("grpo", 3, "checkpoint-6"),  # the end; the calibration was under way
         ("grpo_lora", 1, "checkpoint-2"),
-        ("grpo_until_collapse", 10, "checkpoint-10"),
-        ("rejection", 4, "checkpoint-3"),
+        ("grpo_until_collapse", 2, "checkpoint-10"),
+        ("rejection", 4, "checkpoint-3"),  # of the second round
     ],
 )
 def test_a_killed_step_ends_where_it_would_have_ended(
@@ -161,3 +165,28 @@ def test_a_killed_step_ends_where_it_would_have_ended(
     assert attempt(run, inputs, undisturbed, "")[1] == counts
     assert figures(tmp_path / "resumed") == figures(undisturbed)
     assert not store.sizes("checkpoints/"), "nothing stays behind"
+
+
+def test_prompts_come_in_the_order_of_trls_sampler():
+    from trl.trainer.utils import RepeatSampler
+
+    sampler = RepeatSampler(range(11), mini_repeat_count=1, batch_size=4, seed=3)
+    assert grpo.prompt_order(11, 4, 5, seed=3) == [*sampler, *sampler, *sampler][:20]
+    with pytest.raises(StudentError, match="3 users are left for GRPO, fewer than a step takes"):
+        grpo.prompt_order(3, 4, 1, seed=0)
+
+
+def test_two_processes_go_on_too(inputs, access, store, workspace, tmp_path, monkeypatch):
+    """The first process copies for both, each with its own random state; floats may be added in another order."""
+    monkeypatch.setenv(processes.PROCESSES, "2")
+    with pytest.raises(StudentError), checkpoints.kept(workspace, "sft", [], []) as folder:
+        # The last checkpoint is whole in the store when the outputs cannot be written.
+        (tmp_path / "student").write_text("a file, where a folder should be")
+        run_sft(inputs, folder, tmp_path)
+    assert {key.rpartition("/")[2] for key in store.sizes("checkpoints/") if "rng_state" in key} == {
+        f"rng_state_{rank}.pth.packed.{kind}" for rank in (0, 1) for kind in ("json", "safetensors")
+    }
+    with checkpoints.kept(workspace, "sft", [], []) as folder:
+        assert run_sft(inputs, folder, tmp_path / "again")["steps"] == 80
+    assert [line["step"] for line in figures(tmp_path / "again")[0]] == [10, 20, 25, 30, 40, 50, 60, 70, 75, 80]
+    assert not store.sizes("checkpoints/")
