@@ -4,6 +4,7 @@ Real trainings of the smallest student, SeaweedFS, SIGKILL, and a fresh folder f
 the order in which floats are added is not the same in two runs, killed or not.
 """
 
+import functools
 import itertools
 import json
 import os
@@ -23,7 +24,7 @@ from conf_profile.config import GRPOConfig, ReferenceConfig, RejectionConfig
 from conf_profile.errors import StudentError
 from conf_profile.local_s3 import local_s3
 from conf_profile.object_store import ObjectStore
-from conf_profile.students import checkpoints, processes, remote_checkpoints
+from conf_profile.students import checkpoints, remote_checkpoints
 
 pytestmark = pytest.mark.slow
 
@@ -39,8 +40,8 @@ REJECTION = RejectionConfig(rounds=2, kept_per_user=2, batch_size=16, save_steps
 
 
 def run_sft(inputs, folder, out):
-    return processes.call(
-        sft.run, processes.wanted(), features=inputs / "features", pseudo_labels=inputs / "pseudo_labels",
+    return sft.run(
+        features=inputs / "features", pseudo_labels=inputs / "pseudo_labels",
         taxonomy_file=inputs / "taxonomy.yaml", student=out / "student", log=out / "log.json", config=SFT_OFTEN,
         student_config=STUDENT, prompt=PROMPT, checkpoints=folder, seed=0,
     )  # fmt: skip
@@ -79,21 +80,30 @@ def run_rejection(inputs, folder, out):
 RUNS = {name.removeprefix("run_"): run for name, run in globals().copy().items() if name.startswith("run_")}
 
 
-def attempt(run, inputs, out, workspace, uploads=None):
-    """A try of a step as its task makes it; SIGKILL after so many uploads."""
+def attempt(run, inputs, out, workspace):
+    """A try of a step as its task makes it: the checkpoints that it began with, and its counts."""
     torch.set_num_threads(1)
-    if uploads is not None:
-        upload, number = remote_checkpoints.upload, itertools.count(1)
-
-        def upload_and_die(folder):
-            upload(folder)
-            if next(number) == uploads:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        remote_checkpoints.upload = upload_and_die
     with checkpoints.kept(workspace, run, [inputs / "features"], [str(SFT), str(GRPO)]) as folder:
         began = sorted(path.name for path in folder.rglob("checkpoint-*") if path.is_dir())
         return began, RUNS[run](inputs, folder, out)
+
+
+def end_after(uploads, end):
+    """An `upload` that calls `end` after so many calls."""
+    upload, number = remote_checkpoints.upload, itertools.count(1)
+
+    def upload_and_end(folder):
+        upload(folder)
+        if next(number) == uploads:
+            end()
+
+    return upload_and_end
+
+
+def attempt_and_die(run, inputs, out, workspace, uploads):
+    """What the child of `killed` does."""
+    remote_checkpoints.upload = end_after(uploads, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    attempt(run, inputs, out, workspace)
 
 
 def figures(out):
@@ -130,41 +140,70 @@ def workspace(access, store, monkeypatch, tmp_path):
     return f"s3://conf-profile/checkpoints/{tmp_path.name}?endpoint={access.endpoint}"
 
 
-def killed(run, inputs, out, workspace, uploads, access):
-    """The same in a process of its own, which dies."""
+@pytest.fixture(scope="module")
+def undisturbed(inputs, tmp_path_factory):
+    """(counts, figures) of a step that nobody killed; made once."""
+
+    @functools.cache
+    def make(run):
+        if run == "sft":
+            return {"users": 32, "sequences": 1280, "steps": 80}, figures(inputs / "sft")
+        out = tmp_path_factory.mktemp(run)
+        _, counts = attempt(run, inputs, out, "")
+        return counts, figures(out)
+
+    return make
+
+
+def kill(run, inputs, out, workspace, uploads):
+    """A try in a process of its own, which dies after so many uploads."""
     code = "import sys; from pathlib import Path; import test_killed_training as t\n"
-    code += f"t.attempt({run!r}, Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], {uploads})"
-    here = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-    child = python(
-        code, str(inputs), str(out), workspace, environment={**os.environ, **access.environment(), "PYTHONPATH": here}
-    )
+    code += f"t.attempt_and_die({run!r}, Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], {uploads})"
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    child = python(code, str(inputs), str(out), workspace, environment={**os.environ, "PYTHONPATH": path})
     output, _ = child.communicate(timeout=300)
     assert child.returncode == -signal.SIGKILL, output[-2000:]
+
+
+def same_end(run, inputs, out, workspace, went_on_from, undisturbed, store):
+    began, counts = attempt(run, inputs, out, workspace)
+    assert began == [went_on_from]
+    assert (counts, figures(out)) == undisturbed(run)
+    assert not store.sizes("checkpoints/"), "nothing stays behind"
+
+
+@pytest.mark.parametrize(("run", "uploads", "went_on_from"), [("sft", 1, "checkpoint-25"), ("grpo", 2, "checkpoint-4")])
+def test_a_killed_step_ends_where_it_would_have_ended(
+    inputs, undisturbed, store, workspace, tmp_path, run, uploads, went_on_from
+):
+    kill(run, inputs, tmp_path / "killed", workspace, uploads)
+    assert not (tmp_path / "killed" / "student").exists()
+    same_end(run, inputs, tmp_path / "resumed", workspace, went_on_from, undisturbed, store)
+
+
+class Killed(BaseException):
+    """As a kill for all that is in the store, without the start of another process."""
 
 
 @pytest.mark.parametrize(
     ("run", "uploads", "went_on_from"),
     [
-        ("sft", 1, "checkpoint-25"),
-        ("grpo", 1, "checkpoint-2"),
-        ("grpo", 2, "checkpoint-4"),
         ("grpo", 3, "checkpoint-6"),  # the end; the calibration was under way
         ("grpo_lora", 1, "checkpoint-2"),
-        ("grpo_until_collapse", 2, "checkpoint-10"),
+        ("grpo_until_collapse", 2, "checkpoint-10"),  # the end, too
         ("rejection", 4, "checkpoint-3"),  # of the second round
     ],
 )
-def test_a_killed_step_ends_where_it_would_have_ended(
-    inputs, access, store, workspace, tmp_path, run, uploads, went_on_from
+def test_so_does_one_that_was_interrupted_elsewhere(
+    inputs, undisturbed, store, workspace, tmp_path, monkeypatch, run, uploads, went_on_from
 ):
-    killed(run, inputs, tmp_path / "killed", workspace, uploads, access)
-    assert not (tmp_path / "killed" / "student").exists()
-    began, counts = attempt(run, inputs, tmp_path / "resumed", workspace)
-    assert began == [went_on_from]
-    undisturbed = tmp_path / "undisturbed"
-    assert attempt(run, inputs, undisturbed, "")[1] == counts
-    assert figures(tmp_path / "resumed") == figures(undisturbed)
-    assert not store.sizes("checkpoints/"), "nothing stays behind"
+    def end():
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(remote_checkpoints, "upload", end_after(uploads, end))
+        attempt(run, inputs, tmp_path / "killed", workspace)
+    same_end(run, inputs, tmp_path / "resumed", workspace, went_on_from, undisturbed, store)
 
 
 def test_prompts_come_in_the_order_of_trls_sampler():
@@ -174,19 +213,3 @@ def test_prompts_come_in_the_order_of_trls_sampler():
     assert grpo.prompt_order(11, 4, 5, seed=3) == [*sampler, *sampler, *sampler][:20]
     with pytest.raises(StudentError, match="3 users are left for GRPO, fewer than a step takes"):
         grpo.prompt_order(3, 4, 1, seed=0)
-
-
-def test_two_processes_go_on_too(inputs, access, store, workspace, tmp_path, monkeypatch):
-    """The first process copies for both, each with its own random state; floats may be added in another order."""
-    monkeypatch.setenv(processes.PROCESSES, "2")
-    with pytest.raises(StudentError), checkpoints.kept(workspace, "sft", [], []) as folder:
-        # The last checkpoint is whole in the store when the outputs cannot be written.
-        (tmp_path / "student").write_text("a file, where a folder should be")
-        run_sft(inputs, folder, tmp_path)
-    assert {key.rpartition("/")[2] for key in store.sizes("checkpoints/") if "rng_state" in key} == {
-        f"rng_state_{rank}.pth.packed.{kind}" for rank in (0, 1) for kind in ("json", "safetensors")
-    }
-    with checkpoints.kept(workspace, "sft", [], []) as folder:
-        assert run_sft(inputs, folder, tmp_path / "again")["steps"] == 80
-    assert [line["step"] for line in figures(tmp_path / "again")[0]] == [10, 20, 25, 30, 40, 50, 60, 70, 75, 80]
-    assert not store.sizes("checkpoints/")

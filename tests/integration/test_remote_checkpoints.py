@@ -236,3 +236,13 @@ def test_a_local_folder_has_no_copies(tmp_path):
         assert folder.is_relative_to(tmp_path) and not folder.exists()
         save(folder, 10)
     assert [path.name for path in folder.iterdir()] == ["checkpoint-10"]
+
+
+def test_of_several_processes_the_first_copies(store, workspace, monkeypatch):
+    with kept(workspace) as folder:
+        monkeypatch.setenv("RANK", "1")
+        save(folder, 10)
+        assert [key.rpartition("/")[2] for key in keys(store, workspace)] == ["claim.json"]
+        monkeypatch.setenv("RANK", "0")
+        save(folder, 20)
+        assert any("checkpoint-20" in key for key in keys(store, workspace))
