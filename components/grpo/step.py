@@ -67,10 +67,9 @@ def run(
         raise StudentError(f"{filtered}: no user is left for GRPO; relax the filter or give more users")
     network = loaded.model
     history: Sequence[Any] = []
-    guard = training.collapse_guard(rewards.TAG_ENTROPY, config.max_entropy_loss)
     if config.steps:
-        trainer = _trainer(loaded, people, references, config, student_config, checkpoints, seed, guard)
-        trainer.train(resume_from_checkpoint=training.last_checkpoint(checkpoints))
+        trainer = _trainer(loaded, people, references, config, student_config, checkpoints, seed)
+        training.train(trainer, checkpoints)
         network, history = model.merge_adapter(trainer.model), trainer.state.log_history
     if processes.is_first():
         unlabelled = examples.users(table, ["second_stage", "validation"]) or people
@@ -87,7 +86,8 @@ def run(
         )
         training.write_log(log, history, LOG_KEYS)
     steps = max((int(entry["step"]) for entry in history), default=0)
-    return {"users": len(people), "steps": steps, "collapsed": int(guard.collapsed)}
+    collapsed = training.has_collapsed(training.logged(history, rewards.TAG_ENTROPY), config.max_entropy_loss)
+    return {"users": len(people), "steps": steps, "collapsed": int(collapsed)}
 
 
 def _shares(support: Path, config: GRPOConfig) -> Mapping[tuple[str, str], dict[str, float]] | None:
@@ -145,20 +145,57 @@ def _trainer(
     student_config: StudentConfig,
     checkpoints: Path,
     seed: int,
-    guard: Any,
 ) -> Any:
-    from datasets import Dataset
     from trl import GRPOTrainer
 
-    data = Dataset.from_dict({"prompt": loaded.prompts(people), "user_id": [person.user_id for person in people]})
-    return GRPOTrainer(
+    trainer = GRPOTrainer(
         model=model.add_adapter(loaded.model, student_config),
         args=_arguments(config, student_config, checkpoints, seed),
-        train_dataset=data,
+        train_dataset=_dataset(loaded, people, config, seed),
         processing_class=loaded.tokenizer,
         reward_funcs=list(rewards.make_rewards(loaded.taxonomy, references, config.weight, config.quasi_ground_truth)),
-        callbacks=[training.progress_callback("grpo", LOG_KEYS), training.whole_checkpoints(), guard],
+        callbacks=[
+            training.progress_callback("grpo", LOG_KEYS),
+            training.whole_checkpoints(),
+            training.collapse_guard(rewards.TAG_ENTROPY, config.max_entropy_loss),
+        ],
     )
+    if student_config.lora_rank is not None and config.kl:
+        # TRL's copy of the fresh adapter, which changes nothing: the SFT student is the model without adapters. With
+        # two adapters in a checkpoint the trainer would load the copy alone and go on from the untrained one.
+        trainer.model.delete_adapter("ref")
+    return trainer
+
+
+def _dataset(loaded: Student, people: list[UserFeatures], config: GRPOConfig, seed: int) -> Any:
+    """A row for each prompt of the whole training, in the order in which they are read."""
+    from datasets import Dataset
+
+    order = prompt_order(len(people), config.prompts_per_step, config.steps, seed)
+    prompts = loaded.prompts(people)
+    return Dataset.from_dict(
+        {"prompt": [prompts[row] for row in order], "user_id": [people[row].user_id for row in order]}
+    )
+
+
+def prompt_order(users: int, per_step: int, steps: int, seed: int) -> list[int]:
+    """Users of every step: random passes over all of them, where what does not fill a step is left out.
+
+    As TRL draws them, but for the whole training at once: TRL's own sampler begins at the first pass again when a
+    training is continued in a later one. StudentError for fewer users than a step takes.
+    """
+    import torch
+
+    if users < per_step:
+        raise StudentError(
+            f"{users} users are left for GRPO, fewer than a step takes; lower grpo.prompts_per_step ({per_step}), "
+            "relax the filter or give more users"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    order: list[int] = []
+    while len(order) < per_step * steps:
+        order += torch.randperm(users, generator=generator).tolist()[: users // per_step * per_step]
+    return order[: per_step * steps]
 
 
 def _completions_at_once(config: GRPOConfig) -> int:
@@ -195,6 +232,7 @@ def _arguments(config: GRPOConfig, student_config: StudentConfig, checkpoints: P
         warmup_steps=min(5, config.steps),
         logging_steps=1,
         use_vllm=config.use_vllm,
+        shuffle_dataset=False,
         reward_weights=[1.0, config.level_reward, config.format_reward],
         **vllm,
     )

@@ -7,8 +7,7 @@ from pathlib import Path
 from components.grpo import step
 from components.outputs import Artefact, Metrics, log_metrics
 from conf_profile.config import GRPOConfig, StudentConfig, parse_section
-from conf_profile.students import processes
-from conf_profile.students.training import checkpoint_folder
+from conf_profile.students import checkpoints, processes
 
 
 def run(
@@ -28,19 +27,20 @@ def run(
     """`config` is the section `grpo`; the checkpoints lie below `workspace`."""
     trained_on = [Path(artefact.path) for artefact in (sft_student, reference, support, filtered)]
     settings = [config, student_config, str(int(seed))]
-    counts = processes.call(
-        step.run,
-        processes.wanted(),
-        features=Path(features.path),
-        reference=Path(reference.path),
-        support=Path(support.path),
-        filtered=Path(filtered.path),
-        sft_student=Path(sft_student.path),
-        student=Path(student.path),
-        log=Path(log.path),
-        config=parse_section(GRPOConfig, config),
-        student_config=parse_section(StudentConfig, student_config),
-        checkpoints=checkpoint_folder(workspace, "grpo", trained_on, settings),
-        seed=int(seed),
-    )
+    with checkpoints.kept(workspace, "grpo", trained_on, settings) as kept:
+        counts = processes.call(
+            step.run,
+            processes.wanted(),
+            features=Path(features.path),
+            reference=Path(reference.path),
+            support=Path(support.path),
+            filtered=Path(filtered.path),
+            sft_student=Path(sft_student.path),
+            student=Path(student.path),
+            log=Path(log.path),
+            config=parse_section(GRPOConfig, config),
+            student_config=parse_section(StudentConfig, student_config),
+            checkpoints=kept,
+            seed=int(seed),
+        )
     log_metrics(metrics, counts)

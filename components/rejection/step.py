@@ -7,6 +7,7 @@ trains on them as they are. It reads no label, and asks no teacher.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from conf_profile import rewards, tables
 from conf_profile.config import ReferenceConfig, RejectionConfig, StudentConfig
 from conf_profile.errors import StudentError
 from conf_profile.rewards import Reference, ReferenceOfUser
-from conf_profile.students import examples, folder, processes, supervised, training
+from conf_profile.students import examples, folder, processes, remote_checkpoints, supervised, training
 from conf_profile.students.examples import Example
 from conf_profile.students.folder import Student
 from conf_profile.students.reference import Samples, sample, second_stage_users
@@ -77,7 +78,7 @@ def _round(
     if (after / "log.json").is_file():
         if processes.is_first():
             shutil.copyfile(after / "log.json", log)
-        return 0
+        return int(json.loads((after / "counts.json").read_text(encoding="utf-8"))["sequences"])
     table, loaded = tables.read(features, tables.FEATURES), folder.load(source, student_config.dtype)
     people = second_stage_users(table, sampling)
 
@@ -96,8 +97,10 @@ def _round(
             network, loaded.tokenizer, loaded.taxonomy, loaded.prompt, student_config, unlabelled,
             4 * config.batch_size, after / "student",
         )  # fmt: skip
+        tables.write_text(after / "counts.json", json.dumps({"sequences": len(sequences)}))
         # Last, since its presence says that the round is whole.
         training.write_log(after / "log.json", history, supervised.LOG_KEYS)
+        remote_checkpoints.upload(after)
         shutil.copyfile(after / "log.json", log)
     processes.wait()
     return len(sequences)

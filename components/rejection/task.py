@@ -7,8 +7,7 @@ from pathlib import Path
 from components.outputs import Artefact, Metrics, log_metrics
 from components.rejection import step
 from conf_profile.config import ReferenceConfig, RejectionConfig, StudentConfig, parse_section
-from conf_profile.students import processes
-from conf_profile.students.training import checkpoint_folder
+from conf_profile.students import checkpoints, processes
 
 
 def run(
@@ -27,17 +26,18 @@ def run(
     settings = parse_section(RejectionConfig, config)
     trained_on = [Path(features.path), Path(sft_student.path)]
     keyed_by = [config, sampling, student_config, str(int(seed))]
-    counts = processes.call(
-        step.run,
-        processes.wanted() if settings.rounds else 1,
-        features=Path(features.path),
-        sft_student=Path(sft_student.path),
-        student=Path(student.path),
-        log=Path(log.path),
-        config=settings,
-        sampling=parse_section(ReferenceConfig, sampling),
-        student_config=parse_section(StudentConfig, student_config),
-        checkpoints=checkpoint_folder(workspace, "rejection", trained_on, keyed_by),
-        seed=int(seed),
-    )
+    with checkpoints.kept(workspace, "rejection", trained_on, keyed_by) as kept:
+        counts = processes.call(
+            step.run,
+            processes.wanted() if settings.rounds else 1,
+            features=Path(features.path),
+            sft_student=Path(sft_student.path),
+            student=Path(student.path),
+            log=Path(log.path),
+            config=settings,
+            sampling=parse_section(ReferenceConfig, sampling),
+            student_config=parse_section(StudentConfig, student_config),
+            checkpoints=kept,
+            seed=int(seed),
+        )
     log_metrics(metrics, counts)

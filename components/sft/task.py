@@ -9,8 +9,7 @@ from components.outputs import Artefact, Metrics, log_metrics
 from components.sft import step
 from conf_profile.config import PromptConfig, SFTConfig, StudentConfig, parse_section
 from conf_profile.data import inputs
-from conf_profile.students import processes
-from conf_profile.students.training import checkpoint_folder
+from conf_profile.students import checkpoints, processes
 
 
 def run(
@@ -29,7 +28,7 @@ def run(
     """`taxonomy` is an address; the checkpoints lie below `workspace`."""
     trained_on = [Path(features.path), Path(pseudo_labels.path)]
     settings = [config, student_config, prompt, str(int(seed))]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, checkpoints.kept(workspace, "sft", trained_on, settings) as kept:
         counts = processes.call(
             step.run,
             processes.wanted(),
@@ -41,7 +40,7 @@ def run(
             config=parse_section(SFTConfig, config),
             student_config=parse_section(StudentConfig, student_config),
             prompt=parse_section(PromptConfig, prompt),
-            checkpoints=checkpoint_folder(workspace, "sft", trained_on, settings),
+            checkpoints=kept,
             seed=int(seed),
         )
     log_metrics(metrics, counts)

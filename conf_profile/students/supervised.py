@@ -41,7 +41,7 @@ def train(
         processing_class=tokenizer,
         callbacks=[training.progress_callback(label, LOG_KEYS), training.whole_checkpoints()],
     )
-    trainer.train(resume_from_checkpoint=training.last_checkpoint(checkpoints))
+    training.train(trainer, checkpoints)
     return model.merge_adapter(trainer.model), trainer.state.log_history, int(trainer.state.global_step)
 
 

@@ -17,10 +17,10 @@ import numpy as np
 from conf_profile import tables
 from conf_profile.config import TrainingConfig
 from conf_profile.source import source_hash
-from conf_profile.students import processes
+from conf_profile.students import processes, remote_checkpoints
+from conf_profile.students.checkpoint_files import WHOLE
 
-WHOLE = "whole"
-"""The empty file that marks a checkpoint as completely written."""
+_STATE = "trainer_state.json"
 
 
 def quiet_imports(use_vllm: bool) -> None:
@@ -83,18 +83,46 @@ def last_checkpoint(folder: Path) -> str | None:
     return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
+def train(trainer: Any, checkpoints: Path) -> None:
+    """Runs a trainer, from the newest whole checkpoint on where there is one.
+
+    A training that had ended by then is loaded and not run: the trainer itself would make one more step.
+    """
+    last = last_checkpoint(checkpoints)
+    if last is None or not _has_ended(Path(last)):
+        trainer.train(resume_from_checkpoint=last)
+        return
+    from transformers import TrainerState
+
+    trainer._load_from_checkpoint(last)
+    trainer.state = TrainerState.load_from_json(str(Path(last) / _STATE))
+
+
+def _has_ended(checkpoint: Path) -> bool:
+    """Whether the checkpoint is of a training's end: the last step, or a collapse."""
+    state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+    return bool(state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"])
+
+
 def whole_checkpoints() -> Any:
-    """A trainer callback that marks each checkpoint once all of its files are written.
+    """A trainer callback that marks each checkpoint once all of its files are written, and then has it copied.
 
     The trainer's own files do not tell: a kill can cut the last one short, or hit while an old one is deleted.
     """
     from transformers import TrainerCallback
 
     class Mark(TrainerCallback):  # type: ignore[misc]  # transformers is not analysed
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            # What was summed up since the last log entry is in no checkpoint; so at one the sum begins anew.
+            if control.should_save and not control.should_training_stop:
+                control.should_log = True
+
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             # Each process writes the state of its own random numbers.
             processes.wait()
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            (checkpoint / WHOLE).touch()
+            remote_checkpoints.upload(checkpoint)
 
     return Mark()
 
@@ -138,21 +166,24 @@ COLLAPSE_WINDOW = 5
 
 def collapse_guard(key: str, max_loss: float) -> Any:
     """A trainer callback that ends the training once `key`, averaged over the last entries, has lost more than
-    the share `max_loss` of its average over the first ones; its `collapsed` tells whether it did."""
+    the share `max_loss` of its average over the first ones."""
     from transformers import TrainerCallback
 
     class Guard(TrainerCallback):  # type: ignore[misc]  # transformers is not analysed
-        collapsed = False
-
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             # From the history, not from calls seen: a continued training remembers its beginning.
-            values = [float(entry[key]) for entry in state.log_history if key in entry]
+            values = logged(state.log_history, key)
             if has_collapsed(values, max_loss):
-                self.collapsed = control.should_training_stop = True
+                control.should_training_stop = True
                 if processes.is_first():
                     print(f"collapse: {key} fell from {values[0]:.2f} to {values[-1]:.2f}; training ends", flush=True)
 
     return Guard()
+
+
+def logged(history: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    """One value of every entry of the trainer's history that has it."""
+    return [float(entry[key]) for entry in history if key in entry]
 
 
 def has_collapsed(values: Sequence[float], max_loss: float) -> bool:

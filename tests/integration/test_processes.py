@@ -14,20 +14,13 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
+from training_inputs import PROMPT, SFT, STUDENT, write_inputs
 
 from components.grpo import step as grpo
 from components.rejection import step as rejection
 from components.sft import step as sft
-from conf_profile import object_tree, tables, taxonomy
-from conf_profile.config import (
-    GRPOConfig,
-    PromptConfig,
-    ReferenceConfig,
-    RejectionConfig,
-    RunConfig,
-    SFTConfig,
-    StudentConfig,
-)
+from conf_profile import object_tree
+from conf_profile.config import GRPOConfig, ReferenceConfig, RejectionConfig, RunConfig
 from conf_profile.errors import StudentError
 from conf_profile.local_s3 import local_s3
 from conf_profile.object_store import ObjectStore, s3_client
@@ -37,44 +30,10 @@ from pipelines import resources, trainjob
 
 pytestmark = pytest.mark.slow
 
-TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})
-STUDENT = StudentConfig(
-    hidden_size=64, layers=2, heads=2, key_value_heads=1, vocabulary_size=300, max_prompt_tokens=96,
-    max_completion_tokens=40,
-)  # fmt: skip
-PROMPT = PromptConfig(student_style="brief", max_keyphrases=4)
-SFT = SFTConfig(epochs=1, min_steps=80, batch_size=16, learning_rate=4e-3, rationales_per_user=1, save_steps=40,
-                report_to=())  # fmt: skip
-PHRASES = {"female": ("rose pruning", "weather"), "male": ("diesel engine", "weather")}
-SPLITS = ("train", "train", "second_stage", "validation")
-
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    """Tables of 64 users, half of them of each tag, for all three steps."""
-    folder = tmp_path_factory.mktemp("inputs")
-    people = [(f"u{number:02d}", "female" if number % 8 < 4 else "male", SPLITS[number % 4]) for number in range(64)]
-    nothing = {"search": [], "submit": [], "self_age": None, "self_gender": None, "signature": None, "region": None}
-    common = {"attribute": "gender"}
-    voted = common | {"score": 0.9, "level": 4, "votes": 8}
-    rows = {
-        "features": [
-            {"user_id": u, "split": split, "watch": list(PHRASES[tag]), **nothing} for u, tag, split in people
-        ],
-        "pseudo_labels": [
-            {"user_id": u, "tag": tag, "rationale": "; ".join(PHRASES[tag]), **voted} for u, tag, _ in people
-        ],
-        "reference": [{"user_id": u, "tag": tag, "confidence": 0.8, **common} for u, tag, _ in people],
-        "support": [{"user_id": u, "tag": tag, "support": 0.8, **common} for u, tag, _ in people],
-        "filtered": [
-            {"user_id": u, "confidence": 0.8, "kept": True} for u, _, split in people if split != "validation"
-        ],
-    }
-    for name, content in rows.items():
-        schema = getattr(tables, name.upper())
-        tables.write(folder / name, tables.from_rows(content, schema), schema)
-    TAGS.save(folder / "taxonomy.yaml")
-    return folder
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def files(folder):
