@@ -15,9 +15,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from kfp_server import node, run, serve, step
+from stand_in import KubeApi, answering, write_kubeconfig
 
 from conf_profile.cli import cli
-from conf_profile.errors import ConfigError, PipelineError, RegistryError
+from conf_profile.errors import ConfigError, PipelineError, PreflightError, RegistryError
 from conf_profile.local_s3 import local_s3
 from conf_profile.object_store import ObjectStore, s3_client
 from pipelines import kfp_backend, run_progress
@@ -307,7 +308,8 @@ def test_a_version_that_was_not_tried_is_warned_of(server, version, told):
     server.version = version
     result = submit(server, "--upload-only")
     assert result.exit_code == 0
-    assert told in result.stderr and bool(told) == ("warning" in result.stderr)
+    warned = [line for line in result.stderr.splitlines() if line.startswith("conf-profile: warning")]
+    assert [told in line for line in warned] == ([True] if told else [])
 
 
 def test_kfp_1_is_refused(server, bucket):
@@ -344,3 +346,19 @@ def test_arguments_that_kfp_cannot_pass_are_refused(server):
     long = "{" + ", ".join(f"argument{number}: {'x' * 90}" for number in range(900)) + "}"
     result = submit(server, "--set", f"teacher.engine_arguments={long}")
     assert isinstance(result.exception, ConfigError) and "KFP passes 60000" in str(result.exception)
+
+
+def test_what_can_be_checked_is_checked_before_anything_is_started(server, tmp_path, monkeypatch):
+    """Here: two Secrets that the namespace of the runs does not have, both named at once."""
+    api = KubeApi({"/api/v1/namespaces/runs": {"metadata": {"name": "runs"}}, "/api/v1/nodes": {"items": []}})
+    values = tmp_path / "values.yaml"
+    secrets = {"s3Secret": {"name": "store"}, "labelsSecret": {"name": "labels"}}
+    values.write_text(yaml.safe_dump({"pipelines": secrets}))
+    with answering(api.answer) as url:
+        monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "kubeconfig", url)))
+        for command in ([], ["--upload-only"], ["--schedule", "@daily"]):
+            result = submit(server, "--namespace", "runs", "--values", str(values), *command)
+            assert isinstance(result.exception, PreflightError), result.exception
+            message = str(result.exception)
+            assert "nothing was started" in message and "'store'" in message and "'labels'" in message
+    assert server.kept["runs"] == server.kept["pipeline_versions"] == []
