@@ -14,7 +14,7 @@ input with all arguments and artefacts.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,22 @@ def estimate(package: Path, arguments: Mapping[str, Any]) -> NodeStatus:
     executions = list(_executions(pipeline, arguments))
     nodes = _nodes(pipeline, arguments)
     return NodeStatus(nodes, round(_NODE * nodes + sum(_bytes(pipeline, each, arguments) for each in executions)))
+
+
+def count_pods(package: Path, arguments: Mapping[str, Any], cached: Collection[str] = ()) -> int:
+    """Pods of a run: a driver for the run, each task, loop and iteration, and an executor for what is not `cached`.
+
+    `cached` holds names of steps, with dashes.
+    """
+    pipeline = next(yaml.safe_load_all(package.read_text(encoding="utf-8")))
+    executors = [each.name for each in _executions(pipeline, arguments)]
+    others = 0
+    for task in pipeline["root"]["dag"]["tasks"].values():
+        if "parameterIterator" in task:
+            others += 1 + _iterations(task, arguments)
+        elif "dag" in pipeline["components"][task["componentRef"]["name"]] or not _container(pipeline, task):
+            others += 1
+    return 1 + others + len(executors) + sum(name not in cached for name in executors)
 
 
 def require_fits(package: Path, arguments: Mapping[str, Any]) -> NodeStatus:

@@ -4,38 +4,23 @@
 """
 
 import json
-from pathlib import Path
 
 import pytest
 import yaml
 
+from benchmarks.node_status import BEFORE, TRAINING, uploaded_arguments
 from conf_profile.config import resolve
 from conf_profile.errors import ConfigError
-from pipelines import arguments, cluster_data, node_status, resources
+from pipelines import node_status, resources
 from pipelines.compile import compile_to
 
-BEFORE = Path(__file__).resolve().parents[1] / "golden" / "before"
 MEASURED_BYTES, MEASURED_NODES = 1_118_000, 116
-HASH = "0123456789abcdef0123456789abcdef"
 CONFIG = resolve("tiny", values={"data": {"users": 1200}})
 
 
 def run_arguments(config=CONFIG):
     """As `submit` gives them for an uploaded data set."""
-
-    def place(folder, name):
-        return f"s3://conf-profile/{folder}/{HASH}/{name}"
-
-    teaching = (f"{name}.parquet" for name in ("behaviour", "demographics"))
-    inputs = arguments.Inputs(
-        *(place("data", name) for name in (*teaching, "taxonomy.yaml", "lexicon.json")),
-        *(place("truth", f"{name}.parquet") for name in ("labels", "ceiling")),
-        "2025-01-31T00:00:00+00:00",
-        HASH * 2,
-        HASH * 2,
-    )
-    places = cluster_data.places_of(config.storage, f"s3://conf-profile/configurations/{HASH[:24]}.yaml")
-    return arguments.with_inputs(config, inputs, "any", places)
+    return uploaded_arguments(config)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +39,15 @@ def test_the_rule_gives_what_was_measured():
     found = node_status.estimate(BEFORE / "training-pipeline.yaml", given)
     assert found.nodes == MEASURED_NODES
     assert found.bytes == pytest.approx(MEASURED_BYTES, rel=0.05)
+
+
+def test_pods_are_counted_as_they_were_seen(package):
+    given = json.loads((BEFORE / "arguments.json").read_text(encoding="utf-8"))
+    before = BEFORE / "training-pipeline.yaml"
+    assert node_status.count_pods(before, given) == 37
+    assert node_status.count_pods(before, given, TRAINING) == 28
+    assert node_status.count_pods(package, run_arguments()) == 28
+    assert node_status.count_pods(package, run_arguments(), TRAINING) == 20
 
 
 def test_the_default_run_fits_and_so_does_one_with_four_shards(package):
