@@ -86,7 +86,7 @@ def last_checkpoint(folder: Path) -> str | None:
 def train(trainer: Any, checkpoints: Path) -> None:
     """Runs a trainer, from the newest whole checkpoint on where there is one.
 
-    A training that had ended by then is loaded and not run: the trainer itself would make one more step.
+    A training that had ended by then is loaded and not run: the trainer itself would go on after a collapse.
     """
     last = last_checkpoint(checkpoints)
     if last is None or not _has_ended(Path(last)):
