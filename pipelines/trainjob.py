@@ -16,7 +16,7 @@ import yaml
 
 from components.image import IMAGE
 from conf_profile import tables
-from conf_profile.config import RunConfig, Section
+from conf_profile.config import DEFAULTS, RunConfig, Section, defaults_digest
 from conf_profile.errors import ConfigError
 from conf_profile.students.remote_job import JOB
 from pipelines.placement import SHARED_MEMORY, WRITABLE
@@ -102,7 +102,8 @@ def _check(job: TrainJob) -> None:
 
 def _plain_environment(job: TrainJob, config: RunConfig, resources: Resources, step: Step) -> dict[str, str]:
     store = resources.s3.plain_environment(resources.pipelines.s3_secret)
-    return {**WRITABLE, "OMP_NUM_THREADS": str(step.threads), **store, JOB: _job(job, config)}
+    plain = {"OMP_NUM_THREADS": str(step.threads), DEFAULTS: defaults_digest()}
+    return {**WRITABLE, **plain, **store, JOB: _job(job, config)}
 
 
 def _job(job: TrainJob, config: RunConfig) -> str:
