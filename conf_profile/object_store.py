@@ -115,11 +115,15 @@ class ObjectStore:
     Threads may share it: they wait together for a server that is away, see `transient`.
     """
 
-    def __init__(self, client: Any, bucket: str) -> None:
+    def __init__(self, client: Any, bucket: str, seconds: float | None = None) -> None:
         self.client = client
         self.bucket = bucket
         self.endpoint = str(client.meta.endpoint_url)
-        self._outage = Outage(self._where(), retry_seconds())
+        self._outage = Outage(self._where(), retry_seconds() if seconds is None else seconds)
+
+    def without_retries(self) -> ObjectStore:
+        """The same bucket for what can be left out: a server that is away is told at once."""
+        return ObjectStore(self.client, self.bucket, 0)
 
     def request(self, action: str, once: Callable[[], T]) -> T:
         """What `once` does with the client, for a request that may be repeated: explained, and tried again.

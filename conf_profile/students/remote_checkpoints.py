@@ -81,7 +81,8 @@ def upload(folder: Path) -> None:
     place = RemotePlace(**json.loads((root / PLACE).read_text(encoding="utf-8")))
     try:
         store, prefix = place.open()
-        _publish(store, prefix, place.writer, folder, folder.relative_to(root).as_posix())
+        # The training should not wait for a copy that the next checkpoint brings as well.
+        _publish(store.without_retries(), prefix, place.writer, folder, folder.relative_to(root).as_posix())
     except LostClaimError:
         raise
     except (RegistryError, StudentError, OSError) as error:
