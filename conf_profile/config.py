@@ -8,7 +8,6 @@ of the steps that it concerns and of no other.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -18,6 +17,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from conf_profile.config_layers import merge, parse_override, read_mapping, read_text
 from conf_profile.errors import ConfigError
 
 DEFAULTS = "CONF_PROFILE_DEFAULTS"
@@ -329,12 +329,12 @@ def resolve(
 ) -> RunConfig:
     """Layers preset, file, `values` (nested) and `section.key=value` overrides; ConfigError names the key."""
     layers: dict[str, Any] = {"preset": preset}
-    _merge(layers, _preset(preset))
+    merge(layers, _preset(preset))
     if file is not None:
-        _merge(layers, _mapping(_read(file), str(file)))
-    _merge(layers, dict(values or {}))
+        merge(layers, read_mapping(read_text(file), str(file)))
+    merge(layers, dict(values or {}))
     for override in overrides:
-        _merge(layers, _parse_override(override))
+        merge(layers, parse_override(override))
     return _validate(layers)
 
 
@@ -379,44 +379,4 @@ def _explain(error: ValidationError) -> str:
 def _preset(name: str) -> dict[str, Any]:
     if name not in preset_names():
         raise ConfigError(f"preset {name!r} does not exist; choose one of {', '.join(preset_names())}")
-    return _mapping((resources.files("configs") / f"{name}.yaml").read_text(encoding="utf-8"), f"preset {name}")
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot read the configuration: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: the configuration is not UTF-8: {error}") from error
-
-
-def _mapping(text: str, source: str) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: not a valid YAML file: {error}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{source}: expected a mapping of sections, found {type(data).__name__}")
-    return data
-
-
-def _parse_override(override: str) -> dict[str, Any]:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override!r}: expected section.key=value")
-    try:
-        nested: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML: {error}") from error
-    for part in reversed(key.split(".")):
-        nested = {part: nested}
-    return dict(nested)
-
-
-def _merge(base: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    for key, value in layer.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            _merge(base[key], value)
-        else:
-            base[key] = json.loads(json.dumps(value, default=str)) if isinstance(value, Mapping) else value
+    return read_mapping((resources.files("configs") / f"{name}.yaml").read_text(encoding="utf-8"), f"preset {name}")

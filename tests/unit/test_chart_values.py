@@ -108,7 +108,7 @@ def test_notes_say_how_a_recurring_run_ends():
     assert (given["preset"], given["dataset"]) == ("tiny", "parquet")
     assert given["overrides"] == ("storage.bucket=conf-profile", "storage.model=conf-profile")
     ended = notes(EVERYTHING, {"pipelines": {"schedule": {"enabled": False}}})
-    assert "a recurring run of this model and preset, if there was one, has been ended" in ended
+    assert "a recurring run of this model and preset, if there was one, has been disabled" in ended
     assert "--end-schedule" not in ended
 
 
