@@ -45,6 +45,11 @@ def explained(action: str, where: str) -> Iterator[None]:
         raise RegistryError(f"cannot {action} in {where}: {_unreachable(error)}") from error
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error of ours says that the keys may not do it."""
+    return code(error.__cause__) in ("AccessDenied", "403")
+
+
 def code(error: BaseException | None) -> str:
     """S3's name for an error; empty where it has none."""
     response = getattr(error, "response", None) or {}

@@ -11,6 +11,7 @@ than the other half finds everything to its end.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,14 +25,16 @@ ANSWERS = "answers/"
 CHECKPOINTS = "checkpoints/"
 EXPIRING = (UPLOADS, TRUTH, ANSWERS, CHECKPOINTS)
 """What lies in the steps' bucket and holds users' rows, or weights that are only of use to a run under way."""
-PERIODS = f"{TRUTH}r"
-"""Labels that were uploaded under a `period`, whose folders begin so, and not a table `truth/labels.parquet` of the
-user's own: a lifecycle rule knows nothing but prefixes."""
-RULED = (UPLOADS, PERIODS, ANSWERS, CHECKPOINTS)
-"""The same for lifecycle rules. Labels that were uploaded before there was a retention are left to a sweep."""
+RETAINED = "retained-"
+"""What the name of a `period` begins with. A lifecycle rule knows nothing but prefixes, and a user may have tables in
+`data/mine/` or `truth/labels.parquet`: so a rule is for uploads of a period, and no others."""
+RULED = (f"{UPLOADS}{RETAINED}", f"{TRUTH}{RETAINED}", ANSWERS, CHECKPOINTS)
+"""The same for lifecycle rules. What was uploaded before there was a retention is left to a sweep."""
 PROTECTED = ("models/", "configurations/", "erasures/")
 """What never expires: served models, what they were made with, and the record of who was erased."""
 RULE_PREFIX = "conf-profile-retention-"
+_UPLOAD = re.compile(rf"({RETAINED}\d+d-\d+-)?[0-9a-f]{{32}}/")
+"""The folder of an upload, named by the period and by its content."""
 _ABORT_DAYS = 7
 """An upload that has not ended after so long never will."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -64,13 +67,13 @@ def period(days: int, now: datetime) -> str:
     """
     if Retention(days).days == 0:
         return ""
-    return f"r{days}-{(now - _EPOCH) // timedelta(hours=12 * days)}"
+    return f"{RETAINED}{days}d-{(now - _EPOCH) // timedelta(hours=12 * days)}"
 
 
 def is_own_table(key: str) -> bool:
-    """Whether an object lies beside the folders of uploads: nobody uploads such a one, so it is the user's own."""
+    """Whether an object is the user's own: below `data/` or `truth/`, and in no folder that an upload has named."""
     top, _, rest = key.partition("/")
-    return f"{top}/" in (UPLOADS, TRUTH) and "/" not in rest
+    return f"{top}/" in (UPLOADS, TRUTH) and not _UPLOAD.match(rest)
 
 
 def folder(prefix: str) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from conf_profile import configuration_file, object_address, object_store
+from conf_profile import configuration_file, object_address, object_errors, object_store
 from conf_profile.config import RunConfig, StorageConfig
 from conf_profile.data import dataset
 from conf_profile.data.dataset import Dataset
-from conf_profile.errors import DataError
+from conf_profile.errors import DataError, RegistryError
 from conf_profile.object_address import ObjectAddress
 from conf_profile.object_store import ObjectStore
 from conf_profile.registry import ANY_CHAMPION
@@ -29,6 +30,8 @@ TABLES = "tables"
 ANSWERS = "answers"
 CHECKPOINTS = "checkpoints"
 TRUTH = (dataset.LABELS, CEILING)
+UNCACHED = "uncached"
+"""In the place of a digest where no step is taken from the cache."""
 
 
 def upload(data: Dataset, config: RunConfig, store: ObjectStore, period: str = "") -> Inputs:
@@ -45,37 +48,47 @@ def upload(data: Dataset, config: RunConfig, store: ObjectStore, period: str = "
     return _inputs(places, as_of, period + data.digest(CACHED_BY_CONTENT), data.labels_digest())
 
 
-def existing(uri: str, labels_uri: str, config: RunConfig, scheduled: bool, period: str = "") -> Inputs:
+def existing(uri: str, labels_uri: str, config: RunConfig, scheduled: bool, guarded: bool, period: str = "") -> Inputs:
     """The tables below `uri`, which keep their places; DataError where one is missing that every run needs.
 
-    Labels and ceiling lie below `labels_uri`, by default below `uri` too. `as_of` is the configuration's, else
-    dataset.json's, else the newest row's; a scheduled run goes by the newest row each time.
+    Labels and ceiling lie below `labels_uri`, by default below `uri` too; with `guarded` this process need not be
+    allowed to read them. `as_of` is the configuration's, else dataset.json's, else the newest row's; a scheduled run
+    goes by the newest row each time, and takes nothing from the cache.
     """
+    uri, labels_uri = complete(uri, config.storage), complete(labels_uri or uri, config.storage)
     etags, places = _look(uri, CACHED_BY_CONTENT)
-    truth_etags, truth_places = _look(labels_uri or uri, TRUTH)
+    truth_etags, truth_places = _look_at_truth(labels_uri, guarded)
     missing = [name for name in dataset.REQUIRED_FILES if name not in places]
     if missing:
         raise DataError(f"{uri}: lacks {', '.join(missing)}; docs/data.md says what a data set has")
     if dataset.LABELS not in truth_places:
-        raise DataError(f"{labels_uri or uri}: lacks {dataset.LABELS}; docs/data.md says what a data set has")
-    as_of = config.features.as_of or ("" if scheduled else _as_of(uri))
-    return _inputs({**places, **truth_places}, as_of, period + _digest(etags), _digest(truth_etags))
+        raise DataError(f"{labels_uri}: lacks {dataset.LABELS}; docs/data.md says what a data set has")
+    places |= truth_places
+    if scheduled:
+        return _inputs(places, config.features.as_of or "", UNCACHED, UNCACHED)
+    as_of = config.features.as_of or _as_of(uri)
+    return _inputs(places, as_of, period + _digest(etags), _digest(truth_etags))
 
 
-def default_arguments(config: RunConfig, data_uri: str = "", labels_uri: str = "") -> dict[str, Any]:
+def default_arguments(
+    config: RunConfig, data_uri: str = "", labels_uri: str = "", caching: bool = False
+) -> dict[str, Any]:
     """Every parameter's default in a compiled pipeline: a run of it reads the tables where they usually lie.
 
     That is `s3://BUCKET/tables/` and, for the labels, `s3://BUCKET/truth/`, unless `data_uri` and `labels_uri` say
-    otherwise. Nothing is known of their content, so what is compiled with these must not take steps from the cache.
+    otherwise. Nothing is known of their content: where steps are taken from the cache the digests are left empty, with
+    which the first step refuses to run.
     """
     storage = config.storage
-    tables = data_uri or address_of(storage, TABLES)
-    truth = labels_uri or data_uri or address_of(storage, TRUTH_FOLDER)
+    tables = complete(data_uri, storage) if data_uri else address_of(storage, TABLES)
+    truth = labels_uri or data_uri
+    truth = complete(truth, storage) if truth else address_of(storage, TRUTH_FOLDER)
     places = {name: _below(tables, name) for name in dataset.REQUIRED_FILES}
     places[dataset.LABELS] = _below(truth, dataset.LABELS)
     if config.teacher.kind == "lexicon":
         places[dataset.LEXICON] = _below(tables, dataset.LEXICON)
-    inputs = _inputs(places, config.features.as_of or "", "", "")
+    digest = "" if caching else UNCACHED
+    inputs = _inputs(places, config.features.as_of or "", digest, digest)
     kept = places_of(storage, configuration_file.inline(config))
     return arguments.with_inputs(config, inputs, ANY_CHAMPION, kept)
 
@@ -106,6 +119,16 @@ def _look(uri: str, names: Iterable[str]) -> tuple[dict[str, str], dict[str, str
     etags = {name: store.etag(object_store.locate(address)[1]) for name, address in addresses.items()}
     found = {name: etag for name, etag in etags.items() if etag is not None}
     return found, {name: addresses[name] for name in found}
+
+
+def _look_at_truth(uri: str, guarded: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """The same of labels and ceiling; where this process may not read them, labels are taken to be there."""
+    try:
+        return _look(uri, TRUTH)
+    except RegistryError as error:
+        if not (guarded and object_errors.is_refusal(error)):
+            raise
+        return {}, {dataset.LABELS: _below(uri, dataset.LABELS)}
 
 
 def _inputs(places: Mapping[str, str], as_of: str, data_digest: str, labels_digest: str) -> Inputs:
@@ -139,10 +162,16 @@ def _digest(etags: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(etags, sort_keys=True).encode()).hexdigest()
 
 
+def complete(uri: str, storage: StorageConfig) -> str:
+    """The address with the configured endpoint and region, where it says none itself."""
+    found = object_address.parse(uri)
+    region = "" if storage.region == object_address.REGION else storage.region
+    return str(replace(found, endpoint=found.endpoint or storage.endpoint or "", region=found.region or region))
+
+
 def address_of(storage: StorageConfig, key: str) -> str:
     """The address of an object in the configured bucket, as the steps are given it."""
-    region = "" if storage.region == object_address.REGION else storage.region
-    return str(ObjectAddress(storage.bucket, key, storage.endpoint or "", region))
+    return complete(str(ObjectAddress(storage.bucket, key)), storage)
 
 
 def _below(uri: str, name: str) -> str:

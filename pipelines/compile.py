@@ -18,21 +18,22 @@ def compile_to(
     config: RunConfig,
     given: Resources,
     image: str = "",
-    caching: bool = True,
+    caching: bool = False,
     defaults: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the YAML whole or not at all; see `placement.on_cluster` for `given`, `image` and `caching`.
 
     The steps are those that the configuration needs. `defaults` holds every parameter's default, so that KFP's own page
     can start a run: by default those of the configuration, with the tables where the project's bucket has them.
-    ConfigError where such a run would not fit into Argo's object.
+    `caching` is for runs whose arguments name the content of their data. ConfigError where such a run would not fit
+    into Argo's object.
     """
     from kfp import compiler
 
     from pipelines.placement import on_cluster
     from pipelines.training import training_pipeline
 
-    values = dict(defaults or cluster_data.default_arguments(config))
+    values = dict(defaults or cluster_data.default_arguments(config, caching=caching))
     with tables.atomic_path(path) as temporary:
         # kfp looks at the suffix to choose its format.
         yaml_file = temporary.with_suffix(".yaml")

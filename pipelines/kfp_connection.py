@@ -28,6 +28,7 @@ _DOWN = (
     "Check the address (--endpoint or KFP_ENDPOINT), that the backend runs (kubectl get pods -A -l app=ml-pipeline), "
     "and from outside the cluster the port-forward (kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80)"
 )
+_PASSING = (429, 502, 503, 504)
 _ADVICE = {
     401: f"it does not know you; set {TOKEN} or {TOKEN_FILE} to a valid token",
     403: "you may not do that; check --namespace and the rights of the token's account there",
@@ -132,7 +133,9 @@ def explained(address: str, what: str, run_id: str = "") -> Iterator[None]:
                 "`conf-profile runs list` shows what there is"
             ) from error
         advice = _ADVICE.get(error.status, "see the log of ml-pipeline")
-        raise PipelineError(f"{address}: KFP cannot {what} ({error.status} {_message(error)}): {advice}") from error
+        # What stands before an API server answers in its place while that one restarts.
+        kind = BackendUnreachableError if error.status in _PASSING else PipelineError
+        raise kind(f"{address}: KFP cannot {what} ({error.status} {_message(error)}): {advice}") from error
     except (urllib3.exceptions.HTTPError, TimeoutError) as error:
         raise BackendUnreachableError(f"{address}: KFP does not answer ({error}). {_DOWN}") from error
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from conf_profile import object_store
+from conf_profile import object_address, object_store
 from conf_profile.errors import PipelineError
 from conf_profile.object_errors import explained
 from conf_profile.object_store import ObjectStore
@@ -103,7 +103,8 @@ def open_root(root: str, run_id: str) -> RunRoot:
     if parts.scheme not in _SCHEMES or not parts.netloc:
         raise PipelineError(f"the pipeline root {root!r} is not in S3, so it cannot be read from here")
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    client = object_store.s3_client(_endpoint(query), query.get("region", object_store.REGION), attempts=_ATTEMPTS)
+    region = object_address.find_region(query.get("region"))
+    client = object_store.s3_client(_endpoint(query), region, attempts=_ATTEMPTS)
     prefix = "/".join(filter(None, [parts.path.strip("/"), PIPELINE_NAME, run_id, ""]))
     return RunRoot(ObjectStore(client, parts.netloc), f"{prefix}/")
 
@@ -114,7 +115,7 @@ def _endpoint(query: Mapping[str, str]) -> str:
         named = f"{'http' if query.get('disableSSL') == 'true' else 'https'}://{named}"
     # Whoever asks may reach the store by another address than the cluster.
     given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return object_store.find_endpoint(given or named)
+    return object_address.find_endpoint(given or named)
 
 
 def _folder(executions: list[list[dict[str, Any]]]) -> StepFolder:

@@ -66,9 +66,9 @@ def schedule(
         kept = str(same[0].recurring_run_id)
         others = [each for each in found if each is not same[0]]
         return Change(kept, (f"recurring run {kept} is as it should be", *_retire(backend, experiment, others, now)))
-    lines = _retire(backend, experiment, found, now)
-    first = _first_trigger(backend, backend.under_way(experiment, ids), submission)
     try:
+        lines = _retire(backend, experiment, found, now)
+        first = _first_trigger(backend, backend.under_way(experiment, ids), submission)
         made = backend.create_recurring_run(version, submission.name, every, first, arguments, settings)
     except BaseException:
         # With `now` the ones before are deleted by this time.
@@ -145,10 +145,16 @@ def _goes_on(backend: Backend, run_id: str) -> bool:
 
 def _first_trigger(backend: Backend, running: Sequence[Any], submission: Submission) -> datetime | None:
     """When every run of the schedule before has ended by its timeouts; None where none is under way."""
-    return max((_latest_end(backend.get_run(run.run_id), submission) for run in running), default=None)
+    ends = (_latest_end(backend, run.run_id, submission) for run in running)
+    return max(filter(None, ends), default=None)
 
 
-def _latest_end(run: Any, submission: Submission) -> datetime:
+def _latest_end(backend: Backend, run_id: str, submission: Submission) -> datetime | None:
+    """None for a run that somebody has deleted meanwhile."""
+    try:
+        run = backend.get_run(run_id)
+    except RunNotFoundError:
+        return None
     shards = submission.config.teacher.shards
     begun: datetime = run.created_at
     whole = begun + timedelta(seconds=longest_seconds(submission.resources, shards))

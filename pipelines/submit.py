@@ -78,10 +78,10 @@ def upload_pipeline(backend: Backend, submission: Submission, run: Mapping[str, 
     that is scheduled, or started from KFP's own page, reads data that may have changed under the same addresses, so a
     version for these takes nothing from the cache.
     """
-    defaults = cluster_data.default_arguments(submission.config, submission.data_uri, submission.labels_uri)
+    caching = run is not None and not submission.schedule
+    defaults = cluster_data.default_arguments(submission.config, submission.data_uri, submission.labels_uri, caching)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
-        caching = run is not None and not submission.schedule
         compile_to(package, submission.config, submission.resources, submission.image, caching, defaults)
         if run is not None:
             node_status.require_fits(package, run)
@@ -93,10 +93,21 @@ def run_arguments(submission: Submission) -> dict[str, Any]:
     """Every argument of the pipeline; uploads the configuration, and the data set where no place is given."""
     config = submission.config
     storage, store = config.storage, _store(config.storage)
+    if submission.schedule and not submission.data_uri and submission.resources.pipelines.retention_days:
+        raise ConfigError(
+            "--schedule without --data-uri would go on reading a data set that is uploaded now, and "
+            "pipelines.retentionDays lets that expire; name the place of your tables with --data-uri"
+        )
     period = retention.period(submission.resources.pipelines.retention_days, datetime.now(UTC))
     if submission.data_uri:
-        scheduled = bool(submission.schedule)
-        inputs = cluster_data.existing(submission.data_uri, submission.labels_uri, config, scheduled, period)
+        inputs = cluster_data.existing(
+            submission.data_uri,
+            submission.labels_uri,
+            config,
+            scheduled=bool(submission.schedule),
+            guarded=bool(submission.resources.pipelines.labels_secret.name),
+            period=period,
+        )
     else:
         inputs = cluster_data.upload(build_in(submission.folder, config), config, store, period)
     key = configuration_file.upload(config, store)
@@ -132,6 +143,7 @@ def preflight_request(
         labels_secret=declared.pipelines.labels_secret,
         kfp_endpoint=kfp_endpoint,
         makes_bucket=True,
+        starts_run=bool(values),
         has_steps_keys=has_steps_keys,
     )
 

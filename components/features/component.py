@@ -15,7 +15,7 @@ def build_features(
     as_of: str,
     config: str,
 ):
-    """Reads features point-in-time through Feast; `data_digest` only makes the cache follow the data."""
+    """Reads features point-in-time through Feast; `data_digest` makes the cache follow the data."""
     from components.features import task
 
-    task.run(features, report, behaviour, demographics, as_of, config)
+    task.run(features, report, behaviour, demographics, data_digest, as_of, config)

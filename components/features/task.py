@@ -9,10 +9,22 @@ from components.features import step
 from components.outputs import Artefact
 from conf_profile.config import FeaturesConfig, parse_section
 from conf_profile.data import inputs
+from conf_profile.errors import ConfigError
 
 
-def run(features: Artefact, report: Artefact, behaviour: str, demographics: str, as_of: str, config: str) -> None:
-    """`behaviour` and `demographics` are addresses (see `inputs`), `config` the section `features`."""
+def run(
+    features: Artefact, report: Artefact, behaviour: str, demographics: str, data_digest: str, as_of: str, config: str
+) -> None:
+    """`behaviour` and `demographics` are addresses (see `inputs`), `config` the section `features`.
+
+    ConfigError without a `data_digest`: the next run would find this one in the cache, whatever the tables hold then.
+    """
+    if not data_digest:
+        raise ConfigError(
+            "data_digest is empty, and this version of the pipeline takes steps from the cache: start the run with "
+            "`conf-profile submit`, or from a version that `conf-profile submit --upload-only` has made, or give a "
+            "text that changes with the tables"
+        )
     with tempfile.TemporaryDirectory() as folder:
         events, sign_ups = inputs.fetch_features(behaviour, demographics, Path(folder))
         step.run(

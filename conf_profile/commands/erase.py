@@ -112,6 +112,12 @@ def _erase_from_bucket(
     model = storage_config(storage).model
     with open_bucket(storage) as bucket:
         places = open_artefacts(artefacts or (f"s3://{bucket.bucket}/{PIPELINES}",), bucket)
+        if not artefacts and not any(place.store.sizes(place.prefix) for place in places):
+            raise DataError(
+                f"s3://{bucket.bucket}/{PIPELINES}: there are no artefacts of runs, so KFP keeps them elsewhere; name "
+                "the place with --artefacts, e.g. s3://mlpipeline/v2/artifacts?endpoint=URL (`conf-profile runs show "
+                "RUN` tells it)"
+            )
         own = open_own(data_uri or (f"s3://{bucket.bucket}/{TABLES}",), bucket)
         stores = erasure_store.stores(bucket, places, own, data_too)
         found = [] if without_versions else _versions_of_cluster(bucket, model, places, user)

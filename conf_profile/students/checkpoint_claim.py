@@ -91,8 +91,8 @@ def _own(store: ObjectStore, key: str, writer: str) -> tuple[Claim, str]:
     if stored is None or claim is None or claim.writer != writer:
         found = f"try {claim.number} has taken over" if claim is not None else "they were deleted"
         raise LostClaimError(
-            f"s3://{store.bucket}/{key}: the checkpoints are not this try's any more: {found}; this one stops. "
-            "See which pod of the step still runs"
+            f"s3://{store.bucket}/{key}: the checkpoints are not this try's any more: {found}; see "
+            "whether another pod of this step runs, or another run that trains on the same"
         )
     return claim, stored.etag
 

@@ -40,14 +40,20 @@ class RemotePlace:
 
     def open(self) -> tuple[ObjectStore, str]:
         """The bucket, and the prefix of this work. RegistryError where the store cannot be reached."""
-        store, prefix = _opened(self.address)
+        store, prefix = self.locate()
+        store.ensure_bucket(create=False)
+        return store, prefix
+
+    def locate(self) -> tuple[ObjectStore, str]:
+        """The same without asking the store whether it is there."""
+        store, prefix = _located(self.address)
         return store, f"{prefix}/{self.name}".lstrip("/")
 
 
 @lru_cache(maxsize=1)
-def _opened(address: str) -> tuple[ObjectStore, str]:
+def _located(address: str) -> tuple[ObjectStore, str]:
     """A client takes a third of a second to make, and is asked for at every checkpoint."""
-    return object_store.open_location(address)
+    return object_store.locate(address)
 
 
 def begin(address: str, folder: Path) -> RemotePlace:
@@ -72,19 +78,20 @@ def begin(address: str, folder: Path) -> RemotePlace:
 def upload(folder: Path) -> None:
     """Copies a whole checkpoint, or any finished folder beside it, where the folder's remote.json says.
 
-    Does nothing without one, nor in another process than the first. A store that fails costs a warning; StudentError
-    where another try of the step has taken over.
+    Does nothing without one, nor in another process than the first. A store that fails costs a warning. So does another
+    try, or another run of the same work, that has taken over: nothing is copied from then on, and the training goes on.
     """
     root = next((parent for parent in list(folder.parents)[:2] if (parent / PLACE).is_file()), None)
     if root is None or not processes.is_first():
         return
     place = RemotePlace(**json.loads((root / PLACE).read_text(encoding="utf-8")))
     try:
-        store, prefix = place.open()
+        store, prefix = place.locate()
         # The training should not wait for a copy that the next checkpoint brings as well.
         _publish(store.without_retries(), prefix, place.writer, folder, folder.relative_to(root).as_posix())
-    except LostClaimError:
-        raise
+    except LostClaimError as error:
+        (root / PLACE).unlink()
+        _log.warning("no further checkpoint is copied to the store: %s", error)
     except (RegistryError, StudentError, OSError) as error:
         _log.warning("%s is not copied to the store; the next checkpoint may be: %s", folder.name, error)
 

@@ -23,7 +23,7 @@ class PreflightRequest:
     and `labels_addresses` are table -> `s3://BUCKET/KEY[?endpoint=URL&region=NAME]`; an empty address is a table that
     the data set does not have. `labels_secret` without a name: the labels are read with the steps' own keys.
     `makes_bucket`: the caller makes a missing `storage.bucket` afterwards. `has_steps_keys`: this process has been
-    given the steps' keys, as the chart's upload job is.
+    given the steps' keys, as the chart's upload job is. `starts_run`: a run is started after the checks.
     """
 
     image: str
@@ -38,6 +38,7 @@ class PreflightRequest:
     kfp_endpoint: str = ""
     makes_bucket: bool = False
     has_steps_keys: bool = False
+    starts_run: bool = True
 
 
 def parse_address(uri: str) -> ObjectAddress | None:

@@ -20,6 +20,8 @@ from pipelines.preflight.keys import StoreKeys, find_keys, shared_keys
 from pipelines.preflight.probe import Place, StoreProbe
 from pipelines.preflight.request import PreflightRequest, parse_address
 
+_REFUSED = ("AccessDenied", "403")
+
 
 @dataclass
 class Tables:
@@ -115,7 +117,9 @@ def _registry_findings(
     if not endpoint or place in known:
         return
     outcome = probe(place, keys).list()
-    if not (request.makes_bucket and outcome.code == "NoSuchBucket"):
+    if outcome.code == "NoSuchBucket" and not request.starts_run:
+        yield Finding("warning", f"the registry's {place} does not exist yet", "make it before a run is started")
+    elif not (request.makes_bucket and outcome.code == "NoSuchBucket"):
         yield from refusals.explain(outcome, f"the registry's {place}", place, keys, _is_steps_view(place))
 
 
@@ -130,9 +134,11 @@ def _table_findings(tables: Tables, probe: Probe) -> Iterator[Finding]:
         )
         return
     bucket = probe(place, keys).list()
-    yield from refusals.explain(bucket, f"{names}: {place}", place, keys, _is_steps_view(place))
-    if bucket.code:
-        return
+    # Keys may read an object and not list its bucket: then the reading tells.
+    if bucket.code not in _REFUSED:
+        yield from refusals.explain(bucket, f"{names}: {place}", place, keys, _is_steps_view(place))
+        if bucket.code:
+            return
     for table, key in tables.objects.items():
         subject = f"{table}: s3://{place.bucket}/{key}"
         yield from refusals.explain(probe(place, keys).read(key), subject, place, keys, _is_steps_view(place))

@@ -59,7 +59,7 @@ def promote(storage, tmp_path):
         (folder / "gate.json").write_text(json.dumps({"decision": "promote", "reasons": []}))
         return run(
             folder / "model", folder / "evaluation.json", folder / "gate.json", "0" * 64, folder / "outcome.json",
-            storage, RunConfig().for_step(), ANY_CHAMPION,
+            storage, RunConfig().model_dump_json(), ANY_CHAMPION,
         )  # fmt: skip
 
     return promote

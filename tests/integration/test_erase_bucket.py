@@ -86,10 +86,14 @@ def filled(store):
     return fill(store)
 
 
+BOTH, OTHERS = f"retained-30d-1-{'a' * 32}", f"retained-30d-1-{'b' * 32}"
+"""Folders of uploads."""
+
+
 def fill(store):
     """What two data sets and a run on a cluster leave in a bucket: ada in one data set, bob and eve in both."""
     label = {"attribute": "age", "tag": "25+"}
-    for name, users in (("r30-1-aaaa", (ADA, BOB, EVE)), ("r30-1-bbbb", (BOB, EVE))):
+    for name, users in ((BOTH, (ADA, BOB, EVE)), (OTHERS, (BOB, EVE))):
         put_table(store, f"data/{name}/behaviour.parquet", tables.BEHAVIOUR, *map(behaviour, users))
         store.write_new(f"data/{name}/taxonomy.yaml", b"attributes: {age: ['18-24', '25+']}")
         put_table(store, f"truth/{name}/labels.parquet", tables.LABELS, *({"user_id": user} | label for user in users))
@@ -156,8 +160,8 @@ def test_every_store_loses_the_user_and_no_other(filled):
     assert holding(filled, ADA) == set()
     assert {key: rows_of(filled, key, BOB) for key in others} == others
     assert filled.etag(f"{ROOT}/sft/4/student/model.safetensors") == weights
-    assert {key.split("/")[1] for key in filled.sizes("") if key.startswith(("data/", "truth/"))} == {"r30-1-bbbb"}
-    assert len(filled.sizes("data/r30-1-bbbb/")) == 2
+    assert {key.split("/")[1] for key in filled.sizes("") if key.startswith(("data/", "truth/"))} == {OTHERS}
+    assert len(filled.sizes(f"data/{OTHERS}/")) == 2
 
 
 def test_a_versioned_bucket_keeps_no_older_version(access):
@@ -202,15 +206,25 @@ def test_somebody_unknown_is_erased_without_a_trace(filled):
 def test_your_own_tables_are_yours(filled):
     put_table(filled, "tables/behaviour.parquet", tables.BEHAVIOUR, behaviour(ADA), behaviour(BOB))
     put_table(filled, "truth/labels.parquet", tables.LABELS, {"user_id": ADA, "attribute": "age", "tag": "25+"})
+    put_table(filled, "data/mine/behaviour.parquet", tables.BEHAVIOUR, behaviour(ADA), behaviour(BOB))
     error, rows, _ = erase(filled, ADA)
-    assert "2 row(s) are left" in str(error) and "--data-too" in str(error)
+    assert "3 row(s) are left" in str(error) and "--data-too" in str(error)
     assert rows[f"your own s3://{filled.bucket}/tables/ (not touched)"] == (0, 1)
-    assert rows["uploads: truth/"] == (1, 1), "a table beside the uploads is nobody's upload"
-    assert holding(filled, ADA) == {"tables/behaviour.parquet", "truth/labels.parquet"}
+    assert rows["uploads: truth/"] == rows["uploads: data/"] == (1, 1), "a table beside the uploads is nobody's upload"
+    assert holding(filled, ADA) == {"tables/behaviour.parquet", "truth/labels.parquet", "data/mine/behaviour.parquet"}
     error, rows, _ = erase(filled, ADA, "--data-too")
     assert (error, rows[f"your own s3://{filled.bucket}/tables/"], rows["uploads: truth/"]) == (None, (1, 0), (1, 0))
     assert holding(filled, ADA) == set()
     assert rows_of(filled, "tables/behaviour.parquet", BOB) and "truth/labels.parquet" in filled.sizes("truth/")
+    assert rows_of(filled, "data/mine/behaviour.parquet", BOB)
+
+
+def test_artefacts_that_are_elsewhere_must_be_named(filled):
+    for key in filled.sizes(f"{ROOT.split('/')[0]}/"):
+        filled.delete(key)
+    error, _, _ = erase(filled, ADA)
+    assert "there are no artefacts of runs, so KFP keeps them elsewhere; name the place with --artefacts" in str(error)
+    assert holding(filled, ADA), "nothing was touched"
 
 
 def test_artefacts_in_another_bucket(filled, access):

@@ -90,19 +90,24 @@ def test_the_command_applies_to_the_bucket_and_to_the_artefacts(run, store):
     assert [found["rules"] for found in run("apply", "--days=0", artefacts)] == [[], []]
 
 
+UPLOAD = "0123456789abcdef" * 2
+"""The hash in the name of an upload's folder."""
+
+
 def fill(store, *names):
     for name in names:
         store.write_new(name, name.encode())
 
 
 def test_a_sweep_deletes_what_has_expired_and_nothing_else(store):
-    kept = {"models/m/weights", "other/data/x", "truth/labels.parquet"}
-    fill(store, "data/r30-1-ab/behaviour.parquet", "truth/ab/labels.parquet", "answers/m/file/0-a", *kept)
-    store.client.create_multipart_upload(Bucket=store.bucket, Key="data/r30-1-ab/big")
+    kept = {"models/m/weights", "other/data/x", "truth/labels.parquet", "data/mine/behaviour.parquet"}
+    behaviour, labels = f"data/retained-30d-1-{UPLOAD}/behaviour.parquet", f"truth/{UPLOAD}/labels.parquet"
+    fill(store, behaviour, labels, "answers/m/file/0-a", *kept)
+    store.client.create_multipart_upload(Bucket=store.bucket, Key=f"data/retained-30d-1-{UPLOAD}/big")
     assert [one.objects for one in expiry.sweep(store, EXPIRING, MONTH, datetime.now(UTC))] == [0, 0, 0, 0]
     counted = expiry.sweep(store, EXPIRING, MONTH, LATER, dry_run=True)
     assert [(one.objects, one.unfinished_uploads) for one in counted] == [(1, 1), (1, 0), (1, 0), (0, 0)]
-    assert len(keys(store)) == 6
+    assert len(keys(store)) == 7
     assert expiry.sweep(store, EXPIRING, MONTH, LATER) == counted
     assert keys(store) == kept
     assert not list(object_versions.unfinished_uploads(store, "data/"))
@@ -111,9 +116,9 @@ def test_a_sweep_deletes_what_has_expired_and_nothing_else(store):
 
 def test_a_sweep_of_a_versioned_bucket_leaves_no_older_version(store):
     enable_versions(store)
-    fill(store, "data/a/x", "data/a/y", "models/x")
-    store.replace("data/a/x", b"again", store.etag("data/a/x"))
-    store.delete("data/a/y")
+    fill(store, f"data/{UPLOAD}/x", f"data/{UPLOAD}/y", "models/x")
+    store.replace(f"data/{UPLOAD}/x", b"again", store.etag(f"data/{UPLOAD}/x"))
+    store.delete(f"data/{UPLOAD}/y")
     (swept,) = expiry.sweep(store, ["data/"], MONTH, LATER)
     assert swept.objects == 4, "two versions of x, one of y and the mark of its deletion"
     assert list(object_versions.all_versions(store, "data/")) == []
@@ -125,7 +130,7 @@ def enable_versions(store):
 
 
 def test_the_command_sweeps_by_age(run, store):
-    fill(store, "data/a/x", "pipelines/run/table")
+    fill(store, f"data/{UPLOAD}/x", "pipelines/run/table")
     swept = run("sweep", "--days=1", f"--artefacts=s3://{store.bucket}/pipelines")
     assert [one["prefix"] for one in swept] == [*EXPIRING, "pipelines/"]
     assert {one["objects"] for one in swept} == {0}

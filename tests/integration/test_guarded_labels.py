@@ -82,7 +82,7 @@ def test_the_keys_are_refused_at_labels_and_ceiling_and_at_nothing_else(given, t
 def test_the_steps_that_train_run_with_these_keys(given, artefact):
     table, shard, votes = artefact("features"), artefact("candidates"), artefact("pseudo_labels")
     features.run(
-        table, artefact("report"), given.behaviour_uri, given.demographics_uri, given.as_of,
+        table, artefact("report"), given.behaviour_uri, given.demographics_uri, given.data_digest, given.as_of,
         CONFIG.features.for_step(),
     )  # fmt: skip
     synthesis.run(

@@ -13,13 +13,14 @@ from kfp_server import run, serve, step
 
 from conf_profile.cli import cli
 from conf_profile.config import resolve
-from conf_profile.errors import PipelineError
+from conf_profile.errors import BackendUnreachableError, PipelineError
 from pipelines import kfp_backend, resources, schedules
 from pipelines.kfp_backend import RunSettings, Version
-from pipelines.submit import Submission, run_arguments
+from pipelines.submit import Submission
 
 EVERY, LATER = "0 3 * * 0", "30 4 * * *"
 SETTINGS = RunSettings("conf-profile", "runner")
+ARGUMENTS = {"seed": 0, "samples": 2.0, "shards": [0, 1]}
 
 
 @pytest.fixture
@@ -28,8 +29,7 @@ def server(monkeypatch, tmp_path):
     for name in (kfp_backend.TOKEN, kfp_backend.TOKEN_FILE, "KUBECONFIG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(schedules, "SECONDS_BETWEEN_LOOKS", 0.01)
-    # What is uploaded, and which arguments a run has, is not what these tests are about.
-    monkeypatch.setattr(schedules, "run_arguments", lambda submission: {"seed": 0, "samples": 2.0, "shards": [0, 1]})
+    # What is uploaded is not what these tests are about.
     monkeypatch.setattr(schedules, "upload_pipeline", lambda backend, submission, run: Version("p", "v", False))
     with serve() as found:
         found.looks = []
@@ -43,7 +43,7 @@ def backend(server):
 
 def make(backend, every=EVERY, now=False, declared=None):
     submission = Submission(resolve("tiny"), declared or resources.load(), "", Path("runs"), "s3://b/tables", every)
-    return schedules.schedule(backend, submission, run_arguments(submission), SETTINGS, now)
+    return schedules.schedule(backend, submission, ARGUMENTS, SETTINGS, now)
 
 
 def end(backend, now=False):
@@ -190,3 +190,16 @@ def laid_over(values, steps):
     for name, keys in steps.items():
         values["pipelines"]["steps"][name] |= keys
     return values
+
+
+def test_a_schedule_that_cannot_be_replaced_stays(server, backend, monkeypatch):
+    """Whatever fails between its end and the new one's beginning, here the look for what is under way."""
+    made = make(backend).made
+
+    def fail(*_):
+        raise BackendUnreachableError("503")
+
+    monkeypatch.setattr(type(backend), "under_way", fail)
+    with pytest.raises(BackendUnreachableError):
+        make(backend, LATER)
+    assert states(server) == {made: "ENABLED"}

@@ -33,7 +33,7 @@ def test_a_period_is_half_the_retention_and_changes_with_it():
     assert period(30, DAY) == period(30, DAY + timedelta(days=14)) != period(30, DAY + timedelta(days=15))
     assert period(1, DAY) == period(1, DAY + timedelta(hours=11)) != period(1, DAY + timedelta(hours=12))
     assert period(30, DAY) != period(20, DAY)
-    assert (period(0, DAY), period(30, DAY)) == ("", "r30-1363")
+    assert (period(0, DAY), period(30, DAY)) == ("", "retained-30d-1363")
 
 
 @pytest.mark.parametrize("days", [-1, -30])
@@ -56,12 +56,13 @@ def test_models_never_expire(prefix):
 
 
 def test_a_rule_for_labels_reaches_uploads_and_no_table_of_the_users_own():
-    upload = f"truth/{period(30, DAY)}-0123abcd/labels.parquet"
+    upload = f"truth/{period(30, DAY)}-{'0123abcd' * 4}/labels.parquet"
     reached = [rule["Filter"]["Prefix"] for rule in retention.rules(retention.RULED, Retention(30))]
     assert upload.startswith(tuple(reached))
-    for own in ("truth/labels.parquet", "truth/ceiling.parquet", "tables/behaviour.parquet"):
-        assert not own.startswith(tuple(reached))
-    assert retention.is_own_table("truth/labels.parquet") and not retention.is_own_table(upload)
+    for own in ("truth/labels.parquet", "truth/mine/labels.parquet", "data/mine/behaviour.parquet"):
+        assert not own.startswith(tuple(reached)) and retention.is_own_table(own)
+    assert not retention.is_own_table(upload)
+    assert not retention.is_own_table(f"data/{'0123abcd' * 4}/behaviour.parquet")
 
 
 def test_rules_come_beside_those_of_others_and_go_without_them():
