@@ -140,7 +140,7 @@ class ObjectStore:
     def ensure_bucket(self, create: bool) -> None:
         """Checks address, keys and bucket with one request; makes a missing bucket if `create`."""
         try:
-            self.request("look into the bucket", lambda: self.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1))
+            self.request("list the objects", lambda: self.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1))
         except RegistryError as error:
             if not (create and code(error.__cause__) == "NoSuchBucket"):
                 raise

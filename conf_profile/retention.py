@@ -30,8 +30,8 @@ RETAINED = "retained-"
 `data/mine/` or `truth/labels.parquet`: so a rule is for uploads of a period, and no others."""
 RULED = (f"{UPLOADS}{RETAINED}", f"{TRUTH}{RETAINED}", ANSWERS, CHECKPOINTS)
 """The same for lifecycle rules. What was uploaded before there was a retention is left to a sweep."""
-PROTECTED = ("models/", "configurations/", "erasures/")
-"""What never expires: served models, what they were made with, and the record of who was erased."""
+PROTECTED = ("models/", "configurations/", "erasures/", "tables/")
+"""What never expires: served models, what they were made with, the record of who was erased, and the user's tables."""
 RULE_PREFIX = "conf-profile-retention-"
 _UPLOAD = re.compile(rf"({RETAINED}\d+d-\d+-)?[0-9a-f]{{32}}/")
 """The folder of an upload, named by the period and by its content."""
@@ -95,10 +95,18 @@ def rules(folders: Iterable[str], retention: Retention) -> list[Rule]:
 
 
 def merge(there: Sequence[Rule], folders: Iterable[str], retention: Retention) -> list[Rule]:
-    """The bucket's rules with those for `folders` put in, or taken out where everything is kept; others stay."""
+    """The bucket's rules with those for `folders` put in; where everything is kept all of ours are taken out.
+
+    Rules of others stay.
+    """
     names = list(folders)
     ours = {rule_id(name) for name in names}
-    return [*(in_filter_form(rule) for rule in there if rule.get("ID") not in ours), *rules(names, retention)]
+
+    def is_replaced(rule: Rule) -> bool:
+        name = str(rule.get("ID", ""))
+        return name in ours or (not retention.days and name.startswith(RULE_PREFIX))
+
+    return [*(in_filter_form(rule) for rule in there if not is_replaced(rule)), *rules(names, retention)]
 
 
 def in_filter_form(rule: Mapping[str, Any]) -> Rule:

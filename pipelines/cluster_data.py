@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from conf_profile import configuration_file, object_address, object_errors, object_store
+from conf_profile import taxonomy as taxonomies
 from conf_profile.config import RunConfig, StorageConfig
-from conf_profile.data import dataset
+from conf_profile.data import dataset, inputs
 from conf_profile.data.dataset import Dataset
 from conf_profile.errors import DataError, RegistryError
 from conf_profile.object_address import ObjectAddress
@@ -58,12 +61,15 @@ def existing(uri: str, labels_uri: str, config: RunConfig, scheduled: bool, guar
     uri, labels_uri = complete(uri, config.storage), complete(labels_uri or uri, config.storage)
     etags, places = _look(uri, CACHED_BY_CONTENT)
     truth_etags, truth_places = _look_at_truth(labels_uri, guarded)
-    missing = [name for name in dataset.REQUIRED_FILES if name not in places]
+    required = [*dataset.REQUIRED_FILES, *([dataset.LEXICON] if config.teacher.kind == "lexicon" else [])]
+    missing = [name for name in required if name not in places]
     if missing:
-        raise DataError(f"{uri}: lacks {', '.join(missing)}; docs/data.md says what a data set has")
+        why = "nothing of a data set lies there" if not places else f"lacks {', '.join(missing)}"
+        raise DataError(f"{uri}: {why}; docs/data.md says what a data set has")
     if dataset.LABELS not in truth_places:
         raise DataError(f"{labels_uri}: lacks {dataset.LABELS}; docs/data.md says what a data set has")
     places |= truth_places
+    _check_small(places, guarded)
     if scheduled:
         return _inputs(places, config.features.as_of or "", UNCACHED, UNCACHED)
     as_of = config.features.as_of or _as_of(uri)
@@ -88,9 +94,9 @@ def default_arguments(
     if config.teacher.kind == "lexicon":
         places[dataset.LEXICON] = _below(tables, dataset.LEXICON)
     digest = "" if caching else UNCACHED
-    inputs = _inputs(places, config.features.as_of or "", digest, digest)
+    given = _inputs(places, config.features.as_of or "", digest, digest)
     kept = places_of(storage, configuration_file.inline(config))
-    return arguments.with_inputs(config, inputs, ANY_CHAMPION, kept)
+    return arguments.with_inputs(config, given, ANY_CHAMPION, kept)
 
 
 def places_of(storage: StorageConfig, configuration: str) -> Places:
@@ -129,6 +135,23 @@ def _look_at_truth(uri: str, guarded: bool) -> tuple[dict[str, str], dict[str, s
         if not (guarded and object_errors.is_refusal(error)):
             raise
         return {}, {dataset.LABELS: _below(uri, dataset.LABELS)}
+
+
+def _check_small(places: Mapping[str, str], guarded: bool) -> None:
+    """Reads what is small and would fail late: taxonomy, lexicon and, where this process may read them, the labels.
+
+    The large tables are checked by the first step.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        taxonomy = inputs.fetch_taxonomy(places[dataset.TAXONOMY], folder)
+        taxonomies.load(taxonomy)
+        inputs.fetch_lexicon(places.get(dataset.LEXICON, ""), taxonomy, folder)
+        try:
+            inputs.fetch_labels(places[dataset.LABELS], taxonomy, folder)
+        except RegistryError as error:
+            if not (guarded and object_errors.is_refusal(error)):
+                raise
 
 
 def _inputs(places: Mapping[str, str], as_of: str, data_digest: str, labels_digest: str) -> Inputs:

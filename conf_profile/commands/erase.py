@@ -38,6 +38,7 @@ UPLOADED_AGAIN = (
     "Uploads that held this person were deleted. Whoever submits a data set that still does uploads it again, so take "
     "them out of the tables first. Feast's stores are the chart's erasure job's, not this command's."
 )
+NOBODY = "Nothing of this user was found in any of these places: check the id."
 PIPELINES = "pipelines"
 """Where the chart lets KFP keep artefacts."""
 TABLES = "tables"
@@ -57,6 +58,7 @@ YOURS = "The data set is your own: whatever it was exported from is yours to cle
     help="With --cluster: where your own tables lie, as given to submit; default: tables/ in the bucket. Repeatable.",
 )
 @click.option("--data-too", is_flag=True, help="Also from your own tables, where they lie outside the run's folder.")
+@click.option("--allow-empty", is_flag=True, help="With --cluster: it is right that a named place holds nothing.")
 @click.option(
     "--also",
     multiple=True,
@@ -66,7 +68,7 @@ YOURS = "The data set is your own: whatever it was exported from is yours to cle
 @click.option("--without-versions", is_flag=True, help="Do not ask the registry, e.g. because it cannot be reached.")
 def erase(
     user: str, storage: Storage, as_json: bool, cluster: bool, artefacts: tuple[str, ...], data_uri: tuple[str, ...],
-    data_too: bool, also: tuple[Path, ...], without_versions: bool,
+    data_too: bool, allow_empty: bool, also: tuple[Path, ...], without_versions: bool,
 ) -> None:  # fmt: skip
     """Erase USER from what runs have kept: raw tables, artefacts, kept answers, backfills, Feast online and offline.
 
@@ -75,10 +77,12 @@ def erase(
     the status is 2 if any row is left. Also lists the model versions that were or may have been trained with USER:
     what weights have learnt cannot be taken out of them. A call that was killed can be repeated.
     """
+    if not user.strip():
+        raise DataError("USER is blank; give the id as it stands in the tables")
     if cluster:
         if storage.run is not None or also:
             raise DataError("--cluster erases from a bucket: leave --run and --also out, and run erase again for a run")
-        return _erase_from_bucket(user, storage, as_json, artefacts, data_uri, data_too, without_versions)
+        return _erase_from_bucket(user, storage, as_json, artefacts, data_uri, data_too, allow_empty, without_versions)
     if artefacts or data_uri:
         raise DataError("--artefacts and --data-uri are for a cluster's runs: add --cluster")
     _erase_from_run(user, storage, as_json, data_too, also, without_versions)
@@ -105,29 +109,40 @@ def _erase_from_run(
 
 def _erase_from_bucket(
     user: str, storage: Storage, as_json: bool, artefacts: Sequence[str], data_uri: Sequence[str], data_too: bool,
-    without_versions: bool,
+    allow_empty: bool, without_versions: bool,
 ) -> None:  # fmt: skip
     from conf_profile import erasure, erasure_record, erasure_store
 
     model = storage_config(storage).model
     with open_bucket(storage) as bucket:
         places = open_artefacts(artefacts or (f"s3://{bucket.bucket}/{PIPELINES}",), bucket)
-        if not artefacts and not any(place.store.sizes(place.prefix) for place in places):
-            raise DataError(
-                f"s3://{bucket.bucket}/{PIPELINES}: there are no artefacts of runs, so KFP keeps them elsewhere; name "
-                "the place with --artefacts, e.g. s3://mlpipeline/v2/artifacts?endpoint=URL (`conf-profile runs show "
-                "RUN` tells it)"
-            )
-        own = open_own(data_uri or (f"s3://{bucket.bucket}/{TABLES}",), bucket)
+        named = open_own(data_uri, bucket)
+        if not allow_empty:
+            _refuse_empty(places, "KFP keeps the runs' artefacts elsewhere: name the place with --artefacts")
+            _refuse_empty(named, "correct --data-uri")
+        own = [*open_own((f"s3://{bucket.bucket}/{TABLES}",), bucket), *named]
         stores = erasure_store.stores(bucket, places, own, data_too)
         found = [] if without_versions else _versions_of_cluster(bucket, model, places, user)
         with erasure_record.in_store(bucket, model) as folder:
             versions = erasure_record.begin(folder, user, found)
         outcomes = erasure.erase(user, stores)
-        _show(outcomes, versions, UPLOADED_AGAIN, as_json)
+        found_any = any(outcome.removed or outcome.left for outcome in outcomes)
+        _show(outcomes, versions, UPLOADED_AGAIN if found_any else NOBODY, as_json)
         _require_none_left(outcomes, "--data-too; others: a run is under way, wait for its end and erase again")
         with erasure_record.in_store(bucket, model) as folder:
             erasure_record.finish(folder, user, sum(outcome.removed for outcome in outcomes))
+
+
+def _refuse_empty(places: Sequence[Place], remedy: str) -> None:
+    """An address with a slip in it would be read as a proof that nothing is left there."""
+    from conf_profile import object_versions
+
+    for place in places:
+        there = place.store.sizes(place.prefix)
+        if not there and object_versions.is_versioned(place.store):
+            there = {found.key: found.size for found in object_versions.all_versions(place.store, place.prefix)}
+        if not there:
+            raise DataError(f"{place.uri}: nothing lies there; {remedy} (or --allow-empty, if all of it has expired)")
 
 
 def _require_none_left(outcomes: Sequence[Erased], own: str) -> None:

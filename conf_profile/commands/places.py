@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from conf_profile.commands.models import Storage, is_remote, local_folder, storage_config
+from conf_profile.errors import ConfigError
 
 if TYPE_CHECKING:
     from conf_profile.erasure_store import Place
@@ -59,23 +60,30 @@ def open_bucket(storage: Storage) -> Iterator[ObjectStore]:
 
 def open_artefacts(addresses: Sequence[str], beside: ObjectStore) -> list[Place]:
     """The places of artefacts. RegistryError for what is no address, ConfigError for one that would include models."""
+    from conf_profile import retention
+
     keys = os.environ.get(ACCESS_KEY), os.environ.get(SECRET_KEY)
-    return [_place(address, beside, keys) for address in addresses]
+    places = [_place(address, beside, keys) for address in addresses]
+    for place in places:
+        if place.store.bucket == beside.bucket and place.prefix in retention.EXPIRING:
+            raise ConfigError(f"--artefacts {place.uri}: holds no artefacts; it is looked after without being named")
+        retention.folder(place.prefix)
+    return places
 
 
 def open_own(addresses: Sequence[str], beside: ObjectStore) -> list[Place]:
-    """The places of the user's own tables; the errors are those of `open_artefacts`."""
+    """The places of the user's own tables. RegistryError for what is no address."""
     return [_place(address, beside, (None, None)) for address in addresses]
 
 
 def _place(address: str, beside: ObjectStore, keys: tuple[str | None, str | None]) -> Place:
-    from conf_profile import object_address, retention
+    from conf_profile import object_address
     from conf_profile.erasure_store import Place
     from conf_profile.object_store import ObjectStore, s3_client
 
     found, client = object_address.parse(address), beside.client
     if found.endpoint or found.region or any(keys):
         client = s3_client(found.endpoint or beside.endpoint, found.region or str(client.meta.region_name), *keys)
-    place = Place(ObjectStore(client, found.bucket), retention.folder(found.key))
+    place = Place(ObjectStore(client, found.bucket), f"{found.key}/".lstrip("/"))
     place.store.ensure_bucket(create=False)
     return place

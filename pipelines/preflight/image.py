@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 from components.image import IMAGE
 from pipelines.images import is_content_made
 from pipelines.preflight.finding import Finding
 
+_REFERENCE = re.compile(r"[a-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?")
 _PRINT_NAME = "python -m pipelines.images names training"
 
 
 def image_findings(given: str) -> list[Finding]:
     """A warning for a name that can stay while its content changes; notes on what nodes need to pull it."""
     name = given or IMAGE
+    if not _REFERENCE.fullmatch(name):
+        return [
+            Finding("error", f"image {name!r} is no image's name", "give REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST")
+        ]
     found = [] if is_content_made(name) else [_not_content_made(name, bool(given))]
     return [*found, *_registry_note(name)]
 

@@ -223,8 +223,17 @@ def test_artefacts_that_are_elsewhere_must_be_named(filled):
     for key in filled.sizes(f"{ROOT.split('/')[0]}/"):
         filled.delete(key)
     error, _, _ = erase(filled, ADA)
-    assert "there are no artefacts of runs, so KFP keeps them elsewhere; name the place with --artefacts" in str(error)
+    assert "pipelines/: nothing lies there; KFP keeps the runs' artefacts elsewhere" in str(error)
+    error, _, _ = erase(filled, ADA, "--allow-empty", f"--data-uri=s3://{filled.bucket}/tabels")
+    assert error is None, "the place that has expired and the slip are both right, says the option"
+
+
+def test_an_address_with_a_slip_proves_nothing(filled):
+    error, _, _ = erase(filled, ADA, f"--data-uri=s3://{filled.bucket}/tabels")
+    assert "tabels/: nothing lies there; correct --data-uri" in str(error)
     assert holding(filled, ADA), "nothing was touched"
+    error, _, _ = erase(filled, " ")
+    assert "USER is blank" in str(error)
 
 
 def test_artefacts_in_another_bucket(filled, access):

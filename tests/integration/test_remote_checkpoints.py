@@ -134,7 +134,7 @@ def test_the_first_of_two_writers_copies_no_more_and_goes_on(store, workspace, c
             raise Killed
         save(first, 20)
         save(first, 30)
-        assert last_checkpoint(first).endswith("checkpoint-30")
+        assert (first / "checkpoint-30").is_dir()
     assert caplog.text.count("no further checkpoint is copied") == 1 and "try 2 has taken over" in caplog.text
     assert {key.split("/")[3][0] for key in keys(store, workspace) if "checkpoint-20" in key} == {"2"}
     assert found_step(workspace) == 20
