@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from conf_profile import configuration_file, object_address, object_errors, object_store
-from conf_profile import taxonomy as taxonomies
 from conf_profile.config import RunConfig, StorageConfig
 from conf_profile.data import dataset, inputs
 from conf_profile.data.dataset import Dataset
@@ -145,7 +144,6 @@ def _check_small(places: Mapping[str, str], guarded: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         taxonomy = inputs.fetch_taxonomy(places[dataset.TAXONOMY], folder)
-        taxonomies.load(taxonomy)
         inputs.fetch_lexicon(places.get(dataset.LEXICON, ""), taxonomy, folder)
         try:
             inputs.fetch_labels(places[dataset.LABELS], taxonomy, folder)

@@ -10,7 +10,7 @@ import click
 
 from conf_profile.commands.options import config_options, default_folder
 from conf_profile.commands.runs import backend_options, connect
-from conf_profile.config import RunConfig
+from conf_profile.config import DataConfig, RunConfig
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as a shell has it."""
@@ -69,6 +69,7 @@ def submit(
     from pipelines.submit import Submission, check, preflight_request, run_arguments, start, upload_pipeline
 
     _refuse_combinations(upload_only, schedule, end_schedule, now)
+    config = _with_tables(config, data_uri, labels_uri)
     console = Console(stderr=True)
     declared = resources.load(values)
     if upload_only or not end_schedule:
@@ -92,9 +93,13 @@ def submit(
         _print_lines(schedules.end(backend, experiment, submission.name, now))
     if upload_only or end_schedule:
         return
-    with console.status("uploading the data, and checking"):
-        arguments = run_arguments(submission)
-        found = preflight.findings(preflight_request(submission, arguments, backend.endpoint, with_steps_keys))
+    try:
+        with console.status("uploading the data, and checking"):
+            arguments = run_arguments(submission)
+            found = preflight.findings(preflight_request(submission, arguments, backend.endpoint, with_steps_keys))
+    except KeyboardInterrupt:
+        click.echo("interrupted: no run was started", err=True)
+        sys.exit(INTERRUPTED)
     preflight.require(found, console)
     if schedule:
         change = schedules.schedule(backend, submission, arguments, settings, now)
@@ -114,6 +119,17 @@ def _refuse_combinations(upload_only: bool, schedule: str, end_schedule: bool, n
         raise click.UsageError("--schedule and --upload-only exclude each other")
     if now and not (schedule or end_schedule):
         raise click.UsageError("--now goes with --schedule or --end-schedule")
+
+
+def _with_tables(config: RunConfig, data_uri: str, labels_uri: str) -> RunConfig:
+    """The configuration of a run on tables that lie in a store: they are the user's own."""
+    if not data_uri:
+        if labels_uri:
+            raise click.UsageError("--labels-uri goes with --data-uri: an uploaded data set has its own labels")
+        return config
+    if config.data.path is not None:
+        raise click.UsageError("--data names tables of this machine, --data-uri tables in a store: give one of them")
+    return config.model_copy(update={"data": DataConfig(name="parquet", users=None)})
 
 
 def _print_lines(change: Any) -> None:

@@ -7,11 +7,14 @@ a folder before a local run. Files of this machine were checked there, and are r
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from conf_profile import object_store
+from conf_profile import taxonomy as taxonomies
 from conf_profile.data import own
-from conf_profile.errors import DataError
+from conf_profile.errors import DataError, TaxonomyError
 from conf_profile.object_store import ObjectStore
 
 SCHEME = "s3://"
@@ -60,20 +63,26 @@ def fetch_features(behaviour: str, demographics: str, folder: Path) -> tuple[Pat
     """The two tables that Feast reads."""
     paths = fetch(behaviour, "behaviour.parquet", folder), fetch(demographics, "demographics.parquet", folder)
     if is_remote(behaviour) or is_remote(demographics):
-        own.check_features(*paths)
+        with _naming(paths[0], behaviour), _naming(paths[1], demographics):
+            own.check_features(*paths)
     return paths
 
 
 def fetch_taxonomy(address: str, folder: Path) -> Path:
-    """The taxonomy; whoever reads it checks it."""
-    return fetch(address, "taxonomy.yaml", folder)
+    """The taxonomy."""
+    path = fetch(address, "taxonomy.yaml", folder)
+    if is_remote(address):
+        with _naming(path, address):
+            taxonomies.load(path)
+    return path
 
 
 def fetch_lexicon(address: str, taxonomy: Path, folder: Path) -> Path | None:
     """The lexicon of the embedded teacher; None where no address was given."""
     path = fetch_optional(address, "lexicon.json", folder)
     if path is not None and is_remote(address):
-        own.check_lexicon(path, taxonomy)
+        with _naming(path, address):
+            own.check_lexicon(path, taxonomy)
     return path
 
 
@@ -81,8 +90,18 @@ def fetch_labels(address: str, taxonomy: Path, folder: Path) -> Path:
     """The true labels; for the evaluation alone."""
     path = fetch_truth(address, "labels.parquet", folder) or fetch(address, "labels.parquet", folder)
     if is_remote(address):
-        own.check_labels(path, taxonomy)
+        with _naming(path, address):
+            own.check_labels(path, taxonomy)
     return path
+
+
+@contextmanager
+def _naming(path: Path, address: str) -> Iterator[None]:
+    """An error names what the user knows, not the copy of it."""
+    try:
+        yield
+    except (DataError, TaxonomyError) as error:
+        raise type(error)(str(error).replace(str(path), address)) from error
 
 
 def _existing(path: Path) -> Path:

@@ -30,9 +30,7 @@ class StoreKeys:
 def find_keys(secret: S3Secret, setting: str, state: ClusterState) -> StoreKeys:
     """The keys of the Secret, or the caller's own with the reason why."""
     if not secret.name:
-        return _own(
-            setting, "no Secret is named, and without one the steps have keys only by a role of their service account"
-        )
+        return _own(setting, "it names none, and then the steps have keys only by a role of their account")
     body = state.objects.get(("Secret", secret.name))
     if body is None:
         return _own(setting, f"there is no Secret {secret.name!r}")
