@@ -32,7 +32,7 @@ def main() -> None:
     given = json.loads((BEFORE / "arguments.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
-        compile_to(package, config, resources.load())
+        compile_to(package, config, resources.load(), caching=True)
         show("before", BEFORE / "training-pipeline.yaml", given)
         show("now", package, uploaded_arguments(config))
 

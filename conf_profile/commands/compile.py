@@ -19,6 +19,9 @@ from conf_profile.config import RunConfig
     "--values", multiple=True, type=click.Path(path_type=Path), help="Values of the chart: pools, resources, secrets."
 )
 @click.option(
+    "--caching", is_flag=True, help="Let KFP take steps from its cache; each run must then be given a data_digest."
+)
+@click.option(
     "--trainjob", "train_step", metavar="STEP", help="Not the pipeline: a Kubeflow Trainer TrainJob for sft or grpo."
 )
 @click.option("--nodes", type=click.IntRange(min=1), default=2, show_default=True, help="Machines of the TrainJob.")
@@ -30,6 +33,7 @@ def compile_pipeline(
     out: Path,
     image: str,
     values: tuple[Path, ...],
+    caching: bool,
     train_step: str | None,
     nodes: int,
     artefact: tuple[str, ...],
@@ -43,5 +47,5 @@ def compile_pipeline(
     if train_step:
         trainjob.write(out, trainjob.given(train_step, nodes, artefact, output), config, declared, image)
     else:
-        compile_to(out, config, declared, image)
+        compile_to(out, config, declared, image, caching)
     click.echo(f"wrote {out}")

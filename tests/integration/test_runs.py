@@ -9,6 +9,7 @@ import subprocess
 import sys
 from itertools import count
 
+import kfp_server_api
 import pytest
 from kfp_server import DELETED, cached, node, run, serve, step
 from pods_server import pod, serve_pods, unschedulable, waiting
@@ -21,6 +22,7 @@ from conf_profile.object_store import ObjectStore, s3_client
 from pipelines import kfp_backend, resources, run_progress
 from pipelines.compile import compile_to
 from pipelines.kfp_backend import RunSettings
+from pipelines.kfp_connection import explained
 from pipelines.run_cluster import RunCluster
 from pipelines.run_report import RunReader
 from pipelines.training import PIPELINE_NAME
@@ -50,7 +52,7 @@ def access(tmp_path_factory):
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
     path = tmp_path_factory.mktemp("package") / "pipeline.yaml"
-    compile_to(path, resolve("tiny"), resources.load(), "registry/training:abc")
+    compile_to(path, resolve("tiny"), resources.load(), "registry/training:abc", caching=True)
     return path
 
 
@@ -373,3 +375,10 @@ def test_ctrl_c_stops_the_run_where_that_was_asked_for(server):
     status, said, run_id = interrupted_submit(server, "--cancel-on-interrupt")
     assert status == 130 and f"KFP is stopping run {run_id}" in said
     assert ("POST", f"/runs/{run_id}:terminate") in server.calls
+
+
+@pytest.mark.parametrize(("status", "passes"), [(429, True), (502, True), (503, True), (504, True), (403, False)])
+def test_what_stands_before_a_restarting_api_server_says_nothing_of_the_run(status, passes):
+    with pytest.raises(PipelineError) as caught, explained("http://kfp", "look at the run"):
+        raise kfp_server_api.ApiException(status=status, reason="a proxy's")
+    assert isinstance(caught.value, BackendUnreachableError) is passes

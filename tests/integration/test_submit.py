@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from kfp_server import node, run, serve, step
 from stand_in import KubeApi, answering, write_kubeconfig
 
 from conf_profile.cli import cli
-from conf_profile.errors import ConfigError, PipelineError, PreflightError, RegistryError
+from conf_profile.configuration_file import read
+from conf_profile.errors import ConfigError, ConfProfileError, PipelineError, PreflightError, RegistryError
 from conf_profile.local_s3 import local_s3
 from conf_profile.object_store import ObjectStore, s3_client
 from pipelines import kfp_backend, run_progress
@@ -126,13 +128,14 @@ def test_tables_that_lie_in_s3_stay_where_they_are(server, bucket, tmp_path):
     data = tmp_path / "data"
     assert CliRunner().invoke(cli, ["data", *USERS, "--out", str(data)]).exit_code == 0
     for path in data.iterdir():
-        if path.name not in ("lexicon.json", "ceiling.parquet"):
+        if path.name != "ceiling.parquet":
             bucket.write_new(f"mine/{path.name}", path)
     before = set(bucket.sizes("data/"))
     assert submit(server, "--no-wait", "--data-uri", "s3://conf-profile/mine").exit_code == 0
     first = arguments_of(server.kept["runs"][-1])
     assert first["behaviour_uri"] == "s3://conf-profile/mine/behaviour.parquet"
-    assert first["lexicon_uri"] == first["ceiling_uri"] == ""
+    assert (first["lexicon_uri"], first["ceiling_uri"]) == ("s3://conf-profile/mine/lexicon.json", "")
+    assert read(first["configuration"]).data.name == "parquet"
     assert first["as_of"] == json.loads((data / "dataset.json").read_text())["as_of"]
     assert set(bucket.sizes("data/")) == before
     taxonomy = bucket.read("mine/taxonomy.yaml")
@@ -145,10 +148,94 @@ def test_tables_that_lie_in_s3_stay_where_they_are(server, bucket, tmp_path):
 
 def test_tables_that_are_missing_are_named(server):
     result = submit(server, "--data-uri", "s3://conf-profile/nothing")
-    assert "lacks behaviour.parquet, demographics.parquet, taxonomy.yaml" in str(result.exception)
+    assert "s3://conf-profile/nothing: nothing of a data set lies there" in str(result.exception)
     absent = submit(server, "--data-uri", "s3://no-such-bucket/x")
     assert isinstance(absent.exception, RegistryError) and "does not exist" in str(absent.exception)
     assert server.kept["runs"] == []
+
+
+@pytest.fixture
+def own_tables(bucket, tmp_path):
+    """Tables in the store, under a name that is new in each test; its prefix."""
+    data, prefix = tmp_path / "own", f"own-{uuid.uuid4().hex}"
+    assert CliRunner().invoke(cli, ["data", *USERS, "--out", str(data)]).exit_code == 0
+    for path in data.iterdir():
+        bucket.write_new(f"{prefix}/{path.name}", path)
+    return prefix
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("lexicon.json", None, "lacks lexicon.json"),
+        ("labels.parquet", None, "lacks labels.parquet"),
+        ("taxonomy.yaml", b"attributes: {age: [only]}", "taxonomy.yaml"),
+        ("labels.parquet", b"no table", "labels.parquet: cannot be read as Parquet"),
+    ],
+)
+def test_a_file_that_would_fail_late_is_read_before_anything_is_started(
+    server, bucket, own_tables, name, content, message
+):
+    bucket.delete(f"{own_tables}/{name}")
+    if content is not None:
+        bucket.write_new(f"{own_tables}/{name}", content)
+    result = submit(server, "--no-wait", "--data-uri", f"s3://conf-profile/{own_tables}")
+    assert isinstance(result.exception, ConfProfileError), result.exception
+    assert message in str(result.exception) and f"s3://conf-profile/{own_tables}" in str(result.exception)
+    assert server.kept["runs"] == []
+
+
+def test_labels_may_lie_apart(server, bucket, own_tables):
+    labels = bucket.read(f"{own_tables}/labels.parquet").body
+    bucket.delete(f"{own_tables}/labels.parquet")
+    bucket.write_new(f"apart-{own_tables}/labels.parquet", labels)
+    places = ["--data-uri", f"s3://conf-profile/{own_tables}", "--labels-uri", f"s3://conf-profile/apart-{own_tables}"]
+    assert submit(server, "--no-wait", *places).exit_code == 0
+    given = arguments_of(server.kept["runs"][-1])
+    assert given["labels_uri"] == f"s3://conf-profile/apart-{own_tables}/labels.parquet"
+    assert given["ceiling_uri"] == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--labels-uri", "s3://b/l"], "--labels-uri goes with --data-uri"),
+        (["--data-uri", "s3://b/t", "--dataset", "parquet", "--data", "here"], "give one of them"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(server, options, message):
+    result = submit(server, *options)
+    assert result.exit_code == 2 and message in result.stderr
+    assert server.calls == []
+
+
+def test_a_schedule_is_the_same_when_the_tables_have_changed(server, bucket, own_tables):
+    """It takes nothing from the cache, so nothing of it names their content: an upgrade puts no schedule off."""
+    for _ in range(2):
+        result = submit(server, "--schedule", "@daily", "--data-uri", f"s3://conf-profile/{own_tables}")
+        assert result.exit_code == 0, result.exception
+        taxonomy = bucket.read(f"{own_tables}/taxonomy.yaml")
+        bucket.replace(f"{own_tables}/taxonomy.yaml", taxonomy.body + b"\n", taxonomy.etag)
+    assert "is as it should be" in result.stdout
+    (kept,) = [each for each in server.kept["recurringRuns"] if each["display_name"].endswith("parquet tiny")]
+    assert arguments_of(kept)["data_digest"] == "uncached"
+
+
+def test_a_schedule_of_an_upload_that_expires_is_refused(server, tmp_path):
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"pipelines": {"retentionDays": 30}}))
+    result = submit(server, "--schedule", "@daily", "--values", str(values))
+    assert isinstance(result.exception, ConfigError) and "name the place of your tables" in str(result.exception)
+
+
+def test_uploads_that_expire_are_named_by_their_period(server, tmp_path):
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"pipelines": {"retentionDays": 30}}))
+    assert submit(server, "--no-wait", "--values", str(values)).exit_code == 0
+    given = arguments_of(server.kept["runs"][-1])
+    assert given["behaviour_uri"].startswith("s3://conf-profile/data/retained-30d-")
+    assert given["labels_uri"].startswith("s3://conf-profile/truth/retained-30d-")
+    assert given["data_digest"].startswith("retained-30d-")
 
 
 def test_upload_only_needs_no_data_and_no_object_store(server, monkeypatch):

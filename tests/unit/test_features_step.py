@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from components.features import task
 from components.features.step import newest
 from conf_profile import tables
-from conf_profile.errors import DataError
+from conf_profile.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -44,3 +45,9 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "behaviour.parquet").write_bytes(b"not Parquet")
     with pytest.raises(DataError, match=r"behaviour\.parquet: the column 'event_timestamp' cannot be read"):
         newest(tmp_path / "behaviour.parquet", tmp_path / "demographics.parquet")
+
+
+def test_a_run_whose_data_the_cache_could_not_tell_apart_is_refused():
+    """Started from KFP's own page, on a version that takes steps from the cache: the next run would find this one."""
+    with pytest.raises(ConfigError, match=r"data_digest is empty, .* --upload-only"):
+        task.run(None, None, "s3://b/behaviour.parquet", "s3://b/demographics.parquet", "", "", "")

@@ -26,7 +26,7 @@ def run_arguments(config=CONFIG):
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
     path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
-    compile_to(path, CONFIG, resources.load())
+    compile_to(path, CONFIG, resources.load(), caching=True)
     return path
 
 
@@ -59,7 +59,7 @@ def test_the_default_run_fits_and_so_does_one_with_four_shards(package):
 def test_the_other_presets_stay_visible_too(preset, tmp_path):
     config = resolve(preset, values={"data": {"name": "parquet", "path": "tables", "users": None}})
     path = tmp_path / "pipeline.yaml"
-    compile_to(path, config, resources.load())
+    compile_to(path, config, resources.load(), caching=True)
     values = {**run_arguments(config), "shards": [0, 1]}
     assert node_status.estimate(path, values).bytes < node_status.API_LIMIT
 

@@ -30,6 +30,8 @@ VALUES = {
         "overrides": ["rejection.rounds=1", "rollout.inference_service=conf-profile"],
     },
 }
+CACHED = {"cached": {"values": [], "overrides": [], "caching": True}}
+"""As `submit` compiles it for a run whose arguments name the content of its data."""
 TRUTH = {"labels_uri", "ceiling_uri", "labels_digest"}
 GPU_STEPS = {"sft": "4", "rejection-sampling": "1", "freeze-reference": "1", "grpo": "4", "evaluate": "1"}
 OPTIONAL = {"rejection-sampling", "rollout"}
@@ -43,7 +45,8 @@ from pipelines import resources
 from pipelines.compile import compile_to
 for name, given in json.loads(sys.argv[2]).items():
     config = resolve(overrides=given["overrides"])
-    compile_to(Path(sys.argv[1]) / f"{name}.yaml", config, resources.load(map(Path, given["values"])))
+    declared, caching = resources.load(map(Path, given["values"])), given.get("caching", False)
+    compile_to(Path(sys.argv[1]) / f"{name}.yaml", config, declared, caching=caching)
 """
 
 
@@ -52,9 +55,9 @@ def compiled(tmp_path_factory):
     """Compiled in a process of its own: the image's name comes from the environment, and kfp must not warn."""
     folder = tmp_path_factory.mktemp("compiled")
     environment = {key: value for key, value in os.environ.items() if key != "CONF_PROFILE_IMAGE"}
-    command = [sys.executable, "-W", "error:::kfp", "-c", COMPILE, str(folder), json.dumps(VALUES)]
+    command = [sys.executable, "-W", "error:::kfp", "-c", COMPILE, str(folder), json.dumps(VALUES | CACHED)]
     subprocess.run(command, check=True, env=environment, cwd=ROOT, capture_output=True)
-    return {name: (folder / f"{name}.yaml").read_text(encoding="utf-8") for name in VALUES}
+    return {name: (folder / f"{name}.yaml").read_text(encoding="utf-8") for name in VALUES | CACHED}
 
 
 @pytest.fixture(scope="module")
@@ -219,9 +222,21 @@ def test_shards_run_at_most_so_many_at_once(documents):
     assert limits == [4, 8]
 
 
-def test_what_depends_on_the_champion_of_the_moment_is_never_taken_from_the_cache(spec):
-    cached = {name for name, task in tasks(spec).items() if task.get("cachingOptions", {}).get("enableCache")}
-    assert {name for name in tasks(spec) if is_step(name)} - cached == {"evaluate", "promotion"}
+def test_what_depends_on_the_champion_of_the_moment_is_never_taken_from_the_cache(documents):
+    found = tasks(documents["cached"][0])
+    cached = {name for name, task in found.items() if task.get("cachingOptions", {}).get("enableCache")}
+    assert {name for name in found if is_step(name)} - cached == {"evaluate", "promotion"}
+
+
+def test_nothing_is_taken_from_the_cache_where_nobody_knows_the_content_of_the_data(spec, documents):
+    assert not [name for name, task in tasks(spec).items() if task.get("cachingOptions", {}).get("enableCache")]
+    assert digest_of(spec) == "uncached"
+    # With this one the first step refuses to run, unless the run's arguments name the content.
+    assert digest_of(documents["cached"][0]) == ""
+
+
+def digest_of(pipeline):
+    return pipeline["root"]["inputDefinitions"]["parameters"]["data_digest"]["defaultValue"]
 
 
 def test_a_step_that_has_nothing_to_do_is_not_in_the_pipeline(documents):

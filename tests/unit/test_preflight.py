@@ -232,7 +232,7 @@ def test_the_steps_keys_are_the_secrets_and_stay_out_of_texts():
 @pytest.mark.parametrize(
     ("secret", "body", "why"),
     [
-        (S3Secret(), None, "a role of their service account"),
+        (S3Secret(), None, "a role of their account"),
         (S3Secret(name="store"), None, "there is no Secret 'store'"),
         (S3Secret(name="store"), Unanswered("forbidden"), "Secret 'store' cannot be read here: forbidden"),
         (S3Secret(name="store"), {"data": {"AWS_ACCESS_KEY_ID": "YQ=="}}, "holds no keys"),
