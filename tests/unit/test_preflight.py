@@ -76,7 +76,6 @@ def test_a_content_made_name_is_fine(name):
         "training:0.1.0",
         "training:0.1.0-0123456789abc",
         "training:0.1.0-0123456789ag",
-        "training@sha256:0123",
         # The port of a registry is no tag.
         "registry.example:1-0123456789ab/training",
     ],
@@ -85,6 +84,12 @@ def test_a_name_that_can_stay_while_its_content_changes_is_a_warning(name):
     (found,) = image_findings(name)
     assert (found.level, "python -m pipelines.images names training" in found.remedy) == ("warning", True)
     assert found.what.startswith(f"image {name}: ")
+
+
+@pytest.mark.parametrize("name", ["bad image", "training@sha256:0123", "Training:1", "-training"])
+def test_what_no_node_can_pull_is_an_error(name):
+    (found,) = image_findings(name)
+    assert found.level == "error" and f"{name!r}" in found.what
 
 
 def test_an_image_of_this_machine_alone_is_a_note():
