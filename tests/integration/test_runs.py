@@ -349,11 +349,18 @@ def test_a_step_that_has_waited_for_less_than_a_minute_is_not_told(server, start
     assert "pending" not in started.wait()[0]
 
 
+def heed_interrupts():
+    """What runs in the background of a shell ignores SIGINT, and so do its children, these tests' among them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupted_submit(server, *options):
     """A real `conf-profile submit`, with Ctrl-C as soon as it shows a first step; its status, what it said, the run."""
     server.looks = [run("RUNNING", *step("build-features", "SUCCEEDED"), *step("sft", "RUNNING"))]
     command = [sys.executable, "-m", "conf_profile", "submit", "--endpoint", server.url, "--users=30", *options]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    )
     for line in process.stderr:
         if "build-features" in line:
             break
