@@ -24,12 +24,15 @@ from conf_profile.errors import ConfigError, ConfProfileError, PipelineError, Pr
 from conf_profile.local_s3 import local_s3
 from conf_profile.object_store import ObjectStore, s3_client
 from pipelines import kfp_backend, run_progress
+from pipelines import submit as submission
+from pipelines.compile import compile_to
 from pipelines.run_steps import STEPS
 from pipelines.schedules import cron
 from pipelines.submit import PIPELINE
 from pipelines.training import PIPELINE_NAME
 
 USERS = ["--users", "30"]
+_COMPILED = {}
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,20 @@ def environment(access, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run_progress, "SECONDS_BETWEEN_LOOKS", 0.01)
+
+
+@pytest.fixture(autouse=True)
+def compile_once(monkeypatch):
+    """kfp's compiler takes seconds, and most of these tests submit the same pipeline."""
+
+    def compile_once(path, *given):
+        key = repr(given)
+        if key not in _COMPILED:
+            compile_to(path, *given)
+            _COMPILED[key] = path.read_bytes()
+        path.write_bytes(_COMPILED[key])
+
+    monkeypatch.setattr(submission, "compile_to", compile_once)
 
 
 @pytest.fixture
