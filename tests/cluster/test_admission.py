@@ -31,6 +31,8 @@ MORE = {
 }
 WHOLE = merged(EVERYTHING, {"pipelines": {"namespace": ""}})
 NEEDED = {
+    # Rules are taken away where nothing expires any more.
+    "pipelines.retention.removeRules": merged(WHOLE, {"pipelines": {"retentionDays": 0}}),
     "s3.workloadIdentity": {"s3": {"existingSecret": ""}},
     "serving.external": {"networkPolicy": {"callers": INGRESS}},
     "features.onlineStore.inside.enabled": {"features": {"onlineStore": {"address": "redis:6379"}}},
@@ -97,7 +99,7 @@ def of_nobody(spec):
 @pytest.mark.parametrize("name", [*MATRIX, *MORE])
 def test_every_rendering_is_accepted(module_namespace, training, kinds, name):
     layers = {**MATRIX, **MORE}[name]
-    apart = {"pipelines": {"namespace": training.name}} if name == "everything-gpu" else {}
+    apart = {"pipelines": {"namespace": training.name}} if name in ("everything-gpu", "production") else {}
     accept(module_namespace, kinds, *layers, apart)
 
 
