@@ -14,8 +14,9 @@ import statistics
 import time
 from pathlib import Path
 
-from conf_profile import config, rewards, taxonomy
-from conf_profile.output_format import Answer, ProfileAnswer, render
+from conf_profile import config, rewards
+from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue.output_format import Answer, ProfileAnswer, render
 from conf_profile.rewards import Reference
 
 

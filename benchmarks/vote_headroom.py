@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from conf_profile import tables, voting
-from conf_profile.output_format import ProfileAnswer, parse_or_none
-from conf_profile.prompts import UserFeatures, quote, split_keyphrases
+from conf_profile.dialogue.output_format import ProfileAnswer, parse_or_none
+from conf_profile.dialogue.prompts import UserFeatures, quote, split_keyphrases
+from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.students import examples, folder, rollouts, training
 from conf_profile.students.folder import Student
 from conf_profile.students.rollouts import Sampling
-from conf_profile.taxonomy import Taxonomy
 
 Parsed = list[list[ProfileAnswer | None]]
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.errors import DataError
-from conf_profile.output_format import LEVELS
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]

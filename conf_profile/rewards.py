@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from conf_profile.output_format import LEVELS, Answer, ProfileAnswer, parse_or_none
-from conf_profile.taxonomy import Taxonomy
+from conf_profile.dialogue.output_format import LEVELS, Answer, ProfileAnswer, parse_or_none
+from conf_profile.dialogue.taxonomy import Taxonomy
 
 Weight = Literal["frozen", "self", "none"]
 QuasiGroundTruth = Literal["reference", "rollouts", "soft"]

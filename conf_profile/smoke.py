@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import DataError
-from conf_profile.prompts import UserFeatures
 
 SMOKE = "smoke.json"
 """The file of a version."""

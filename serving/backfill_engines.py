@@ -14,8 +14,8 @@ from typing import Any, Literal, Protocol
 import pyarrow as pa
 
 from conf_profile import tables
+from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import ServingError
-from conf_profile.prompts import UserFeatures
 from conf_profile.students import examples
 from serving import profile
 from serving.bundle import Bundle

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conf_profile import confidence, tables, taxonomy
+from conf_profile import confidence, tables
 from conf_profile.confidence import EVEN_BOUNDARIES, Calibration, Partition
 from conf_profile.config import PromptConfig
+from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue.output_format import structured_output_regex
+from conf_profile.dialogue.prompts import Message, UserFeatures
+from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import ServingError
-from conf_profile.output_format import structured_output_regex
-from conf_profile.prompts import Message, UserFeatures
 from conf_profile.students import examples
-from conf_profile.taxonomy import Taxonomy
 
 TAXONOMY, CALIBRATION, PROFILE = "taxonomy.yaml", "calibration.json", "profile.json"
 VOTE_CALIBRATION = "calibration-vote.json"

@@ -18,7 +18,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from conf_profile.output_format import LEVELS
+from conf_profile.dialogue.output_format import LEVELS
 from serving.bundle import Bundle
 from serving.profile import Profile
 

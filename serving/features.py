@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import ConfProfileError, ServingError
-from conf_profile.prompts import UserFeatures
 from serving.circuit_breaker import CircuitBreaker
 from serving.metrics import FEATURE_AGE_SECONDS
 from serving.profile import NO_CONSENT, NO_FEATURES, NO_USER

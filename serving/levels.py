@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from conf_profile.output_format import LEVELS
+from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.students.tokenizer import level_alternatives, level_positions
 
 TOP_LOGPROBS = 5

@@ -225,7 +225,7 @@ def _first_answer(predictor: Predictor, name: str) -> None:
     """One prompt with the model's own grammar, so that no caller waits for what is done once."""
     import asyncio
 
-    from conf_profile.prompts import UserFeatures
+    from conf_profile.dialogue.prompts import UserFeatures
     from serving.predictor_client import PredictorClient, PredictorError, Question
 
     model = bundle.load(predictor.folder)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from conf_profile.prompts import Message
+from conf_profile.dialogue.prompts import Message
 from serving.bundle import UNRELEASED, Bundle
 from serving.circuit_breaker import CircuitBreaker
 from serving.levels import TOP_LOGPROBS, expected_levels

@@ -15,7 +15,7 @@ import numpy as np
 
 from conf_profile import confidence, voting
 from conf_profile.confidence import Calibration
-from conf_profile.output_format import LEVELS, ProfileAnswer, parse_or_none
+from conf_profile.dialogue.output_format import LEVELS, ProfileAnswer, parse_or_none
 from serving.bundle import Bundle
 
 MALFORMED = "malformed answer"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from conf_profile.output_format import LEVELS
+from conf_profile.dialogue.output_format import LEVELS
 from serving.bundle import Bundle
 from serving.settings import Settings
 

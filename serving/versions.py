@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import ConfProfileError
-from conf_profile.prompts import UserFeatures
 from serving.bundle import Bundle
 from serving.drift import DriftMonitor
 from serving.metrics import OTHER_VERSION

@@ -26,12 +26,13 @@ from typing import Any
 
 from benchmarks.sentiment import source
 from benchmarks.sentiment.source import SDIST, SDIST_SHA256, Snippet
-from conf_profile import tables, taxonomy
+from conf_profile import tables
 from conf_profile.data import dataset
 from conf_profile.data.dataset import Dataset
 from conf_profile.data.movielens_sources import default_cache
+from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue.prompts import quote
 from conf_profile.errors import ConfProfileError, DataError
-from conf_profile.prompts import quote
 
 ATTRIBUTE = "sentiment"
 TAGS = ("negative", "neutral", "positive")

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from conf_profile import smoke, tables
 from conf_profile.config import StorageConfig, StudentConfig
-from conf_profile.prompts import UserFeatures
+from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.students import examples, folder, model, predict, training
 from conf_profile.students.folder import Student
 

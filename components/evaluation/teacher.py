@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 
 from components.evaluation.cells import Population, answers, integers, positions, require_all_users
 from conf_profile import confidence, tables, voting
+from conf_profile.dialogue.output_format import LEVELS
+from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.metrics import NONE, Cells, FloatArray, IntArray
-from conf_profile.output_format import LEVELS
-from conf_profile.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True)

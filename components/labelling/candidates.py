@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from conf_profile import tables
+from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import DataError
-from conf_profile.taxonomy import Taxonomy
 from conf_profile.voting import NO_ANSWER
 
 BLOCK_ROWS = 1 << 20

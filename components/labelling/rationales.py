@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from conf_profile.prompts import SEPARATOR, split_keyphrases
+from conf_profile.dialogue.prompts import SEPARATOR, split_keyphrases
 
 MAX_KEYPHRASES = 8
 

@@ -29,9 +29,9 @@ from components.labelling import rationales
 from components.labelling.candidates import BLOCK_ROWS, Block, blocks
 from conf_profile import confidence, tables, voting
 from conf_profile.config import LabellingConfig
+from conf_profile.dialogue.taxonomy import Taxonomy
+from conf_profile.dialogue.taxonomy import load as load_taxonomy
 from conf_profile.errors import DataError
-from conf_profile.taxonomy import Taxonomy
-from conf_profile.taxonomy import load as load_taxonomy
 
 KIND = "teacher-vote"
 TRAIN = "train"

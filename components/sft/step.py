@@ -6,12 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-from conf_profile import tables, taxonomy
+from conf_profile import tables
 from conf_profile.config import PromptConfig, SFTConfig, StudentConfig
+from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue.prompts import UserFeatures
+from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import StudentError
-from conf_profile.prompts import UserFeatures
 from conf_profile.students import examples, folder, model, processes, supervised, training
-from conf_profile.taxonomy import Taxonomy
 
 
 def run(

@@ -20,11 +20,11 @@ import pyarrow.compute as pc
 
 from components.synthesis.progress import progress
 from conf_profile import tables
-from conf_profile import taxonomy as taxonomies
 from conf_profile.config import PromptConfig, TeacherConfig
-from conf_profile.output_format import ProfileAnswer, parse_or_none
-from conf_profile.prompts import UserFeatures, render_messages
-from conf_profile.taxonomy import Taxonomy
+from conf_profile.dialogue import taxonomy as taxonomies
+from conf_profile.dialogue.output_format import ProfileAnswer, parse_or_none
+from conf_profile.dialogue.prompts import UserFeatures, render_messages
+from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.teachers import remote_answers
 from conf_profile.teachers.answers import AnswerStore, AskCounts, ask
 from conf_profile.teachers.factory import make_teacher

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from conf_profile import object_store
-from conf_profile import taxonomy as taxonomies
 from conf_profile.data import own
+from conf_profile.dialogue import taxonomy as taxonomies
 from conf_profile.errors import DataError, TaxonomyError
 from conf_profile.object_store import ObjectStore
 

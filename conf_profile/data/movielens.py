@@ -24,9 +24,9 @@ from conf_profile import tables
 from conf_profile.data import dataset
 from conf_profile.data.dataset import Dataset
 from conf_profile.data.movielens_sources import LICENCE, Film, MovieLens, Person, Rating, default_cache, read
+from conf_profile.dialogue.prompts import MAX_KEYPHRASE_CHARACTERS
+from conf_profile.dialogue.taxonomy import Taxonomy, builtin
 from conf_profile.errors import DataError
-from conf_profile.prompts import MAX_KEYPHRASE_CHARACTERS
-from conf_profile.taxonomy import Taxonomy, builtin
 
 logger = logging.getLogger(__name__)
 

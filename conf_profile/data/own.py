@@ -20,15 +20,15 @@ import pyarrow.compute as pc
 from conf_profile import tables
 from conf_profile.data import dataset
 from conf_profile.data.dataset import Dataset
+from conf_profile.dialogue.taxonomy import Taxonomy
+from conf_profile.dialogue.taxonomy import load as load_taxonomy
 from conf_profile.errors import DataError
-from conf_profile.taxonomy import Taxonomy
-from conf_profile.taxonomy import load as load_taxonomy
 
 logger = logging.getLogger(__name__)
 
 _HOW_TO_WRITE_A_TAXONOMY = (
     'write one such as \'attributes: {age: ["18-24", "25+"], gender: [female, male]}\', or name a file '
-    "(conf_profile/taxonomies/profile.yaml has six attributes)"
+    "(conf_profile/dialogue/taxonomies/profile.yaml has six attributes)"
 )
 
 

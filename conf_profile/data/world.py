@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from conf_profile import taxonomy as taxonomies
 from conf_profile.config import WorldConfig
-from conf_profile.taxonomy import Taxonomy
+from conf_profile.dialogue import taxonomy as taxonomies
+from conf_profile.dialogue.taxonomy import Taxonomy
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from conf_profile.config import PromptConfig
-from conf_profile.output_format import Answer, ProfileAnswer, render
-from conf_profile.prompts import SEPARATOR, Message, UserFeatures, quote, render_messages, split_keyphrases
-from conf_profile.taxonomy import Taxonomy
+from conf_profile.dialogue.output_format import Answer, ProfileAnswer, render
+from conf_profile.dialogue.prompts import SEPARATOR, Message, UserFeatures, quote, render_messages, split_keyphrases
+from conf_profile.dialogue.taxonomy import Taxonomy
 
 KEYPHRASES_NAMED = 4
 """Keyphrases in one rationale of a training sequence; fewer where the teacher relied on fewer."""

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conf_profile import confidence, tables, taxonomy
+from conf_profile import confidence, tables
 from conf_profile.confidence import Calibration
 from conf_profile.config import PromptConfig, StudentConfig
+from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue.prompts import UserFeatures
+from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import StudentError
-from conf_profile.prompts import UserFeatures
 from conf_profile.students import examples, model, predict
-from conf_profile.taxonomy import Taxonomy
 
 TAXONOMY, CALIBRATION, PROFILE = "taxonomy.yaml", "calibration.json", "profile.json"
 VOTE_CALIBRATION = "calibration-vote.json"

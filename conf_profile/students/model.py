@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from conf_profile.config import StudentConfig
+from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import StudentError
 from conf_profile.students.tokenizer import train_tokenizer
-from conf_profile.taxonomy import Taxonomy
 
 
 def base(config: StudentConfig, prompts: Iterable[str], taxonomy: Taxonomy, seed: int) -> tuple[Any, Any]:

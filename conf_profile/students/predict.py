@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from conf_profile import confidence, tables
 from conf_profile.confidence import Calibration
-from conf_profile.output_format import LEVELS, parse_or_none
+from conf_profile.dialogue.output_format import LEVELS, parse_or_none
+from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.students.rollouts import Progress, Sampling, expected_levels, generate
-from conf_profile.taxonomy import Taxonomy
 
 GREEDY = "greedy"
 MAX_CALIBRATION_USERS = 400

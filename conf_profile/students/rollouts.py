@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from conf_profile.output_format import LEVELS
+from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.students.tokenizer import level_alternatives, level_positions
 
 Progress = Callable[[int], None]

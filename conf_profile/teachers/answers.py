@@ -24,8 +24,8 @@ from types import TracebackType
 from typing import Any, NamedTuple, cast
 
 from conf_profile import tables
+from conf_profile.dialogue.prompts import Message
 from conf_profile.errors import TeacherError
-from conf_profile.prompts import Message
 from conf_profile.teachers.protocol import Completion, Request, Teacher
 
 SECONDS_BETWEEN_SYNCS = 1.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from conf_profile.config import TeacherConfig
+from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import TeacherError
-from conf_profile.taxonomy import Taxonomy
 from conf_profile.teachers.protocol import Teacher
 from conf_profile.teachers.spending import Spending
 

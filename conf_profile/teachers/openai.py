@@ -34,8 +34,8 @@ from typing import Any
 import httpx
 
 from conf_profile.config import TeacherConfig
+from conf_profile.dialogue.prompts import Message
 from conf_profile.errors import TeacherError
-from conf_profile.prompts import Message
 from conf_profile.teachers.protocol import Completion, Request
 from conf_profile.teachers.spending import Spending
 from conf_profile.teachers.thinking import strip_thinking

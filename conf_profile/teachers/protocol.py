@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from conf_profile.prompts import Message
+from conf_profile.dialogue.prompts import Message
 
 
 @dataclass(frozen=True)

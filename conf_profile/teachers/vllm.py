@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from conf_profile.config import TeacherConfig
-from conf_profile.errors import TeacherError
-from conf_profile.output_format import (
+from conf_profile.dialogue.output_format import (
     MAX_RATIONALE_CHARACTERS,
     Answer,
     ProfileAnswer,
     render,
     structured_output_regex,
 )
-from conf_profile.taxonomy import Taxonomy
+from conf_profile.dialogue.taxonomy import Taxonomy
+from conf_profile.errors import TeacherError
 from conf_profile.teachers.protocol import Completion, Request
 from conf_profile.teachers.thinking import strip_thinking
 

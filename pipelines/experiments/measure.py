@@ -25,9 +25,9 @@ from components.evaluation.cells import (
     self_reported,
 )
 from conf_profile import confidence, metrics, slices, tables
-from conf_profile import taxonomy as taxonomies
+from conf_profile.dialogue import taxonomy as taxonomies
+from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.metrics import BoolArray, Cells
-from conf_profile.output_format import LEVELS
 from pipelines.experiments.chain import Chain
 from pipelines.experiments.plan import Arm
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from conf_profile import tables
-from conf_profile.output_format import LEVELS
+from conf_profile.dialogue.output_format import LEVELS
 from pipelines.experiments.findings import Estimate
 from pipelines.experiments.markdown import POINTS, number
 

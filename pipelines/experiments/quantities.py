@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any
 
-from conf_profile.output_format import LEVELS
+from conf_profile.dialogue.output_format import LEVELS
 from pipelines.experiments.findings import Values, minus
 from pipelines.experiments.results import Results
 

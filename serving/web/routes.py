@@ -16,8 +16,8 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.responses import FileResponse, JSONResponse, Response
 
-from conf_profile.output_format import LEVELS
-from conf_profile.prompts import UserFeatures, quote
+from conf_profile.dialogue.output_format import LEVELS
+from conf_profile.dialogue.prompts import UserFeatures, quote
 from serving.bundle import Bundle
 from serving.features import LISTS, TEXTS, Known
 from serving.profile import NO_CONSENT

@@ -18,8 +18,8 @@ from outside import Relay
 
 from conf_profile import object_store, registry, tables
 from conf_profile.config import StorageConfig
+from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.local_s3 import S3Access
-from conf_profile.prompts import UserFeatures
 from conf_profile.registry import Registry
 from conf_profile.students import examples
 from serving import backfill

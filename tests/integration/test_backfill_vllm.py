@@ -4,9 +4,10 @@ import os
 
 import pytest
 
-from conf_profile import tables, taxonomy
+from conf_profile import tables
 from conf_profile.config import PromptConfig, StudentConfig
-from conf_profile.prompts import UserFeatures
+from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.students import examples, folder, model
 from serving import backfill_engines, bundle
 

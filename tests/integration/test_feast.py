@@ -18,8 +18,8 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 from components.features import step
 from conf_profile import splits, tables
 from conf_profile.config import FeaturesConfig
+from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import DataError
-from conf_profile.prompts import UserFeatures
 from feature_repo import store as feature_store
 
 AS_OF = datetime(2025, 6, 1, 12, tzinfo=UTC)

@@ -15,8 +15,9 @@ import pytest
 from teacher_server import GOOD_TEXT, Reply, completion, error, serve
 
 from components.synthesis import step
-from conf_profile import tables, taxonomy
+from conf_profile import tables
 from conf_profile.config import PromptConfig, TeacherConfig
+from conf_profile.dialogue import taxonomy
 from conf_profile.errors import TeacherError
 from conf_profile.teachers.answers import AnswerStore, AskCounts, ask
 from conf_profile.teachers.openai import OpenAITeacher, retry_after_seconds

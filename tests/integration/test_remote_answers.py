@@ -15,8 +15,9 @@ from s3 import client_of, wait_until
 from teacher_server import completion, error, serve
 
 from components.synthesis import step
-from conf_profile import tables, taxonomy
+from conf_profile import tables
 from conf_profile.config import PromptConfig, TeacherConfig
+from conf_profile.dialogue import taxonomy
 from conf_profile.errors import RegistryError, TeacherError
 from conf_profile.local_s3 import local_s3
 from conf_profile.object_store import ObjectStore, open_location

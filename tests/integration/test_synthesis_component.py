@@ -6,8 +6,9 @@ from kfp import dsl, local
 from teacher_server import completion, serve
 
 from components.synthesis.component import synthesis
-from conf_profile import tables, taxonomy
+from conf_profile import tables
 from conf_profile.config import PromptConfig, TeacherConfig
+from conf_profile.dialogue import taxonomy
 
 FEATURES = [
     {

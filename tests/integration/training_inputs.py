@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from conf_profile import tables, taxonomy
+from conf_profile import tables
 from conf_profile.config import PromptConfig, SFTConfig, StudentConfig
+from conf_profile.dialogue import taxonomy
 
 TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})
 STUDENT = StudentConfig(

@@ -7,7 +7,7 @@ import numpy as np
 from components.evaluation.step import score
 from conf_profile import tables
 from conf_profile.config import EvaluationConfig
-from conf_profile.taxonomy import Taxonomy, parse
+from conf_profile.dialogue.taxonomy import Taxonomy, parse
 
 TWO_ATTRIBUTES: Taxonomy = parse({"attributes": {"age": ["young", "middle", "old"], "gender": ["female", "male"]}})
 CONFIG = EvaluationConfig(bootstrap=100, target_precision=0.6)

@@ -9,11 +9,11 @@ import random
 
 import pytest
 
-from conf_profile import taxonomy
 from conf_profile.confidence import Calibration, Partition
 from conf_profile.config import PromptConfig
-from conf_profile.output_format import LEVELS, Answer, ProfileAnswer, render
-from conf_profile.taxonomy import UNKNOWN
+from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue.output_format import LEVELS, Answer, ProfileAnswer, render
+from conf_profile.dialogue.taxonomy import UNKNOWN
 from serving.bundle import Bundle
 from serving.features import from_request
 from serving.levels import expected_levels

@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from conf_profile import tables, taxonomy
+from conf_profile import tables
 from conf_profile.cli import cli
 from conf_profile.config import FeaturesConfig, PromptConfig, StorageConfig, StudentConfig
+from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import ServingError
-from conf_profile.prompts import UserFeatures
 from conf_profile.students import examples, folder, model, predict
 from feature_repo import inferred
 from feature_repo import store as feature_store

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from conf_profile import taxonomy
+from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue.output_format import parse_or_none
+from conf_profile.dialogue.prompts import UserFeatures, render_messages
 from conf_profile.errors import TeacherError
-from conf_profile.output_format import parse_or_none
-from conf_profile.prompts import UserFeatures, render_messages
 from conf_profile.teachers.lexicon import LexiconTeacher
 from conf_profile.teachers.protocol import Request
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from conf_profile import tables, taxonomy
+from conf_profile import tables
 from conf_profile.data import dataset, movielens
 from conf_profile.data.movielens_sources import Film
+from conf_profile.dialogue import taxonomy
 from conf_profile.errors import DataError
 
 NO_CACHE = Path("/nonexistent")

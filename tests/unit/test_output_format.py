@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf_profile import taxonomy
-from conf_profile.errors import OutputFormatError
-from conf_profile.output_format import (
+from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue.output_format import (
     Answer,
     ProfileAnswer,
     clean_rationale,
@@ -17,6 +16,7 @@ from conf_profile.output_format import (
     render,
     structured_output_regex,
 )
+from conf_profile.errors import OutputFormatError
 
 TAGS = taxonomy.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
 TEXT = (

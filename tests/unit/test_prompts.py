@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf_profile import taxonomy
-from conf_profile.output_format import parse_or_none
-from conf_profile.prompts import (
+from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue.output_format import parse_or_none
+from conf_profile.dialogue.prompts import (
     MAX_KEYPHRASE_CHARACTERS,
     UserFeatures,
     instruction,

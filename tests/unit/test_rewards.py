@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf_profile import rewards, taxonomy
-from conf_profile.output_format import Answer, ProfileAnswer, render
+from conf_profile import rewards
+from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue.output_format import Answer, ProfileAnswer, render
 from conf_profile.rewards import Reference
 
 TAGS = taxonomy.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.sentiment import build, source
-from conf_profile import tables, taxonomy
+from conf_profile import tables
 from conf_profile.config import resolve
 from conf_profile.data import dataset, own
+from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue.prompts import UserFeatures, render_messages
 from conf_profile.errors import DataError
-from conf_profile.prompts import UserFeatures, render_messages
 from conf_profile.teachers.lexicon import LexiconTeacher
 from conf_profile.teachers.protocol import Request
 

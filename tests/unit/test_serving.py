@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from conf_profile import confidence, taxonomy
+from conf_profile import confidence
 from conf_profile.confidence import Calibration, Partition
 from conf_profile.config import PromptConfig
+from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue.output_format import Answer, ProfileAnswer, render
+from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import DataError, ServingError
-from conf_profile.output_format import Answer, ProfileAnswer, render
-from conf_profile.prompts import UserFeatures
 from conf_profile.students import examples
 from serving import bundle as bundles
 from serving import features, levels, profile, request, settings

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf_profile import tables, taxonomy
+from conf_profile import tables
 from conf_profile.config import PromptConfig, StudentConfig
 from conf_profile.data import world
+from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue.output_format import Answer, ProfileAnswer, parse, render
+from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import StudentError
-from conf_profile.output_format import Answer, ProfileAnswer, parse, render
-from conf_profile.prompts import UserFeatures
 from conf_profile.students import examples, folder, model, predict, rollouts, tokenizer, training
 from conf_profile.students.examples import PseudoLabel
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from conf_profile import taxonomy
+from conf_profile.dialogue import taxonomy
 from conf_profile.errors import TaxonomyError
 
 

@@ -11,8 +11,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from conf_profile import confidence, taxonomy
+from conf_profile import confidence
 from conf_profile.confidence import Calibration, Partition
+from conf_profile.dialogue import taxonomy
 from serving.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

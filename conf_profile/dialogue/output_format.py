@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from conf_profile.dialogue.taxonomy import UNKNOWN, Taxonomy
 from conf_profile.errors import OutputFormatError
-from conf_profile.taxonomy import UNKNOWN, Taxonomy
 
 LEVELS = (1, 2, 3, 4, 5)
 MAX_RATIONALE_CHARACTERS = 600

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypedDict
 
-from conf_profile.taxonomy import UNKNOWN, Taxonomy
+from conf_profile.dialogue.taxonomy import UNKNOWN, Taxonomy
 
 PromptStyle = Literal["full", "brief"]
 
