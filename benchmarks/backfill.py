@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.teacher_vllm import machine
-from conf_profile import run_folder
+from conf_profile.data import run_folder
 from serving import backfill as work
 from serving import backfill_engines
 

@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
 
-from conf_profile import parquet_rows, splits
+from conf_profile import parquet_rows
+from conf_profile.data import splits
 from conf_profile.registry_format import Champion, Version
 
 TRAINING_SPLITS = (splits.TRAIN, splits.SECOND_STAGE)

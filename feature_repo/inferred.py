@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from feast import FeatureStore
 
 from conf_profile import tables
-from conf_profile.inferred import InferredProfile, InferredTag, to_table
+from conf_profile.data.inferred import InferredProfile, InferredTag, to_table
 from feature_repo.definitions import CONSENT, DEMOGRAPHICS, INFERRED, INFERRED_FEATURES, USER_ID
 
 FILE = "inferred_profile.parquet"

@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from conf_profile.data.inferred import InferredProfile, InferredTag
 from conf_profile.errors import ServingError
-from conf_profile.inferred import InferredProfile, InferredTag
 from serving.bundle import Bundle
 from serving.metrics import WRITTEN_BACK
 from serving.profile import Attribute, Profile

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from conf_profile import run_folder
+from conf_profile.data import run_folder
 from conf_profile.tables import read_json
 from serving import backfill, backfill_engines
 

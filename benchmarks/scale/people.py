@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from conf_profile import tables
-from conf_profile.data import dataset, world_files
-from conf_profile.data.world import AS_OF
+from conf_profile.data import dataset
+from conf_profile.data.world import files as world_files
+from conf_profile.data.world.world import AS_OF
 from conf_profile.tables import TableSchema
 
 ORIGINALS = 2_000

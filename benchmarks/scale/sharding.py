@@ -17,8 +17,8 @@ import numpy.typing as npt
 from benchmarks.scale import people, usage
 from benchmarks.scale.usage import MILLION
 from components.synthesis.step import ASKED_SPLITS, shard_of
-from conf_profile import splits
 from conf_profile.config import FeaturesConfig, TeacherConfig, resolve
+from conf_profile.data import splits
 from serving.backfill import SHARD_USERS
 
 DECADES = (10**4, 10**5, 10**6, 10**7, 10**8)
@@ -105,7 +105,7 @@ def asked_of(ids: list[str], features: FeaturesConfig) -> list[str]:
 
 def prompt_lengths() -> npt.NDArray[np.float64]:
     """Characters of the features of people drawn from the world: a long tail, as histories have."""
-    from conf_profile.data.world import draw, the_world
+    from conf_profile.data.world.world import draw, the_world
 
     phrases = np.array([len(phrase) for phrase in the_world().phrases], dtype=np.float64)
     return np.array([phrases[list(chosen)].sum() + 1.0 for chosen in draw(people.ORIGINALS, 0).phrases])

@@ -11,8 +11,9 @@ from benchmarks import labelling
 from benchmarks.scale import people, usage
 from benchmarks.scale.people import Tables
 from benchmarks.scale.usage import MILLION, Usage
-from conf_profile import splits, tables
+from conf_profile import tables
 from conf_profile.config import FeaturesConfig
+from conf_profile.data import splits
 from conf_profile.dialogue import taxonomy
 
 SIZES = (20_000, 100_000)

@@ -29,7 +29,7 @@ from benchmarks.sentiment.source import SDIST, SDIST_SHA256, Snippet
 from conf_profile import tables
 from conf_profile.data import dataset
 from conf_profile.data.dataset import Dataset
-from conf_profile.data.movielens_sources import default_cache
+from conf_profile.data.movielens.sources import default_cache
 from conf_profile.dialogue import taxonomy
 from conf_profile.dialogue.prompts import quote
 from conf_profile.errors import ConfProfileError, DataError

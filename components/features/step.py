@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from conf_profile import splits, tables
+from conf_profile import tables
 from conf_profile.config import FeaturesConfig
+from conf_profile.data import splits
 from conf_profile.data.dataset import parse_time
 from conf_profile.errors import DataError
 

@@ -45,7 +45,7 @@ def backfill(
     A call that was killed goes on where it stopped. Another model, other data or another --engine or --shard-users
     begin a folder of their own.
     """
-    from conf_profile import run_folder
+    from conf_profile.data import run_folder
     from serving import backfill as work
     from serving import backfill_engines
 

@@ -91,7 +91,8 @@ def erase(
 def _erase_from_run(
     user: str, storage: Storage, as_json: bool, data_too: bool, also: Sequence[Path], without_versions: bool
 ) -> None:
-    from conf_profile import erasure, erasure_record, run_folder
+    from conf_profile import erasure, erasure_record
+    from conf_profile.data import run_folder
 
     if storage.run is None:
         raise DataError("erase needs --run DIR, the run to erase the user from, or --cluster")
@@ -153,7 +154,8 @@ def _require_none_left(outcomes: Sequence[Erased], own: str) -> None:
 
 def _stores(run: Path, arguments: Mapping[str, Any], also: Sequence[Path], data_too: bool) -> list[Store]:
     """Online first: from then on there is no prompt, and nothing is written back."""
-    from conf_profile import erasure, run_folder
+    from conf_profile import erasure
+    from conf_profile.data import run_folder
 
     further = list(dict.fromkeys([*run_folder.elsewhere(run), *(path.resolve() for path in also)]))
     there = [folder for folder in further if folder.is_dir()]
@@ -195,7 +197,7 @@ def _versions_of_cluster(
 
 
 def _advice(arguments: Mapping[str, Any]) -> str:
-    from conf_profile import run_folder
+    from conf_profile.data import run_folder
 
     source = run_folder.configuration(arguments)["data"]["name"]
     return YOURS if source == "parquet" else COMES_BACK

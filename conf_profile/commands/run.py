@@ -34,7 +34,7 @@ def run(config: RunConfig, out: Path | None) -> None:
 
     from conf_profile import summary
     from conf_profile.data.build import build_in
-    from conf_profile.run_folder import exclusive
+    from conf_profile.data.run_folder import exclusive
 
     console = Console(stderr=True)
     folder = (out or default_folder(config)).resolve()

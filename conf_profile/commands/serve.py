@@ -69,7 +69,7 @@ def serve(
 
 
 def _serve(storage: Storage, folder: Path, options: Options) -> None:
-    from conf_profile import run_folder
+    from conf_profile.data import run_folder
     from serving import local
 
     with open_registry(storage) as registry:

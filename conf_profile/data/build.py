@@ -19,12 +19,12 @@ def build(config: RunConfig, folder: Path) -> Dataset:
     """The data set that the configuration names; generated files go to `folder`, your own stay where they are."""
     data = config.data
     if data.name == "world":
-        from conf_profile.data import world_files
+        from conf_profile.data.world import files as world_files
 
         return world_files.build(folder, data.users or 3000, config.seed, data.world, data.lexicon)
     if data.name == "movielens-100k":
-        from conf_profile.data import movielens
-        from conf_profile.data.movielens_sources import default_cache
+        from conf_profile.data.movielens import movielens
+        from conf_profile.data.movielens.sources import default_cache
 
         return movielens.build(folder, data.path, data.users, default_cache(), config.seed)
     from conf_profile.data import own

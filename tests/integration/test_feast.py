@@ -16,8 +16,9 @@ from dask.base import normalize_token
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from components.features import step
-from conf_profile import splits, tables
+from conf_profile import tables
 from conf_profile.config import FeaturesConfig
+from conf_profile.data import splits
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import DataError
 from feature_repo import store as feature_store

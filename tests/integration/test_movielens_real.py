@@ -6,7 +6,8 @@ import pyarrow.compute as pc
 import pytest
 
 from conf_profile import tables
-from conf_profile.data import movielens, movielens_sources
+from conf_profile.data.movielens import movielens
+from conf_profile.data.movielens import sources as movielens_sources
 from conf_profile.data.own import check_folder
 from conf_profile.dialogue import taxonomy
 from conf_profile.errors import DataError

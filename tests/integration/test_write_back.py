@@ -22,9 +22,9 @@ from teacher_server import completion, serve
 from conf_profile import confidence, tables
 from conf_profile.confidence import Calibration, Partition
 from conf_profile.config import FeaturesConfig, PromptConfig
+from conf_profile.data.inferred import InferredProfile, InferredTag
 from conf_profile.dialogue import taxonomy
 from conf_profile.errors import ServingError
-from conf_profile.inferred import InferredProfile, InferredTag
 from feature_repo import erasure, inferred
 from feature_repo import store as feature_store
 from feature_repo.definitions import INFERRED, SERVICE

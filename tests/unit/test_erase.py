@@ -10,12 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 from components.features import step
-from conf_profile import erasure_record, parquet_rows, run_folder, splits, tables, trained_versions
+from conf_profile import erasure_record, parquet_rows, tables, trained_versions
 from conf_profile.cli import cli
 from conf_profile.config import FeaturesConfig, StorageConfig
-from conf_profile.data import dataset
+from conf_profile.data import dataset, run_folder, splits
+from conf_profile.data.inferred import InferredProfile, InferredTag
 from conf_profile.errors import DataError, PipelineError, TeacherError
-from conf_profile.inferred import InferredProfile, InferredTag
 from conf_profile.registry_format import Champion, Version
 from conf_profile.teachers import answers
 from conf_profile.teachers.answers import AnswerStore

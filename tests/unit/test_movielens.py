@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from conf_profile import tables
-from conf_profile.data import dataset, movielens
-from conf_profile.data.movielens_sources import Film
+from conf_profile.data import dataset
+from conf_profile.data.movielens import movielens
+from conf_profile.data.movielens.sources import Film
 from conf_profile.dialogue import taxonomy
 from conf_profile.errors import DataError
 

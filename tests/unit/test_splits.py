@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf_profile import splits
 from conf_profile.config import FeaturesConfig
+from conf_profile.data import splits
 
 IDS = [f"user-{number}" for number in range(20_000)]
 

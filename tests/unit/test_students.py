@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conf_profile import tables
 from conf_profile.config import PromptConfig, StudentConfig
-from conf_profile.data import world
+from conf_profile.data.world import world
 from conf_profile.dialogue import taxonomy
 from conf_profile.dialogue.output_format import Answer, ProfileAnswer, parse, render
 from conf_profile.dialogue.prompts import UserFeatures

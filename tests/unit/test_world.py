@@ -5,8 +5,10 @@ import pytest
 
 from conf_profile import tables
 from conf_profile.config import LexiconConfig, WorldConfig
-from conf_profile.data import world, world_files, world_posterior
-from conf_profile.data.world import the_world
+from conf_profile.data.world import files as world_files
+from conf_profile.data.world import posterior as world_posterior
+from conf_profile.data.world import world
+from conf_profile.data.world.world import the_world
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,10 @@ import pyarrow as pa
 
 from conf_profile import tables
 from conf_profile.config import LexiconConfig, WorldConfig
-from conf_profile.data import dataset, world_posterior
+from conf_profile.data import dataset
 from conf_profile.data.dataset import Dataset
-from conf_profile.data.world import (
+from conf_profile.data.world import posterior as world_posterior
+from conf_profile.data.world.world import (
     AS_OF,
     CONSENT_SHARE,
     DEFAULT,

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from conf_profile.config import WorldConfig
-from conf_profile.data.world import DEFAULT, People, World, the_world
+from conf_profile.data.world.world import DEFAULT, People, World, the_world
 
 Floats = npt.NDArray[np.float64]
 

@@ -23,7 +23,7 @@ import yaml
 from conf_profile import tables
 from conf_profile.data import dataset
 from conf_profile.data.dataset import Dataset
-from conf_profile.data.movielens_sources import LICENCE, Film, MovieLens, Person, Rating, default_cache, read
+from conf_profile.data.movielens.sources import LICENCE, Film, MovieLens, Person, Rating, default_cache, read
 from conf_profile.dialogue.prompts import MAX_KEYPHRASE_CHARACTERS
 from conf_profile.dialogue.taxonomy import Taxonomy, builtin
 from conf_profile.errors import DataError
