@@ -22,7 +22,8 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.scale import usage
-from conf_profile import tables, voting
+from conf_profile import tables
+from conf_profile.consensus import voting
 from conf_profile.dialogue import taxonomy
 
 SIZES = (10_000, 100_000, 1_000_000)

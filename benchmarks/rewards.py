@@ -14,10 +14,11 @@ import statistics
 import time
 from pathlib import Path
 
-from conf_profile import config, rewards
+from conf_profile import config
+from conf_profile.consensus import rewards
+from conf_profile.consensus.rewards import Reference
 from conf_profile.dialogue import taxonomy
 from conf_profile.dialogue.output_format import Answer, ProfileAnswer, render
-from conf_profile.rewards import Reference
 
 
 def reward_seconds(prompts: int, rollouts: int) -> float:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from conf_profile import tables, voting
+from conf_profile import tables
+from conf_profile.consensus import voting
 from conf_profile.dialogue.output_format import ProfileAnswer, parse_or_none
 from conf_profile.dialogue.prompts import UserFeatures, quote, split_keyphrases
 from conf_profile.dialogue.taxonomy import Taxonomy

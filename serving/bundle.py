@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conf_profile import confidence, tables
-from conf_profile.confidence import EVEN_BOUNDARIES, Calibration, Partition
+from conf_profile import tables
 from conf_profile.config import PromptConfig
+from conf_profile.consensus import confidence
+from conf_profile.consensus.confidence import EVEN_BOUNDARIES, Calibration, Partition
 from conf_profile.dialogue import taxonomy
 from conf_profile.dialogue.output_format import structured_output_regex
 from conf_profile.dialogue.prompts import Message, UserFeatures

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from conf_profile import confidence, voting
-from conf_profile.confidence import Calibration
+from conf_profile.consensus import confidence, voting
+from conf_profile.consensus.confidence import Calibration
 from conf_profile.dialogue.output_format import LEVELS, ProfileAnswer, parse_or_none
 from serving.bundle import Bundle
 

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.evaluation.cells import Population, answers, integers, positions, require_all_users
-from conf_profile import confidence, tables, voting
+from conf_profile import tables
+from conf_profile.consensus import confidence, voting
 from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.metrics import NONE, Cells, FloatArray, IntArray

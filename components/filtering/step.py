@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from conf_profile import filtering, tables
+from conf_profile import tables
 from conf_profile.config import FilteringConfig
+from conf_profile.consensus import filtering
 from conf_profile.errors import DataError
 
 log = logging.getLogger(__name__)

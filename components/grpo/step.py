@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from conf_profile import confidence, rewards, tables
-from conf_profile.confidence import Calibration
+from conf_profile import tables
 from conf_profile.config import GRPOConfig, StudentConfig
+from conf_profile.consensus import confidence, rewards
+from conf_profile.consensus.confidence import Calibration
+from conf_profile.consensus.rewards import Reference, ReferenceOfUser
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import StudentError
-from conf_profile.rewards import Reference, ReferenceOfUser
 from conf_profile.students import examples, folder, model, processes, training
 from conf_profile.students.folder import Student
 

@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from conf_profile import tables
+from conf_profile.consensus.voting import NO_ANSWER
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import DataError
-from conf_profile.voting import NO_ANSWER
 
 BLOCK_ROWS = 1 << 20
 """Rows that are decoded at once; a block's arrays take about 60 bytes for each of them."""

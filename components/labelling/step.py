@@ -27,8 +27,9 @@ import pyarrow.parquet as pq
 
 from components.labelling import rationales
 from components.labelling.candidates import BLOCK_ROWS, Block, blocks
-from conf_profile import confidence, tables, voting
+from conf_profile import tables
 from conf_profile.config import LabellingConfig
+from conf_profile.consensus import confidence, voting
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.dialogue.taxonomy import load as load_taxonomy
 from conf_profile.errors import DataError

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from conf_profile import confidence, tables, voting
+from conf_profile import tables
 from conf_profile.config import ReferenceConfig
+from conf_profile.consensus import confidence, voting
+from conf_profile.consensus.voting import NO_ANSWER, Vote
 from conf_profile.students import folder, training
 from conf_profile.students.reference import Samples, sample, second_stage_users
-from conf_profile.voting import NO_ANSWER, Vote
 
 
 def run(

@@ -12,15 +12,16 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from conf_profile import rewards, tables
+from conf_profile import tables
 from conf_profile.config import ReferenceConfig, RejectionConfig, StudentConfig
+from conf_profile.consensus import rewards
+from conf_profile.consensus.rewards import Reference, ReferenceOfUser
+from conf_profile.consensus.voting import NO_ANSWER, Vote
 from conf_profile.errors import StudentError
-from conf_profile.rewards import Reference, ReferenceOfUser
 from conf_profile.students import examples, folder, processes, remote_checkpoints, supervised, training
 from conf_profile.students.examples import Example
 from conf_profile.students.folder import Student
 from conf_profile.students.reference import Samples, sample, second_stage_users
-from conf_profile.voting import NO_ANSWER, Vote
 
 _ANY_LEVEL = 3
 """The reference's level, which agreement does not look at."""

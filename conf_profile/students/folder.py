@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conf_profile import confidence, tables
-from conf_profile.confidence import Calibration
+from conf_profile import tables
 from conf_profile.config import PromptConfig, StudentConfig
+from conf_profile.consensus import confidence
+from conf_profile.consensus.confidence import Calibration
 from conf_profile.dialogue import taxonomy
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.dialogue.taxonomy import Taxonomy

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from conf_profile import confidence, tables
-from conf_profile.confidence import Calibration
+from conf_profile import tables
+from conf_profile.consensus import confidence
+from conf_profile.consensus.confidence import Calibration
 from conf_profile.dialogue.output_format import LEVELS, parse_or_none
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.students.rollouts import Progress, Sampling, expected_levels, generate

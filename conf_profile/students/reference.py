@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from conf_profile import voting
 from conf_profile.config import ReferenceConfig
+from conf_profile.consensus import voting
+from conf_profile.consensus.voting import NO_ANSWER, Vote
 from conf_profile.dialogue.output_format import ProfileAnswer, parse_or_none
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.dialogue.taxonomy import Taxonomy
@@ -23,7 +24,6 @@ from conf_profile.errors import StudentError
 from conf_profile.students import examples, rollouts
 from conf_profile.students.folder import Student
 from conf_profile.students.rollouts import Sampling
-from conf_profile.voting import NO_ANSWER, Vote
 
 Ballot = npt.NDArray[np.int64]
 

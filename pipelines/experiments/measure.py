@@ -24,7 +24,8 @@ from components.evaluation.cells import (
     regions,
     self_reported,
 )
-from conf_profile import confidence, metrics, slices, tables
+from conf_profile import metrics, slices, tables
+from conf_profile.consensus import confidence
 from conf_profile.dialogue import taxonomy as taxonomies
 from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.metrics import BoolArray, Cells

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from conf_profile.confidence import LEVEL_COUNT
+from conf_profile.consensus.confidence import LEVEL_COUNT
 from conf_profile.dialogue.output_format import LEVELS
 from pipelines.experiments import expectations, plots, quantities, regime_sections
 from pipelines.experiments.expectations import IMBALANCE, OLD_IMBALANCE, OLD_RISE, RAW_AND_CALIBRATED

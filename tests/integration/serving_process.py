@@ -13,9 +13,10 @@ import redis
 import yaml
 from s3 import wait_until
 
-from conf_profile import confidence, tables
-from conf_profile.confidence import Calibration, Partition
+from conf_profile import tables
 from conf_profile.config import FeaturesConfig
+from conf_profile.consensus import confidence
+from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.dialogue import taxonomy
 from feature_repo import store as feature_store
 from serving import processes

@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import REGISTRY
 from teacher_server import Reply, completion, error, serve
 
-from conf_profile.confidence import Calibration, Partition
 from conf_profile.config import PromptConfig
+from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.dialogue import taxonomy
 from serving.bundle import Bundle
 from serving.predictor_client import (

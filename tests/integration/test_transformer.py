@@ -14,8 +14,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from teacher_server import completion, error, serve
 
-from conf_profile.confidence import Calibration, Partition
 from conf_profile.config import PromptConfig
+from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.dialogue import taxonomy
 from conf_profile.errors import ServingError
 from serving.bundle import Bundle

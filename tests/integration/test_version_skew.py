@@ -8,8 +8,8 @@ import pytest
 from fastapi import HTTPException
 from teacher_server import completion, error, serve
 
-from conf_profile.confidence import Calibration, Partition
 from conf_profile.config import PromptConfig
+from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.dialogue import taxonomy
 from conf_profile.errors import RegistryError
 from serving import versions

@@ -19,9 +19,10 @@ import yaml
 from s3 import wait_until
 from teacher_server import completion, serve
 
-from conf_profile import confidence, tables
-from conf_profile.confidence import Calibration, Partition
+from conf_profile import tables
 from conf_profile.config import FeaturesConfig, PromptConfig
+from conf_profile.consensus import confidence
+from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.data.inferred import InferredProfile, InferredTag
 from conf_profile.dialogue import taxonomy
 from conf_profile.errors import ServingError

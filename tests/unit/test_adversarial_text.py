@@ -9,8 +9,8 @@ import random
 
 import pytest
 
-from conf_profile.confidence import Calibration, Partition
 from conf_profile.config import PromptConfig
+from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.dialogue import taxonomy
 from conf_profile.dialogue.output_format import LEVELS, Answer, ProfileAnswer, render
 from conf_profile.dialogue.taxonomy import UNKNOWN

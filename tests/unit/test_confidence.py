@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf_profile import confidence
-from conf_profile.confidence import Calibration, Partition, apply, balance, fit, fit_histograms, load, save
+from conf_profile.consensus import confidence
+from conf_profile.consensus.confidence import Calibration, Partition, apply, balance, fit, fit_histograms, load, save
 from conf_profile.errors import DataError
 
 

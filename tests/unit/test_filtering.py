@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from components.filtering.step import run
 from conf_profile import tables
 from conf_profile.config import FilteringConfig
+from conf_profile.consensus.filtering import SHAPES, rarest, select, summarise, weights
 from conf_profile.errors import ConfigError, DataError
-from conf_profile.filtering import SHAPES, rarest, select, summarise, weights
 
 RANKS = np.array([0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0])
 

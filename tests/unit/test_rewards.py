@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf_profile import rewards
+from conf_profile.consensus import rewards
+from conf_profile.consensus.rewards import Reference
 from conf_profile.dialogue import taxonomy
 from conf_profile.dialogue.output_format import Answer, ProfileAnswer, render
-from conf_profile.rewards import Reference
 
 TAGS = taxonomy.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
 TRUTH = (Reference("old", 0.8, 4), Reference("male", 0.4, 2))

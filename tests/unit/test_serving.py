@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from conf_profile import confidence
-from conf_profile.confidence import Calibration, Partition
 from conf_profile.config import PromptConfig
+from conf_profile.consensus import confidence
+from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.dialogue import taxonomy
 from conf_profile.dialogue.output_format import Answer, ProfileAnswer, render
 from conf_profile.dialogue.prompts import UserFeatures

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from conf_profile.consensus.voting import LEARNED, VOTES, disagreement, fit, tally, vote
 from conf_profile.errors import ConfigError, DataError
-from conf_profile.voting import LEARNED, VOTES, disagreement, fit, tally, vote
 
 TAGS = 4
 COUNTING = sorted(set(VOTES) - LEARNED)

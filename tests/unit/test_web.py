@@ -11,8 +11,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from conf_profile import confidence
-from conf_profile.confidence import Calibration, Partition
+from conf_profile.consensus import confidence
+from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.dialogue import taxonomy
 from serving.settings import Settings
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conf_profile.ballots import MAX_LEVEL, NO_ANSWER, Ballots, Floats, Integers, Numbers, tally
+from conf_profile.consensus.ballots import MAX_LEVEL, NO_ANSWER, Ballots, Floats, Integers, Numbers, tally
 
 MINIMUM_WEIGHT = 0.01
 """A level at which answers agree no more often than chance still counts for something: it breaks ties."""

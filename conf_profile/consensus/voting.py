@@ -19,18 +19,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from conf_profile.ballots import (
-    MAX_LEVEL,
-    NO_ANSWER,
-    Ballots,
-    Floats,
-    Integers,
-    Numbers,
-    disagreement,
-    tally,
-)
+from conf_profile.consensus.ballots import MAX_LEVEL, NO_ANSWER, Ballots, Floats, Integers, Numbers, disagreement, tally
+from conf_profile.consensus.learned_votes import DawidSkene, LogOdds
 from conf_profile.errors import ConfigError, DataError
-from conf_profile.learned_votes import DawidSkene, LogOdds
 
 __all__ = ["MAX_LEVEL", "NO_ANSWER", "VOTES", "Vote", "Voter", "disagreement", "fit", "tally", "vote"]
 
