@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from conf_profile import tables
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import DataError
-from conf_profile.metrics import NONE, BoolArray, Cells, FloatArray, IntArray
+from conf_profile.evaluation.metrics import NONE, BoolArray, Cells, FloatArray, IntArray
 
 _JOINT = "\x1f"
 """Joins attribute and tag into one key; a taxonomy's tags hold no control character."""

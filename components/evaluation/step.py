@@ -25,12 +25,13 @@ from components.evaluation.cells import (
     regions,
     self_reported,
 )
-from conf_profile import bootstrap, calibration_error, hierarchy, metrics, slices, tables
+from conf_profile import tables
 from conf_profile.config import EvaluationConfig
 from conf_profile.consensus import voting
 from conf_profile.dialogue import taxonomy as taxonomies
 from conf_profile.errors import DataError
-from conf_profile.metrics import BoolArray, Cells, FloatArray, Scores, Threshold
+from conf_profile.evaluation import bootstrap, calibration_error, hierarchy, metrics, slices
+from conf_profile.evaluation.metrics import BoolArray, Cells, FloatArray, Scores, Threshold
 
 MAJORITY_TAG = "majority_tag"
 CEILING = "ceiling"

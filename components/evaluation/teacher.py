@@ -20,7 +20,7 @@ from conf_profile import tables
 from conf_profile.consensus import confidence, voting
 from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.dialogue.taxonomy import Taxonomy
-from conf_profile.metrics import NONE, Cells, FloatArray, IntArray
+from conf_profile.evaluation.metrics import NONE, Cells, FloatArray, IntArray
 
 
 @dataclass(frozen=True)

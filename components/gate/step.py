@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from conf_profile import tables
-from conf_profile.bootstrap import Difference
 from conf_profile.config import GateConfig
 from conf_profile.errors import DataError
-from conf_profile.gate import Candidate, Decision, Opponent, SliceDifference, decide
+from conf_profile.evaluation.bootstrap import Difference
+from conf_profile.evaluation.gate import Candidate, Decision, Opponent, SliceDifference, decide
 
 
 def run(evaluation: Path, gate: Path, config: GateConfig) -> dict[str, Any]:

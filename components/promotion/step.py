@@ -11,9 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from conf_profile import model_card, registry, tables
+from conf_profile import registry, tables
 from conf_profile.config import StorageConfig
 from conf_profile.errors import ConfigError, DataError
+from conf_profile.evaluation import model_card
 from conf_profile.registry import ANY_CHAMPION, Champion, Registry, Version
 from conf_profile.smoke import SMOKE
 

@@ -8,7 +8,7 @@ from typing import Any
 from components.report.charts import Dot, Series, bar_chart, dot_chart, heatmap, line_chart
 from components.report.inputs import Inputs, curve
 from components.report.markup import Html, join
-from conf_profile.summary import arm_title
+from conf_profile.evaluation.summary import arm_title
 
 VOTED = "the vote that the student was taught by"
 """Stands for the arm of the labelling's own vote."""

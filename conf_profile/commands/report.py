@@ -23,7 +23,7 @@ def report(folder: Path, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from conf_profile import summary
+    from conf_profile.evaluation import summary
 
     Console().print(summary.render(json.loads(text)))
     click.echo(f"report: {folder / 'report.html'}")

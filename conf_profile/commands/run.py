@@ -32,9 +32,9 @@ def run(config: RunConfig, out: Path | None) -> None:
     """
     from rich.console import Console
 
-    from conf_profile import summary
     from conf_profile.data.build import build_in
     from conf_profile.data.run_folder import exclusive
+    from conf_profile.evaluation import summary
 
     console = Console(stderr=True)
     folder = (out or default_folder(config)).resolve()
@@ -109,7 +109,8 @@ def _champion_at_start(config: RunConfig, pinned: Path) -> str:
 
 
 def _collect(config: RunConfig, finished: Finished, folder: Path) -> dict[str, Any]:
-    from conf_profile import summary, tables
+    from conf_profile import tables
+    from conf_profile.evaluation import summary
 
     read = {
         name: json.loads(Path(finished.artefacts[name]).read_text(encoding="utf-8"))

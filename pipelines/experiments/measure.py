@@ -24,11 +24,12 @@ from components.evaluation.cells import (
     regions,
     self_reported,
 )
-from conf_profile import metrics, slices, tables
+from conf_profile import tables
 from conf_profile.consensus import confidence
 from conf_profile.dialogue import taxonomy as taxonomies
 from conf_profile.dialogue.output_format import LEVELS
-from conf_profile.metrics import BoolArray, Cells
+from conf_profile.evaluation import metrics, slices
+from conf_profile.evaluation.metrics import BoolArray, Cells
 from pipelines.experiments.chain import Chain
 from pipelines.experiments.plan import Arm
 

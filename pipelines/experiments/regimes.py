@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 
 from components.evaluation import teacher
 from components.evaluation.cells import Population, integers
-from conf_profile import metrics
 from conf_profile.config import RunConfig
 from conf_profile.consensus import voting
+from conf_profile.evaluation import metrics
 from pipelines.experiments.chain import Chain
 from pipelines.experiments.measure import Yardstick
 from pipelines.experiments.plan import Settings

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from conf_profile import metrics, tables
+from conf_profile import tables
+from conf_profile.evaluation import metrics
 from pipelines.experiments.measure import ALL_ATTRIBUTES, EVERYBODY
 from pipelines.experiments.plan import Comparison, Experiment
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conf_profile import bootstrap, slices
-from conf_profile.bootstrap import UserBootstrap, f1_difference, interval, rate_intervals
 from conf_profile.errors import DataError
-from conf_profile.metrics import rates
+from conf_profile.evaluation import bootstrap, slices
+from conf_profile.evaluation.bootstrap import UserBootstrap, f1_difference, interval, rate_intervals
+from conf_profile.evaluation.metrics import rates
 
 
 def simulated(users: int, accuracy: float, seed: int) -> np.ndarray:

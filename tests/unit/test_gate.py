@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.gate.step import judge, run
-from conf_profile.bootstrap import Difference
 from conf_profile.config import GateConfig
 from conf_profile.errors import DataError
-from conf_profile.gate import Candidate, Opponent, SliceDifference, decide
+from conf_profile.evaluation.bootstrap import Difference
+from conf_profile.evaluation.gate import Candidate, Opponent, SliceDifference, decide
 
 POLICY = GateConfig(min_precision=0.4, max_slice_loss=0.05, min_slice_users=50, tolerance=0.0)
 CANDIDATE = Candidate("sft_grpo", 0.55, 0.62, 0.4, True, ("precision rises", "levels are balanced"))

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from conf_profile import calibration_error, metrics
-from conf_profile.bootstrap import UserBootstrap
 from conf_profile.errors import DataError
-from conf_profile.hierarchy import hierarchy, level_balance
-from conf_profile.metrics import Cells
+from conf_profile.evaluation import calibration_error, metrics
+from conf_profile.evaluation.bootstrap import UserBootstrap
+from conf_profile.evaluation.hierarchy import hierarchy, level_balance
+from conf_profile.evaluation.metrics import Cells
 
 ATTRIBUTES = ("age", "gender")
 

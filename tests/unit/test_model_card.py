@@ -5,7 +5,7 @@ from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf_profile.model_card import CardFacts, candidate_arm, render
+from conf_profile.evaluation.model_card import CardFacts, candidate_arm, render
 
 EVALUATION = {
     "dataset": "world",

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from conf_profile.config import resolve
 from conf_profile.errors import DataError
-from conf_profile.summary import REQUIRED_ARMS, arm_title, build, render
+from conf_profile.evaluation.summary import REQUIRED_ARMS, arm_title, build, render
 
 
 def arm(f1: float) -> dict:

@@ -26,8 +26,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from conf_profile.bootstrap import Difference
 from conf_profile.config import GateConfig
+from conf_profile.evaluation.bootstrap import Difference
 
 NOT_REQUIRED = " (reported, not required by the policy)"
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from conf_profile.errors import DataError
-from conf_profile.metrics import FloatArray, rates
+from conf_profile.evaluation.metrics import FloatArray, rates
 
 _CELLS_AT_ONCE = 1 << 22
 """Weights held in memory at once (32 MiB of float64), whatever the number of users."""

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conf_profile.bootstrap import Interval, UserBootstrap, interval
 from conf_profile.dialogue.output_format import LEVELS
-from conf_profile.metrics import Cells, FloatArray, level_counts, ratio
+from conf_profile.evaluation.bootstrap import Interval, UserBootstrap, interval
+from conf_profile.evaluation.metrics import Cells, FloatArray, level_counts, ratio
 
 
 @dataclass(frozen=True)

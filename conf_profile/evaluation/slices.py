@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from conf_profile.bootstrap import F1, Difference, UserBootstrap, interval
-from conf_profile.metrics import BoolArray, FloatArray, IntArray, Scores, rates, scores
+from conf_profile.evaluation.bootstrap import F1, Difference, UserBootstrap, interval
+from conf_profile.evaluation.metrics import BoolArray, FloatArray, IntArray, Scores, rates, scores
 
 MAX_REGIONS = 20
 """Regions with a slice of their own, the largest first; region is free text of any variety."""

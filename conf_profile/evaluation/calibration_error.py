@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conf_profile.metrics import Cells, FloatArray
+from conf_profile.evaluation.metrics import Cells, FloatArray
 
 BINS = 10
 
