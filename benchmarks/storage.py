@@ -28,11 +28,11 @@ import numpy as np
 from botocore.config import Config
 from safetensors.numpy import save_file
 
-from conf_profile import object_store
 from conf_profile.config import StorageConfig
-from conf_profile.local_s3 import S3Access, local_s3
 from conf_profile.registry import Registry, connect
 from conf_profile.registry_format import MANIFEST, Version
+from conf_profile.storage import object_store
+from conf_profile.storage.local_s3 import S3Access, local_s3
 from serving import storage
 
 TARGET = 0.8

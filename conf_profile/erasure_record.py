@@ -25,7 +25,7 @@ from typing import Any
 
 from conf_profile import tables
 from conf_profile.errors import RegistryConflictError
-from conf_profile.object_store import ObjectStore
+from conf_profile.storage.object_store import ObjectStore
 from conf_profile.trained_versions import TrainedVersion
 
 FILE = "erased.jsonl"

@@ -19,13 +19,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
-from conf_profile import object_versions, parquet_rows, retention, trained_versions
+from conf_profile import parquet_rows, retention, trained_versions
 from conf_profile.erasure import Store
 from conf_profile.errors import RegistryConflictError, RegistryError
-from conf_profile.object_errors import MISSING_KEY, code
-from conf_profile.object_parts import in_order
-from conf_profile.object_store import ObjectStore
-from conf_profile.object_versions import ObjectFile, ObjectVersion, UnfinishedUpload
+from conf_profile.storage import object_versions
+from conf_profile.storage.object_errors import MISSING_KEY, code
+from conf_profile.storage.object_parts import in_order
+from conf_profile.storage.object_store import ObjectStore
+from conf_profile.storage.object_versions import ObjectFile, ObjectVersion, UnfinishedUpload
 from conf_profile.teachers import answers
 
 _ATTEMPTS = 5

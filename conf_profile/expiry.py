@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from conf_profile import object_versions, retention
+from conf_profile import retention
 from conf_profile.errors import RegistryError
-from conf_profile.object_errors import code, explained
-from conf_profile.object_store import ObjectStore
-from conf_profile.object_versions import ObjectVersion
 from conf_profile.retention import Retention, Rule
+from conf_profile.storage import object_versions
+from conf_profile.storage.object_errors import code, explained
+from conf_profile.storage.object_store import ObjectStore
+from conf_profile.storage.object_versions import ObjectVersion
 
 _REMEDY = (
     "let a job delete what has expired: `pipelines.retention.cronJob.enabled` of the chart, or `conf-profile retention "

@@ -15,11 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from conf_profile import object_address, object_store, registry_download
+from conf_profile import registry_download
 from conf_profile.config import StorageConfig
 from conf_profile.errors import RegistryConflictError, RegistryError
-from conf_profile.local_s3 import S3Access
-from conf_profile.object_store import Digest, ObjectStore
 from conf_profile.registry_download import Filled, Wanted, everything
 from conf_profile.registry_format import (
     MANIFEST,
@@ -40,6 +38,9 @@ from conf_profile.registry_format import (
     render_manifest,
     to_json,
 )
+from conf_profile.storage import object_address, object_store
+from conf_profile.storage.local_s3 import S3Access
+from conf_profile.storage.object_store import Digest, ObjectStore
 
 __all__ = ["ANY_CHAMPION", "MANIFEST", "Champion", "ModelURI", "Registry", "Version", "connect", "parse_uri"]
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from conf_profile.errors import RegistryError
-from conf_profile.object_store import Digest, StoredObject, digest_of
+from conf_profile.storage.object_store import Digest, StoredObject, digest_of
 
 MANIFEST = "manifest.json"
 

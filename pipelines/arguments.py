@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from conf_profile import configuration_file
 from conf_profile.config import RunConfig
 from conf_profile.data import dataset
 from conf_profile.data.dataset import Dataset
 from conf_profile.errors import DataError
+from conf_profile.storage import configuration_file
 
 CEILING = "ceiling.parquet"
 CACHED_BY_CONTENT = (*dataset.FEATURE_FILES, *dataset.TEACHING_FILES)

@@ -28,7 +28,7 @@ def main(arguments_file: Path, outputs_file: Path, folder: Path) -> None:
     warnings.filterwarnings("ignore", module=r"kfp(\..*)?$")
     from kfp import local
 
-    from conf_profile import configuration_file
+    from conf_profile.storage import configuration_file
     from pipelines.plan import plan_of
     from pipelines.training import training_pipeline
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from conf_profile import object_address, object_store
 from conf_profile.errors import PipelineError
-from conf_profile.object_errors import explained
-from conf_profile.object_store import ObjectStore
+from conf_profile.storage import object_address, object_store
+from conf_profile.storage.object_errors import explained
+from conf_profile.storage.object_store import ObjectStore
 from pipelines.run_steps import step_name
 from pipelines.training import PIPELINE_NAME
 

@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from conf_profile import configuration_file, object_address, object_store, retention
+from conf_profile import retention
 from conf_profile.config import RunConfig, StorageConfig
 from conf_profile.data.build import build_in
 from conf_profile.errors import ConfigError
-from conf_profile.object_store import ObjectStore
 from conf_profile.registry import ANY_CHAMPION
+from conf_profile.storage import configuration_file, object_address, object_store
+from conf_profile.storage.object_store import ObjectStore
 from pipelines import arguments, cluster_data, node_status
 from pipelines.compile import compile_to
 from pipelines.kfp_backend import Backend, RunSettings, Version

@@ -16,7 +16,7 @@ from benchmarks.scale.inputs import Inputs
 from benchmarks.scale.sharding import ASKED_PER_SHARD, Balance, asked_share, ranges, shards_for
 from benchmarks.scale.usage import MILLION
 from conf_profile.config import RunConfig
-from conf_profile.object_store import MULTIPART_THRESHOLD, PART_BYTES
+from conf_profile.storage.object_store import MULTIPART_THRESHOLD, PART_BYTES
 
 GIB = 2**30
 MEASURED_FILES = 11

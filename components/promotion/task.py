@@ -6,8 +6,8 @@ from pathlib import Path
 
 from components.outputs import Artefact
 from components.promotion import step
-from conf_profile import configuration_file
 from conf_profile.config import StorageConfig, parse_section
+from conf_profile.storage import configuration_file
 
 
 def run(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from components.outputs import Artefact
 from components.report import step
-from conf_profile import configuration_file
+from conf_profile.storage import configuration_file
 
 
 def run(

@@ -27,7 +27,7 @@ from conf_profile.errors import DataError
 if TYPE_CHECKING:
     from conf_profile.erasure import Erased, Store
     from conf_profile.erasure_store import Place
-    from conf_profile.object_store import ObjectStore
+    from conf_profile.storage.object_store import ObjectStore
     from conf_profile.trained_versions import TrainedVersion
 
 COMES_BACK = (
@@ -136,7 +136,7 @@ def _erase_from_bucket(
 
 def _refuse_empty(places: Sequence[Place], remedy: str) -> None:
     """An address with a slip in it would be read as a proof that nothing is left there."""
-    from conf_profile import object_versions
+    from conf_profile.storage import object_versions
 
     for place in places:
         there = place.store.sizes(place.prefix)

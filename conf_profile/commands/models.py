@@ -86,7 +86,7 @@ def storage_config(storage: Storage) -> StorageConfig:
 def open_registry(storage: Storage) -> Iterator[Registry]:
     """The registry at the endpoint, or on a local server for as long as the block runs."""
     from conf_profile import registry
-    from conf_profile.local_s3 import local_s3
+    from conf_profile.storage.local_s3 import local_s3
 
     config = storage_config(storage)
     if is_remote(storage):

@@ -15,7 +15,7 @@ from conf_profile.errors import ConfigError
 
 if TYPE_CHECKING:
     from conf_profile.erasure_store import Place
-    from conf_profile.object_store import ObjectStore
+    from conf_profile.storage.object_store import ObjectStore
 
 ACCESS_KEY = "CONF_PROFILE_ARTEFACTS_ACCESS_KEY_ID"
 SECRET_KEY = "CONF_PROFILE_ARTEFACTS_SECRET_ACCESS_KEY"
@@ -42,9 +42,9 @@ def artefacts_option(command: Callable[..., None]) -> Callable[..., None]:
 @contextmanager
 def open_bucket(storage: Storage) -> Iterator[ObjectStore]:
     """The steps' bucket at the endpoint, or the run's own on a local server for as long as the block runs."""
-    from conf_profile.local_s3 import local_s3
-    from conf_profile.object_address import find_endpoint
-    from conf_profile.object_store import ObjectStore, s3_client
+    from conf_profile.storage.local_s3 import local_s3
+    from conf_profile.storage.object_address import find_endpoint
+    from conf_profile.storage.object_store import ObjectStore, s3_client
 
     config = storage_config(storage)
     if is_remote(storage):
@@ -77,9 +77,9 @@ def open_own(addresses: Sequence[str], beside: ObjectStore) -> list[Place]:
 
 
 def _place(address: str, beside: ObjectStore, keys: tuple[str | None, str | None]) -> Place:
-    from conf_profile import object_address
     from conf_profile.erasure_store import Place
-    from conf_profile.object_store import ObjectStore, s3_client
+    from conf_profile.storage import object_address
+    from conf_profile.storage.object_store import ObjectStore, s3_client
 
     found, client = object_address.parse(address), beside.client
     if found.endpoint or found.region or any(keys):

@@ -61,7 +61,7 @@ def _storage(config: RunConfig, folder: Path) -> Iterator[None]:
             os.environ["AWS_ENDPOINT_URL_S3"] = config.storage.endpoint
         yield
         return
-    from conf_profile.local_s3 import local_s3
+    from conf_profile.storage.local_s3 import local_s3
 
     before = dict(os.environ)
     with local_s3(folder / "s3") as access:

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from conf_profile import object_store
 from conf_profile.data import own
 from conf_profile.dialogue import taxonomy as taxonomies
 from conf_profile.errors import DataError, TaxonomyError
-from conf_profile.object_store import ObjectStore
+from conf_profile.storage import object_store
+from conf_profile.storage.object_store import ObjectStore
 
 SCHEME = "s3://"
 LABELS_ACCESS_KEY, LABELS_SECRET_KEY = "CONF_PROFILE_LABELS_ACCESS_KEY", "CONF_PROFILE_LABELS_SECRET_KEY"

@@ -15,7 +15,7 @@ import uuid
 from dataclasses import asdict, dataclass, replace
 
 from conf_profile.errors import RegistryError, StudentError
-from conf_profile.object_store import ObjectStore
+from conf_profile.storage.object_store import ObjectStore
 
 CLAIM = "claim.json"
 _FORMAT = 1

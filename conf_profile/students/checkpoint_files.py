@@ -23,7 +23,7 @@ from typing import Any
 
 from conf_profile import tables
 from conf_profile.errors import StudentError
-from conf_profile.object_store import Digest, digest_of
+from conf_profile.storage.object_store import Digest, digest_of
 from conf_profile.students import model
 
 FORMAT = 1

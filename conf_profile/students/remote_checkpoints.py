@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from conf_profile import object_store, object_tree, tables
+from conf_profile import tables
 from conf_profile.errors import RegistryError, StudentError
-from conf_profile.object_store import ObjectStore
+from conf_profile.storage import object_store, object_tree
+from conf_profile.storage.object_store import ObjectStore
 from conf_profile.students import checkpoint_claim, checkpoint_files, processes
 from conf_profile.students.checkpoint_claim import CLAIM, Claim, LostClaimError, StoredCheckpoint
 

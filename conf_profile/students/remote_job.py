@@ -25,9 +25,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from conf_profile import object_store, object_tree
 from conf_profile.errors import RegistryError, StudentError
-from conf_profile.object_store import ObjectStore
+from conf_profile.storage import object_store, object_tree
+from conf_profile.storage.object_store import ObjectStore
 from conf_profile.students import processes
 
 JOB = "CONF_PROFILE_JOB"

@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
-from conf_profile import object_store
 from conf_profile.errors import RegistryError
-from conf_profile.object_store import ObjectStore
+from conf_profile.storage import object_store
+from conf_profile.storage.object_store import ObjectStore
 from conf_profile.teachers.answers import file_name
 
 SCHEME = "s3://"

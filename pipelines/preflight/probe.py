@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from conf_profile import object_store
-from conf_profile.object_errors import CUT_OBJECT, code
+from conf_profile.storage import object_store
+from conf_profile.storage.object_errors import CUT_OBJECT, code
 from pipelines.preflight.keys import StoreKeys
 
 _ATTEMPTS = 2

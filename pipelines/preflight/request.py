@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from conf_profile import object_address
 from conf_profile.config import StorageConfig
 from conf_profile.errors import RegistryError
-from conf_profile.object_address import ObjectAddress
+from conf_profile.storage import object_address
+from conf_profile.storage.object_address import ObjectAddress
 from pipelines.resources import Resources, S3Secret, StepName
 
 _LOCAL_HOSTS = ("localhost", "::1", "0.0.0.0")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-from conf_profile.object_address import ObjectAddress
+from conf_profile.storage.object_address import ObjectAddress
 from pipelines.preflight import refusals
 from pipelines.preflight.cluster import ClusterState, in_pod
 from pipelines.preflight.declared import LABELS_SECRET, STEPS_SECRET

@@ -17,7 +17,7 @@ from outside import address_towards, relay
 from serving_release import SECRET, Served, World
 
 from conf_profile import smoke
-from conf_profile.local_s3 import local_s3
+from conf_profile.storage.local_s3 import local_s3
 from conf_profile.students import folder
 
 RATE = 4

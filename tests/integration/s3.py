@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from conf_profile import object_store
 from conf_profile.config import StorageConfig
-from conf_profile.local_s3 import S3Access, local_s3
+from conf_profile.storage import object_store
+from conf_profile.storage.local_s3 import S3Access, local_s3
 
 PATIENCE_SECONDS = 60
 OPEN_PREFIXES = ("answers", "checkpoints", "configurations", "data", "models", "pipelines")

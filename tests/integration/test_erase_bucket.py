@@ -13,12 +13,13 @@ import pytest
 from click.testing import CliRunner
 from s3 import client_of, model_folder, storage
 
-from conf_profile import erasure_record, erasure_store, object_store, object_versions, parquet_rows, registry, tables
+from conf_profile import erasure_record, erasure_store, parquet_rows, registry, tables
 from conf_profile.cli import cli
 from conf_profile.commands import places
 from conf_profile.errors import ConfProfileError, RegistryConflictError
-from conf_profile.local_s3 import local_s3
-from conf_profile.object_store import ObjectStore
+from conf_profile.storage import object_store, object_versions
+from conf_profile.storage.local_s3 import local_s3
+from conf_profile.storage.object_store import ObjectStore
 from conf_profile.teachers import remote_answers
 from conf_profile.teachers.answers import AnswerStore
 from conf_profile.teachers.protocol import Completion

@@ -14,11 +14,12 @@ from components.features import task as features
 from components.labelling import task as labelling
 from components.sft import task as sft
 from components.synthesis import task as synthesis
-from conf_profile import config, object_store, tables
+from conf_profile import config, tables
 from conf_profile.data import inputs
 from conf_profile.data.build import build
 from conf_profile.errors import DataError, RegistryError
-from conf_profile.object_store import ObjectStore
+from conf_profile.storage import object_store
+from conf_profile.storage.object_store import ObjectStore
 from pipelines import cluster_data
 
 CONFIG = config.resolve(

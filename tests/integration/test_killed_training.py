@@ -22,8 +22,8 @@ from components.rejection import step as rejection
 from components.sft import step as sft
 from conf_profile.config import GRPOConfig, ReferenceConfig, RejectionConfig
 from conf_profile.errors import StudentError
-from conf_profile.local_s3 import local_s3
-from conf_profile.object_store import ObjectStore
+from conf_profile.storage.local_s3 import local_s3
+from conf_profile.storage.object_store import ObjectStore
 from conf_profile.students import checkpoints, remote_checkpoints
 
 pytestmark = pytest.mark.slow

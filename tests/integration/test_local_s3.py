@@ -10,12 +10,12 @@ import pytest
 from s3 import client_of, python, wait_until
 
 from conf_profile.errors import RegistryError
-from conf_profile.local_s3 import S3Access, credentials, local_s3, start
+from conf_profile.storage.local_s3 import S3Access, credentials, local_s3, start
 
 OWNER = """
 import sys
 from pathlib import Path
-from conf_profile.local_s3 import start
+from conf_profile.storage.local_s3 import start
 server = start(Path(sys.argv[1]))
 print(server.guard.pid, server.pid, server.access.endpoint, flush=True)
 sys.stdin.read()
@@ -24,7 +24,7 @@ sys.stdin.read()
 SHARER = """
 import sys
 from pathlib import Path
-from conf_profile.local_s3 import local_s3
+from conf_profile.storage.local_s3 import local_s3
 with local_s3(Path(sys.argv[1])) as access:
     print(access.endpoint)
 """

@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import yaml
 
-from conf_profile import object_store, tables
+from conf_profile import tables
 from conf_profile.errors import DataError
-from conf_profile.local_s3 import local_s3
+from conf_profile.storage import object_store
+from conf_profile.storage.local_s3 import local_s3
 from feature_repo import erase, jobs, materialise
 from feature_repo import store as feature_store
 

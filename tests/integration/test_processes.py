@@ -19,11 +19,11 @@ from training_inputs import PROMPT, SFT, STUDENT, write_inputs
 from components.grpo import step as grpo
 from components.rejection import step as rejection
 from components.sft import step as sft
-from conf_profile import object_tree
 from conf_profile.config import GRPOConfig, ReferenceConfig, RejectionConfig, RunConfig
 from conf_profile.errors import StudentError
-from conf_profile.local_s3 import local_s3
-from conf_profile.object_store import ObjectStore, s3_client
+from conf_profile.storage import object_tree
+from conf_profile.storage.local_s3 import local_s3
+from conf_profile.storage.object_store import ObjectStore, s3_client
 from conf_profile.students import processes
 from conf_profile.students.remote_job import JOB
 from pipelines import resources, trainjob

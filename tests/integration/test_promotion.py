@@ -12,12 +12,12 @@ from s3 import client_of, model_folder, storage
 
 from components.promotion.component import promotion
 from components.promotion.step import file_hash, run
-from conf_profile import configuration_file
 from conf_profile.commands.models import models as models_command
 from conf_profile.config import RunConfig, StorageConfig
 from conf_profile.errors import ConfigError, DataError, RegistryConflictError, RegistryError
-from conf_profile.local_s3 import local_s3
 from conf_profile.registry import connect
+from conf_profile.storage import configuration_file
+from conf_profile.storage.local_s3 import local_s3
 
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 EVALUATION = {

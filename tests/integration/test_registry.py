@@ -14,8 +14,8 @@ from s3 import client_of, model_folder, parts_under_way, python, storage
 from conf_profile import registry
 from conf_profile.config import StorageConfig
 from conf_profile.errors import RegistryConflictError, RegistryError
-from conf_profile.local_s3 import S3Access, credentials, local_s3, start
 from conf_profile.registry import connect
+from conf_profile.storage.local_s3 import S3Access, credentials, local_s3, start
 
 BUCKET = "conf-profile"
 READER = S3Access("", "READER", "reads-only")

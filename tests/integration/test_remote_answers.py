@@ -19,8 +19,8 @@ from conf_profile import tables
 from conf_profile.config import PromptConfig, TeacherConfig
 from conf_profile.dialogue import taxonomy
 from conf_profile.errors import RegistryError, TeacherError
-from conf_profile.local_s3 import local_s3
-from conf_profile.object_store import ObjectStore, open_location
+from conf_profile.storage.local_s3 import local_s3
+from conf_profile.storage.object_store import ObjectStore, open_location
 from conf_profile.teachers import remote_answers
 from conf_profile.teachers.answers import AnswerStore, file_name
 from conf_profile.teachers.openai import KEYS_SECRET

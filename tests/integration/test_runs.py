@@ -17,8 +17,8 @@ from rich.console import Console
 
 from conf_profile.config import resolve
 from conf_profile.errors import BackendUnreachableError, PipelineError, RunNotFoundError
-from conf_profile.local_s3 import local_s3
-from conf_profile.object_store import ObjectStore, s3_client
+from conf_profile.storage.local_s3 import local_s3
+from conf_profile.storage.object_store import ObjectStore, s3_client
 from pipelines import kfp_backend, resources, run_progress
 from pipelines.compile import compile_to
 from pipelines.kfp_backend import RunSettings

@@ -20,7 +20,7 @@ from conf_profile import registry, rollout, smoke, tables
 from conf_profile.config import StorageConfig
 from conf_profile.consensus import confidence
 from conf_profile.errors import RolloutError
-from conf_profile.local_s3 import local_s3
+from conf_profile.storage.local_s3 import local_s3
 from conf_profile.students import examples, folder
 
 pytestmark = pytest.mark.slow

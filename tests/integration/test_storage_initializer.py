@@ -10,10 +10,11 @@ import uuid
 import pytest
 from s3 import client_of, model_folder, python
 
-from conf_profile import object_store, registry_download
+from conf_profile import registry_download
 from conf_profile.config import StorageConfig
-from conf_profile.local_s3 import local_s3
 from conf_profile.registry import connect
+from conf_profile.storage import object_store
+from conf_profile.storage.local_s3 import local_s3
 from serving import storage
 
 BUCKET = "conf-profile"

@@ -19,10 +19,10 @@ from kfp_server import node, run, serve, step
 from stand_in import KubeApi, answering, write_kubeconfig
 
 from conf_profile.cli import cli
-from conf_profile.configuration_file import read
 from conf_profile.errors import ConfigError, ConfProfileError, PipelineError, PreflightError, RegistryError
-from conf_profile.local_s3 import local_s3
-from conf_profile.object_store import ObjectStore, s3_client
+from conf_profile.storage.configuration_file import read
+from conf_profile.storage.local_s3 import local_s3
+from conf_profile.storage.object_store import ObjectStore, s3_client
 from pipelines import kfp_backend, run_progress
 from pipelines import submit as submission
 from pipelines.compile import compile_to

@@ -10,12 +10,13 @@ from s3 import client_of, model_folder, parts_under_way
 from unsteady_proxy import BUSY, CUT, LOST, PASS, UNREACHED, UnsteadyProxy, at_retry
 
 from components.promotion import step as promotion
-from conf_profile import object_store, object_tree, transient
+from conf_profile import transient
 from conf_profile.config import StorageConfig
 from conf_profile.errors import RegistryError
-from conf_profile.local_s3 import local_s3, start
-from conf_profile.object_store import ObjectStore, digest_of
 from conf_profile.registry import Registry, connect
+from conf_profile.storage import object_store, object_tree
+from conf_profile.storage.local_s3 import local_s3, start
+from conf_profile.storage.object_store import ObjectStore, digest_of
 
 BUCKET = "conf-profile"
 MEBIBYTE = 1 << 20

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from conf_profile import config, configuration_file
+from conf_profile import config
 from conf_profile.config import GateConfig, RunConfig, TeacherConfig, parse_section
 from conf_profile.errors import ConfigError
+from conf_profile.storage import configuration_file
 
 CHANGED = config.resolve("tiny", overrides=["gate.min_precision=0.5", "teacher.engine_arguments={max_model_len: 512}"])
 

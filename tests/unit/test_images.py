@@ -245,7 +245,7 @@ def test_only_the_predictor_holds_vllm():
 # Drawn and rendered in a checkout, not in a container.
 IN_A_CHECKOUT = ("pipelines/experiments/", "pipelines/chart")
 # Python's own, found by its file rather than imported.
-NO_MODULES = ("conf_profile/local_s3_guard.py",)
+NO_MODULES = ("conf_profile/storage/local_s3_guard.py",)
 CLOSED_WORLD = """
 import importlib, sys
 from importlib.machinery import PathFinder

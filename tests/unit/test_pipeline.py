@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from conf_profile.config import RunConfig, defaults_digest, resolve
-from conf_profile.configuration_file import read
+from conf_profile.storage.configuration_file import read
 from pipelines import cluster_data
 from pipelines.resources import DEFAULT_STEPS
 

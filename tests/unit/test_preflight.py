@@ -8,7 +8,7 @@ from rich.console import Console
 
 from conf_profile.config import StorageConfig
 from conf_profile.errors import PreflightError
-from conf_profile.object_address import ObjectAddress
+from conf_profile.storage.object_address import ObjectAddress
 from pipelines import images, preflight
 from pipelines.chart import merged
 from pipelines.preflight import Finding, PreflightRequest

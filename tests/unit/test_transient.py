@@ -13,8 +13,9 @@ from botocore.exceptions import (
     SSLError,
 )
 
-from conf_profile import object_errors, transient
+from conf_profile import transient
 from conf_profile.errors import ConfigError, RegistryConflictError, RegistryError
+from conf_profile.storage import object_errors
 from conf_profile.transient import Outage, retry_seconds
 
 

@@ -34,8 +34,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conf_profile import object_store
 from conf_profile.errors import RegistryError
+from conf_profile.storage import object_store
 
 _REGION = "us-east-1"
 _GUARD = Path(__file__).with_name("local_s3_guard.py")

@@ -12,10 +12,11 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from conf_profile import object_store, tables
+from conf_profile import tables
 from conf_profile.config import RunConfig
 from conf_profile.errors import ConfigError
-from conf_profile.object_store import ObjectStore
+from conf_profile.storage import object_store
+from conf_profile.storage.object_store import ObjectStore
 
 FOLDER = "configurations"
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
-from conf_profile import object_address
 from conf_profile.errors import RegistryConflictError, RegistryError
-from conf_profile.object_errors import CUT_OBJECT, MISSING_KEY, code, explained, transient_cause, was_repeated
-from conf_profile.object_parts import in_order
+from conf_profile.storage import object_address
+from conf_profile.storage.object_errors import CUT_OBJECT, MISSING_KEY, code, explained, transient_cause, was_repeated
+from conf_profile.storage.object_parts import in_order
 from conf_profile.transient import Outage, retry_seconds
 
 MULTIPART_THRESHOLD = 64 << 20

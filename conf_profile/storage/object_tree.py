@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from conf_profile.errors import RegistryError
-from conf_profile.object_store import ObjectStore, digest_of
+from conf_profile.storage.object_store import ObjectStore, digest_of
 
 
 def fetch(store: ObjectStore, key: str, target: Path) -> None:

@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import Any
 
 from conf_profile.errors import RegistryError
-from conf_profile.object_errors import code, explained
-from conf_profile.object_store import ObjectStore
+from conf_profile.storage.object_errors import code, explained
+from conf_profile.storage.object_store import ObjectStore
 
 _KEYS_OF_ONE_REQUEST = 1000
 """The most that S3's DeleteObjects takes."""
