@@ -25,8 +25,8 @@ from typing import Any
 
 from conf_profile import tables
 from conf_profile.errors import RegistryConflictError
+from conf_profile.registry.trained_versions import TrainedVersion
 from conf_profile.storage.object_store import ObjectStore
-from conf_profile.trained_versions import TrainedVersion
 
 FILE = "erased.jsonl"
 

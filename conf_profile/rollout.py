@@ -21,11 +21,11 @@ from conf_profile.errors import (
     RolloutError,
     RolloutLostError,
 )
-from conf_profile.registry_format import ModelURI, Version, parse_uri
+from conf_profile.registry.format import ModelURI, Version, parse_uri
 from conf_profile.smoke import SmokeProfile
 
 if TYPE_CHECKING:
-    from conf_profile.registry import Registry
+    from conf_profile.registry.registry import Registry
     from conf_profile.serving_cluster import RolloutLock, ServingCluster
 
 POLL_SECONDS = 2.0

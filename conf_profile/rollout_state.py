@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conf_profile.errors import RegistryError, RolloutError
-from conf_profile.registry_format import ModelURI, parse_uri
+from conf_profile.registry.format import ModelURI, parse_uri
 
 STORAGE_URI = "/spec/predictor/model/storageUri"
 MODEL_URI = "CONF_PROFILE_MODEL_URI"

@@ -18,7 +18,7 @@ from conf_profile.config import RunConfig, StorageConfig
 from conf_profile.data import dataset, inputs
 from conf_profile.data.dataset import Dataset
 from conf_profile.errors import DataError, RegistryError
-from conf_profile.registry import ANY_CHAMPION
+from conf_profile.registry.registry import ANY_CHAMPION
 from conf_profile.storage import configuration_file, object_address, object_errors, object_store
 from conf_profile.storage.object_address import ObjectAddress
 from conf_profile.storage.object_store import ObjectStore

@@ -15,7 +15,7 @@ from conf_profile import retention
 from conf_profile.config import RunConfig, StorageConfig
 from conf_profile.data.build import build_in
 from conf_profile.errors import ConfigError
-from conf_profile.registry import ANY_CHAMPION
+from conf_profile.registry.registry import ANY_CHAMPION
 from conf_profile.storage import configuration_file, object_address, object_store
 from conf_profile.storage.object_store import ObjectStore
 from pipelines import arguments, cluster_data, node_status

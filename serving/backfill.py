@@ -32,7 +32,7 @@ from conf_profile.config import FeaturesConfig
 from conf_profile.data.dataset import parse_time, sha256
 from conf_profile.data.inferred import from_predictions
 from conf_profile.dialogue.prompts import UserFeatures
-from conf_profile.registry_format import content_hash, read_contents
+from conf_profile.registry.format import content_hash, read_contents
 from serving import bundle as bundles
 from serving.backfill_engines import Engine, EngineName
 from serving.bundle import Bundle

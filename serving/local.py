@@ -23,7 +23,7 @@ import yaml
 from conf_profile import tables
 from conf_profile.config import FeaturesConfig, parse_section
 from conf_profile.errors import ConfProfileError, RegistryError, ServingError
-from conf_profile.registry import Registry
+from conf_profile.registry.registry import Registry
 from serving import bundle, processes
 from serving.predictor.arguments import PredictorArguments, command, environment
 from serving.processes import Child, free_port

@@ -12,12 +12,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conf_profile.registry_format import MANIFEST, ModelURI, parse_uri
+from conf_profile.registry.format import MANIFEST, ModelURI, parse_uri
 from serving import bundle
 from serving.bundle import Bundle
 
 if TYPE_CHECKING:
-    from conf_profile.registry import Registry
+    from conf_profile.registry.registry import Registry
 
 MODEL_URI = "CONF_PROFILE_MODEL_URI"
 """Goes over `model` of the settings: a rollout changes one variable of the pod and no file."""
@@ -28,8 +28,8 @@ SCHEME = "champion://"
 
 def open_registry(uri: ModelURI) -> Registry:
     """The registry of a model URI. RegistryError where server, keys or bucket are wrong."""
-    from conf_profile import registry
     from conf_profile.config import StorageConfig, parse_section
+    from conf_profile.registry import registry
 
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     given = {"bucket": uri.bucket, "model": uri.model, "region": region}
@@ -77,7 +77,7 @@ class RegistrySource:
         return self._fetch(registry, version) if registry.find(version) else None
 
     def _fetch(self, registry: Registry, version: str | None) -> Bundle:
-        from conf_profile.registry_download import no_weights
+        from conf_profile.registry.download import no_weights
 
         name = registry.show(version).name
         if not (self._folder / name / MANIFEST).is_file():

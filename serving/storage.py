@@ -19,8 +19,8 @@ from pathlib import Path
 
 from conf_profile import tables
 from conf_profile.errors import ConfProfileError
-from conf_profile.registry_download import Filled, everything, no_weights
-from conf_profile.registry_format import parse_uri
+from conf_profile.registry.download import Filled, everything, no_weights
+from conf_profile.registry.format import parse_uri
 from serving import model_source, termination
 from serving.predictor.arguments import config_file
 

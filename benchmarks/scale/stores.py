@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.scale import people
 from conf_profile.config import FeaturesConfig
-from conf_profile.registry import Registry
+from conf_profile.registry.registry import Registry
 from conf_profile.storage import object_store
 from conf_profile.storage.local_s3 import S3Access, local_s3
 from conf_profile.storage.object_store import ObjectStore

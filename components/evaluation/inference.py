@@ -86,7 +86,7 @@ def fetch_champion(version: str, storage: StorageConfig, target: Path) -> Rival:
     """Downloads and verifies the champion that this run competes with; "any": whichever it is at this moment."""
     if not version:
         return Rival()
-    from conf_profile import registry
+    from conf_profile.registry import registry
 
     models = registry.connect(storage)
     if version == registry.ANY_CHAMPION:

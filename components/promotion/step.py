@@ -11,11 +11,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from conf_profile import registry, tables
+from conf_profile import tables
 from conf_profile.config import StorageConfig
 from conf_profile.errors import ConfigError, DataError
 from conf_profile.evaluation import model_card
-from conf_profile.registry import ANY_CHAMPION, Champion, Registry, Version
+from conf_profile.registry import registry
+from conf_profile.registry.registry import ANY_CHAMPION, Champion, Registry, Version
 from conf_profile.smoke import SMOKE
 
 _ADVICE = "run the step that writes it again"

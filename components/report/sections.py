@@ -10,7 +10,7 @@ from components.report import figures
 from components.report.inputs import Inputs
 from components.report.markup import Child, Html, element, join
 from conf_profile.evaluation.summary import arm_title
-from conf_profile.registry_format import parse_uri
+from conf_profile.registry.format import parse_uri
 
 
 def header(inputs: Inputs, run: Mapping[str, Any]) -> Html:

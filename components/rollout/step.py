@@ -10,9 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from conf_profile import registry, tables
+from conf_profile import tables
 from conf_profile.config import RolloutConfig, StorageConfig
 from conf_profile.errors import RolloutError
+from conf_profile.registry import registry
 from conf_profile.rollout import Serving, roll_out
 
 _ADVICE = "run the step that writes it again"

@@ -27,8 +27,8 @@ from conf_profile.errors import DataError
 if TYPE_CHECKING:
     from conf_profile.erasure import Erased, Store
     from conf_profile.erasure_store import Place
+    from conf_profile.registry.trained_versions import TrainedVersion
     from conf_profile.storage.object_store import ObjectStore
-    from conf_profile.trained_versions import TrainedVersion
 
 COMES_BACK = (
     "The data set is built by conf-profile itself: the next `run` builds its tables again, with this person in them. "
@@ -173,7 +173,7 @@ def _feast(folders: Sequence[Path]) -> list[Store]:
 
 def _versions(run: Path, storage: Storage, user: str) -> list[TrainedVersion]:
     """From the run's own registry every version, from a shared one those that this run has published."""
-    from conf_profile import trained_versions
+    from conf_profile.registry import trained_versions
 
     taught = trained_versions.training_splits(run, user)
     if not taught or not (is_remote(storage) or (run / "s3").is_dir()):
@@ -188,8 +188,9 @@ def _versions_of_cluster(
     bucket: ObjectStore, model: str, artefacts: Sequence[Place], user: str
 ) -> list[TrainedVersion]:
     """Every version of the model: which runs have published it stands in artefacts that expire."""
-    from conf_profile import erasure_store, trained_versions
-    from conf_profile.registry import Registry
+    from conf_profile import erasure_store
+    from conf_profile.registry import trained_versions
+    from conf_profile.registry.registry import Registry
 
     registry = Registry(bucket.bucket, model, bucket.client)
     taught = erasure_store.training_splits(artefacts, user)

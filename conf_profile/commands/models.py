@@ -21,7 +21,7 @@ from conf_profile.errors import RegistryError
 
 if TYPE_CHECKING:
     from conf_profile.config import StorageConfig
-    from conf_profile.registry import Champion, Registry, Version
+    from conf_profile.registry.registry import Champion, Registry, Version
     from conf_profile.rollout import Serving
 
 
@@ -85,7 +85,7 @@ def storage_config(storage: Storage) -> StorageConfig:
 @contextmanager
 def open_registry(storage: Storage) -> Iterator[Registry]:
     """The registry at the endpoint, or on a local server for as long as the block runs."""
-    from conf_profile import registry
+    from conf_profile.registry import registry
     from conf_profile.storage.local_s3 import local_s3
 
     config = storage_config(storage)

@@ -98,7 +98,8 @@ def _pinned_champion(config: RunConfig, data: Dataset, folder: Path) -> Path:
 
 def _champion_at_start(config: RunConfig, pinned: Path) -> str:
     """The version that this run competes with, fixed when it first starts: continuing must not move the goal."""
-    from conf_profile import registry, tables
+    from conf_profile import tables
+    from conf_profile.registry import registry
 
     if pinned.is_file():
         return str(json.loads(pinned.read_text(encoding="utf-8"))["version"])

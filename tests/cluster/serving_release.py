@@ -16,10 +16,11 @@ from caller import Caller
 from kube import Release
 from outside import Relay
 
-from conf_profile import registry, tables
+from conf_profile import tables
 from conf_profile.config import StorageConfig
 from conf_profile.dialogue.prompts import UserFeatures
-from conf_profile.registry import Registry
+from conf_profile.registry import registry
+from conf_profile.registry.registry import Registry
 from conf_profile.storage import object_store
 from conf_profile.storage.local_s3 import S3Access
 from conf_profile.students import examples

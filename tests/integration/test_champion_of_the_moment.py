@@ -10,7 +10,7 @@ from components.evaluation.inference import Rival, fetch_champion
 from components.promotion.step import run
 from conf_profile.config import RunConfig, StorageConfig
 from conf_profile.errors import RegistryConflictError
-from conf_profile.registry import ANY_CHAMPION, connect
+from conf_profile.registry.registry import ANY_CHAMPION, connect
 from conf_profile.storage.local_s3 import local_s3
 
 EVALUATION = {

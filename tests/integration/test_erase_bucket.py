@@ -13,10 +13,11 @@ import pytest
 from click.testing import CliRunner
 from s3 import client_of, model_folder, storage
 
-from conf_profile import erasure_record, erasure_store, parquet_rows, registry, tables
+from conf_profile import erasure_record, erasure_store, parquet_rows, tables
 from conf_profile.cli import cli
 from conf_profile.commands import places
 from conf_profile.errors import ConfProfileError, RegistryConflictError
+from conf_profile.registry import registry
 from conf_profile.storage import object_store, object_versions
 from conf_profile.storage.local_s3 import local_s3
 from conf_profile.storage.object_store import ObjectStore

@@ -15,8 +15,8 @@ import uuid
 
 import pytest
 
-from conf_profile import registry
 from conf_profile.config import StorageConfig
+from conf_profile.registry import registry
 from pipelines import kfp_backend
 from pipelines.run_cluster import KFP_NAMESPACE
 

@@ -15,7 +15,7 @@ from components.promotion.step import file_hash, run
 from conf_profile.commands.models import models as models_command
 from conf_profile.config import RunConfig, StorageConfig
 from conf_profile.errors import ConfigError, DataError, RegistryConflictError, RegistryError
-from conf_profile.registry import connect
+from conf_profile.registry.registry import connect
 from conf_profile.storage import configuration_file
 from conf_profile.storage.local_s3 import local_s3
 
@@ -134,7 +134,7 @@ def test_a_run_that_was_killed_before_the_pointer_moved_goes_on(promote, config,
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("conf_profile.registry.Registry.promote", die)
+        patch.setattr("conf_profile.registry.registry.Registry.promote", die)
         promote()
     (version,) = connect(config).list_versions()
     assert connect(config).champion() is None

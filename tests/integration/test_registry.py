@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from s3 import client_of, model_folder, parts_under_way, python, storage
 
-from conf_profile import registry
 from conf_profile.config import StorageConfig
 from conf_profile.errors import RegistryConflictError, RegistryError
-from conf_profile.registry import connect
+from conf_profile.registry import registry
+from conf_profile.registry.registry import connect
 from conf_profile.storage.local_s3 import S3Access, credentials, local_s3, start
 
 BUCKET = "conf-profile"
@@ -25,7 +25,7 @@ PUBLISHER = """
 import os, sys
 from pathlib import Path
 from conf_profile import object_store
-from conf_profile.registry import Registry
+from conf_profile.registry.registry import Registry
 
 def tell(**_):
     print("part", flush=True)

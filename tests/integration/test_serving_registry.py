@@ -8,7 +8,7 @@ from s3 import client_of, wait_until
 from serving_process import Predictor, Transformer, brought, model_folder, transformer
 
 from conf_profile.config import StorageConfig
-from conf_profile.registry import connect
+from conf_profile.registry.registry import connect
 from conf_profile.storage.local_s3 import local_s3
 from serving import processes
 

@@ -10,9 +10,9 @@ import uuid
 import pytest
 from s3 import client_of, model_folder, python
 
-from conf_profile import registry_download
 from conf_profile.config import StorageConfig
-from conf_profile.registry import connect
+from conf_profile.registry import download as registry_download
+from conf_profile.registry.registry import connect
 from conf_profile.storage import object_store
 from conf_profile.storage.local_s3 import local_s3
 from serving import storage
@@ -24,7 +24,7 @@ FETCHER = """
 import os, sys
 from pathlib import Path
 from conf_profile import object_store, registry_download
-from conf_profile.registry import Registry
+from conf_profile.registry.registry import Registry
 
 def tell(parsed, **_):
     if "ContentRange" in parsed:

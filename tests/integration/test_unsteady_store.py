@@ -13,7 +13,7 @@ from components.promotion import step as promotion
 from conf_profile import transient
 from conf_profile.config import StorageConfig
 from conf_profile.errors import RegistryError
-from conf_profile.registry import Registry, connect
+from conf_profile.registry.registry import Registry, connect
 from conf_profile.storage import object_store, object_tree
 from conf_profile.storage.local_s3 import local_s3, start
 from conf_profile.storage.object_store import ObjectStore, digest_of

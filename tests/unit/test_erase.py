@@ -10,17 +10,18 @@ import pytest
 from click.testing import CliRunner
 
 from components.features import step
-from conf_profile import erasure_record, parquet_rows, tables, trained_versions
+from conf_profile import erasure_record, parquet_rows, tables
 from conf_profile.cli import cli
 from conf_profile.config import FeaturesConfig, StorageConfig
 from conf_profile.data import dataset, run_folder, splits
 from conf_profile.data.inferred import InferredProfile, InferredTag
 from conf_profile.errors import DataError, PipelineError, TeacherError
-from conf_profile.registry_format import Champion, Version
+from conf_profile.registry import trained_versions
+from conf_profile.registry.format import Champion, Version
+from conf_profile.registry.trained_versions import TrainedVersion
 from conf_profile.teachers import answers
 from conf_profile.teachers.answers import AnswerStore
 from conf_profile.teachers.protocol import Completion
-from conf_profile.trained_versions import TrainedVersion
 from feature_repo import inferred
 from feature_repo import store as feature_store
 

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf_profile.errors import RegistryError
-from conf_profile.registry import ModelURI, parse_uri
-from conf_profile.registry_format import (
+from conf_profile.registry.format import (
     content_hash,
     name_ending,
     new_name,
@@ -17,6 +16,7 @@ from conf_profile.registry_format import (
     read_contents,
     render_manifest,
 )
+from conf_profile.registry.registry import ModelURI, parse_uri
 from conf_profile.storage.object_store import Digest, StoredObject, digest_of
 
 HELLO = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"

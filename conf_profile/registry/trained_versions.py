@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from conf_profile import parquet_rows
 from conf_profile.data import splits
-from conf_profile.registry_format import Champion, Version
+from conf_profile.registry.format import Champion, Version
 
 TRAINING_SPLITS = (splits.TRAIN, splits.SECOND_STAGE)
 SPLIT = "split"

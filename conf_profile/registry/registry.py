@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from conf_profile import registry_download
 from conf_profile.config import StorageConfig
 from conf_profile.errors import RegistryConflictError, RegistryError
-from conf_profile.registry_download import Filled, Wanted, everything
-from conf_profile.registry_format import (
+from conf_profile.registry import download as registry_download
+from conf_profile.registry.download import Filled, Wanted, everything
+from conf_profile.registry.format import (
     MANIFEST,
     Champion,
     Content,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf_profile.errors import RegistryError
-from conf_profile.registry_format import MANIFEST, Version, parse_manifest
+from conf_profile.registry.format import MANIFEST, Version, parse_manifest
 from conf_profile.storage.object_store import Digest, ObjectStore, digest_of
 
 INCOMING = f".{MANIFEST}.incoming"
