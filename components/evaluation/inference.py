@@ -8,9 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from conf_profile import smoke, tables
+from conf_profile import tables
 from conf_profile.config import StorageConfig, StudentConfig
 from conf_profile.dialogue.prompts import UserFeatures
+from conf_profile.rollout import smoke
 from conf_profile.students import examples, folder, model, predict, training
 from conf_profile.students.folder import Student
 
@@ -63,7 +64,7 @@ def predict_untrained(
 
 
 def smoke_profiles(student: Path, features: Path, config: StudentConfig, batch_size: int) -> dict[str, Any]:
-    """Made-up users and what the candidate says of them, by which a rollout knows it again; see conf_profile.smoke."""
+    """Made-up users and what the candidate says of them, by which a rollout knows it again; see conf_profile.rollout.smoke."""
     training.quiet_imports(use_vllm=False)
     made_up = smoke.made_up(_people(features))
     if not made_up:

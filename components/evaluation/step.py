@@ -80,7 +80,7 @@ def score(
     all test users; the candidate's (sft_grpo, else sft) holds the validation users too. `candidates` are the
     teacher's tables.CANDIDATES shards, `ceiling` the exact posterior's predictions where it is known. `compared_with`
     is the version behind the arm champion; the promotion replaces that champion and no other. `smoke`
-    goes along as it is (see conf_profile.smoke).
+    goes along as it is (see conf_profile.rollout.smoke).
     """
     kinds = taxonomies.load(taxonomy)
     table, truth = tables.read(features, tables.FEATURES), tables.read(labels, tables.LABELS)

@@ -17,7 +17,7 @@ from conf_profile.errors import ConfigError, DataError
 from conf_profile.evaluation import model_card
 from conf_profile.registry import registry
 from conf_profile.registry.registry import ANY_CHAMPION, Champion, Registry, Version
-from conf_profile.smoke import SMOKE
+from conf_profile.rollout.smoke import SMOKE
 
 _ADVICE = "run the step that writes it again"
 _METRICS = ("precision", "recall", "f1", "f1_ci")

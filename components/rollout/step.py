@@ -1,4 +1,4 @@
-"""Puts the version that was promoted into service: conf_profile.rollout, told by the promotion's outcome.
+"""Puts the version that was promoted into service: conf_profile.rollout.rollout, told by the promotion's outcome.
 
 Nothing promoted, nothing done. A failure fails the step, after pointer and InferenceService were put back; so a retry
 of it, which would find another champion, is told what happened and changes nothing.
@@ -14,7 +14,7 @@ from conf_profile import tables
 from conf_profile.config import RolloutConfig, StorageConfig
 from conf_profile.errors import RolloutError
 from conf_profile.registry import registry
-from conf_profile.rollout import Serving, roll_out
+from conf_profile.rollout.rollout import Serving, roll_out
 
 _ADVICE = "run the step that writes it again"
 

@@ -22,7 +22,7 @@ from conf_profile.errors import RegistryError
 if TYPE_CHECKING:
     from conf_profile.config import StorageConfig
     from conf_profile.registry.registry import Champion, Registry, Version
-    from conf_profile.rollout import Serving
+    from conf_profile.rollout.rollout import Serving
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def rollback(storage: Storage, serving: Serving | None, version: str | None, as_
 
     With --inference-service it is also put into service on a cluster; if that fails, everything stays as it was.
     """
-    from conf_profile.rollout import roll_out
+    from conf_profile.rollout.rollout import roll_out
 
     with open_registry(storage) as registry:
         if serving is None:

@@ -65,7 +65,7 @@ def serving_options(required: bool) -> Callable[[Callable[..., None]], Callable[
             ready_seconds: float,
             **rest: Any,
         ) -> None:
-            from conf_profile.rollout import Serving
+            from conf_profile.rollout.rollout import Serving
 
             serving = Serving(name, namespace, url, served_as, users, ready_seconds) if name else None
             command(serving=serving, **rest)

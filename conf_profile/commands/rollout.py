@@ -8,7 +8,7 @@ import click
 
 from conf_profile.commands.models import Storage, open_registry, storage_options
 from conf_profile.commands.options import serving_options
-from conf_profile.rollout import Serving
+from conf_profile.rollout.rollout import Serving
 
 
 @click.command()
@@ -21,7 +21,7 @@ def rollout(storage: Storage, serving: Serving, version: str | None, as_json: bo
     Pins the InferenceService to it, waits for the new pods, and compares their answers to smoke profiles with those of
     the evaluation. On any failure InferenceService and champion pointer are put back, and the status is 2.
     """
-    from conf_profile.rollout import roll_out
+    from conf_profile.rollout.rollout import roll_out
 
     with open_registry(storage) as registry:
         found = roll_out(registry, serving, version, lambda line: click.echo(line, err=True))

@@ -15,11 +15,11 @@ from click.testing import CliRunner
 from kube import until
 from simulated_nodes import AVOIDED, node, simulated
 
-from conf_profile import smoke
 from conf_profile.cli import cli
 from conf_profile.config import StorageConfig
 from conf_profile.registry.registry import connect
-from conf_profile.serving_cluster import ServingCluster
+from conf_profile.rollout import smoke
+from conf_profile.rollout.serving_cluster import ServingCluster
 from conf_profile.storage import object_store
 from conf_profile.storage.local_s3 import local_s3
 

@@ -16,7 +16,7 @@ from kube import CommandError, until
 from outside import address_towards, relay
 from serving_release import SECRET, Served, World
 
-from conf_profile import smoke
+from conf_profile.rollout import smoke
 from conf_profile.storage.local_s3 import local_s3
 from conf_profile.students import folder
 

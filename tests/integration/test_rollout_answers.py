@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from conf_profile import rollout, smoke
 from conf_profile.errors import RolloutError
+from conf_profile.rollout import rollout, smoke
 
 PROFILE = smoke.SmokeProfile({"watch": ("trail running",)}, {"age": smoke.Expected("25-34", 4)})
 

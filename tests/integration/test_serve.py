@@ -16,11 +16,12 @@ import pytest
 from running import environment
 from s3 import wait_until
 
-from conf_profile import rollout, smoke, tables
+from conf_profile import tables
 from conf_profile.config import StorageConfig
 from conf_profile.consensus import confidence
 from conf_profile.errors import RolloutError
 from conf_profile.registry import registry
+from conf_profile.rollout import rollout, smoke
 from conf_profile.storage.local_s3 import local_s3
 from conf_profile.students import examples, folder
 

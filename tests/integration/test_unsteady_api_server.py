@@ -14,7 +14,7 @@ from unsteady_proxy import LOST, PASS, UNREACHED, UnsteadyProxy, at_retry
 
 from conf_profile import transient
 from conf_profile.errors import RolloutConflictError, RolloutError, RolloutLostError
-from conf_profile.serving_cluster import RolloutLock, ServingCluster
+from conf_profile.rollout.serving_cluster import RolloutLock, ServingCluster
 
 OLD, NEW = "conf-profile://b/m@v1", "conf-profile://b/m@v2"
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from conf_profile import rollout_state
 from conf_profile.errors import RolloutError
-from conf_profile.rollout_state import Progress
+from conf_profile.rollout import state as rollout_state
+from conf_profile.rollout.state import Progress
 
 URI = "champion://bucket/models/m@v2"
 OLD = "champion://bucket/models/m@v1"

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from conf_profile import smoke
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import DataError
-from conf_profile.smoke import Expected, SmokeProfile
+from conf_profile.rollout import smoke
+from conf_profile.rollout.smoke import Expected, SmokeProfile
 
 SAID = {"age": Expected("25-34", 4), "gender": Expected(None, None)}
 ONE = SmokeProfile({"watch": ("trail running",), "search": (), "submit": ()}, SAID)

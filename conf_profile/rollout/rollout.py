@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from conf_profile import rollout_state, smoke
 from conf_profile.errors import (
     ConfProfileError,
     RegistryError,
@@ -22,11 +21,13 @@ from conf_profile.errors import (
     RolloutLostError,
 )
 from conf_profile.registry.format import ModelURI, Version, parse_uri
-from conf_profile.smoke import SmokeProfile
+from conf_profile.rollout import smoke
+from conf_profile.rollout import state as rollout_state
+from conf_profile.rollout.smoke import SmokeProfile
 
 if TYPE_CHECKING:
     from conf_profile.registry.registry import Registry
-    from conf_profile.serving_cluster import RolloutLock, ServingCluster
+    from conf_profile.rollout.serving_cluster import RolloutLock, ServingCluster
 
 POLL_SECONDS = 2.0
 SMOKE_SECONDS = 60.0
@@ -64,7 +65,7 @@ def roll_out(models: Registry, serving: Serving, wanted: str | None, tell: Tell,
     `move_pointer` makes it the champion first, which is a rollback. RolloutError says why it is not in service, and
     what is served now.
     """
-    from conf_profile.serving_cluster import ServingCluster
+    from conf_profile.rollout.serving_cluster import ServingCluster
 
     cluster = ServingCluster(serving.namespace, serving.name)
     version = models.complete(wanted)

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from conf_profile import rollout_state
 from conf_profile.errors import RolloutConflictError, RolloutError, RolloutLostError
+from conf_profile.rollout import state as rollout_state
 from conf_profile.transient import Outage, retry_seconds
 
 KIND = ("serving.kserve.io", "v1beta1")
