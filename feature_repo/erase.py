@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from conf_profile import erasure
+from conf_profile.erasure import erasure
 from conf_profile.errors import DataError
 from feature_repo import erasure as feast_stores
 from feature_repo import jobs

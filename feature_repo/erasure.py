@@ -20,7 +20,7 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
 from conf_profile import parquet_rows
-from conf_profile.erasure import Store
+from conf_profile.erasure.erasure import Store
 from conf_profile.errors import DataError
 from feature_repo.definitions import USER_ID
 from feature_repo.inferred import inferred_file, only_writer

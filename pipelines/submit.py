@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from conf_profile import retention
 from conf_profile.config import RunConfig, StorageConfig
 from conf_profile.data.build import build_in
+from conf_profile.erasure import retention
 from conf_profile.errors import ConfigError
 from conf_profile.registry.registry import ANY_CHAMPION
 from conf_profile.storage import configuration_file, object_address, object_store

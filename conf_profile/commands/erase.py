@@ -25,8 +25,8 @@ from conf_profile.commands.places import artefacts_option, open_artefacts, open_
 from conf_profile.errors import DataError
 
 if TYPE_CHECKING:
-    from conf_profile.erasure import Erased, Store
-    from conf_profile.erasure_store import Place
+    from conf_profile.erasure.erasure import Erased, Store
+    from conf_profile.erasure.store import Place
     from conf_profile.registry.trained_versions import TrainedVersion
     from conf_profile.storage.object_store import ObjectStore
 
@@ -91,8 +91,9 @@ def erase(
 def _erase_from_run(
     user: str, storage: Storage, as_json: bool, data_too: bool, also: Sequence[Path], without_versions: bool
 ) -> None:
-    from conf_profile import erasure, erasure_record
     from conf_profile.data import run_folder
+    from conf_profile.erasure import erasure
+    from conf_profile.erasure import record as erasure_record
 
     if storage.run is None:
         raise DataError("erase needs --run DIR, the run to erase the user from, or --cluster")
@@ -112,7 +113,9 @@ def _erase_from_bucket(
     user: str, storage: Storage, as_json: bool, artefacts: Sequence[str], data_uri: Sequence[str], data_too: bool,
     allow_empty: bool, without_versions: bool,
 ) -> None:  # fmt: skip
-    from conf_profile import erasure, erasure_record, erasure_store
+    from conf_profile.erasure import erasure
+    from conf_profile.erasure import record as erasure_record
+    from conf_profile.erasure import store as erasure_store
 
     model = storage_config(storage).model
     with open_bucket(storage) as bucket:
@@ -154,8 +157,8 @@ def _require_none_left(outcomes: Sequence[Erased], own: str) -> None:
 
 def _stores(run: Path, arguments: Mapping[str, Any], also: Sequence[Path], data_too: bool) -> list[Store]:
     """Online first: from then on there is no prompt, and nothing is written back."""
-    from conf_profile import erasure
     from conf_profile.data import run_folder
+    from conf_profile.erasure import erasure
 
     further = list(dict.fromkeys([*run_folder.elsewhere(run), *(path.resolve() for path in also)]))
     there = [folder for folder in further if folder.is_dir()]
@@ -188,7 +191,7 @@ def _versions_of_cluster(
     bucket: ObjectStore, model: str, artefacts: Sequence[Place], user: str
 ) -> list[TrainedVersion]:
     """Every version of the model: which runs have published it stands in artefacts that expire."""
-    from conf_profile import erasure_store
+    from conf_profile.erasure import store as erasure_store
     from conf_profile.registry import trained_versions
     from conf_profile.registry.registry import Registry
 

@@ -14,7 +14,7 @@ from conf_profile.commands.models import Storage, is_remote, local_folder, stora
 from conf_profile.errors import ConfigError
 
 if TYPE_CHECKING:
-    from conf_profile.erasure_store import Place
+    from conf_profile.erasure.store import Place
     from conf_profile.storage.object_store import ObjectStore
 
 ACCESS_KEY = "CONF_PROFILE_ARTEFACTS_ACCESS_KEY_ID"
@@ -60,7 +60,7 @@ def open_bucket(storage: Storage) -> Iterator[ObjectStore]:
 
 def open_artefacts(addresses: Sequence[str], beside: ObjectStore) -> list[Place]:
     """The places of artefacts. RegistryError for what is no address, ConfigError for one that would include models."""
-    from conf_profile import retention
+    from conf_profile.erasure import retention
 
     keys = os.environ.get(ACCESS_KEY), os.environ.get(SECRET_KEY)
     places = [_place(address, beside, keys) for address in addresses]
@@ -77,7 +77,7 @@ def open_own(addresses: Sequence[str], beside: ObjectStore) -> list[Place]:
 
 
 def _place(address: str, beside: ObjectStore, keys: tuple[str | None, str | None]) -> Place:
-    from conf_profile.erasure_store import Place
+    from conf_profile.erasure.store import Place
     from conf_profile.storage import object_address
     from conf_profile.storage.object_store import ObjectStore, s3_client
 

@@ -16,8 +16,8 @@ from conf_profile.commands.places import artefacts_option, open_artefacts, open_
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conf_profile.erasure_store import Place
-    from conf_profile.retention import Rule
+    from conf_profile.erasure.retention import Rule
+    from conf_profile.erasure.store import Place
 
 
 @click.group()
@@ -31,8 +31,8 @@ def retention() -> None:
 @storage_options
 def apply_command(storage: Storage, as_json: bool, days: int, artefacts: tuple[str, ...]) -> None:
     """Merge lifecycle rules into those of the bucket, read them back, and print all that are there."""
-    from conf_profile import expiry
-    from conf_profile.retention import RULED, Retention
+    from conf_profile.erasure import expiry
+    from conf_profile.erasure.retention import RULED, Retention
 
     with _places(storage, artefacts, RULED) as places:
         found = [
@@ -51,8 +51,8 @@ def sweep(storage: Storage, as_json: bool, days: int, dry_run: bool, artefacts: 
     """Delete what has expired, for a store that has no lifecycle rules. Run it once a day."""
     from datetime import UTC, datetime
 
-    from conf_profile import expiry
-    from conf_profile.retention import EXPIRING, Retention
+    from conf_profile.erasure import expiry
+    from conf_profile.erasure.retention import EXPIRING, Retention
 
     with _places(storage, artefacts, EXPIRING) as places:
         now = datetime.now(UTC)
@@ -76,8 +76,8 @@ def sweep(storage: Storage, as_json: bool, days: int, dry_run: bool, artefacts: 
 @storage_options
 def show(storage: Storage, as_json: bool, artefacts: tuple[str, ...]) -> None:
     """Print the lifecycle rules of the bucket, and of the artefacts'."""
-    from conf_profile import expiry
-    from conf_profile.retention import RULED
+    from conf_profile.erasure import expiry
+    from conf_profile.erasure.retention import RULED
 
     with _places(storage, artefacts, RULED) as places:
         stores = [some[0].store for some in _by_bucket(places)]
@@ -86,7 +86,7 @@ def show(storage: Storage, as_json: bool, artefacts: tuple[str, ...]) -> None:
 
 @contextmanager
 def _places(storage: Storage, artefacts: Sequence[str], prefixes: Sequence[str]) -> Iterator[list[Place]]:
-    from conf_profile.erasure_store import Place
+    from conf_profile.erasure.store import Place
 
     with open_bucket(storage) as bucket:
         yield [*(Place(bucket, prefix) for prefix in prefixes), *open_artefacts(artefacts, bucket)]
@@ -111,7 +111,7 @@ def _show_rules(found: Sequence[tuple[str, Sequence[Rule]]], as_json: bool) -> N
 
 
 def _described(rule: Rule) -> str:
-    from conf_profile.retention import RULE_PREFIX
+    from conf_profile.erasure.retention import RULE_PREFIX
 
     name = str(rule.get("ID", "(without a name)"))
     if not name.startswith(RULE_PREFIX):

@@ -13,9 +13,11 @@ import pytest
 from click.testing import CliRunner
 from s3 import client_of, model_folder, storage
 
-from conf_profile import erasure_record, erasure_store, parquet_rows, tables
+from conf_profile import parquet_rows, tables
 from conf_profile.cli import cli
 from conf_profile.commands import places
+from conf_profile.erasure import record as erasure_record
+from conf_profile.erasure import store as erasure_store
 from conf_profile.errors import ConfProfileError, RegistryConflictError
 from conf_profile.registry import registry
 from conf_profile.storage import object_store, object_versions

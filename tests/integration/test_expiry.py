@@ -15,10 +15,10 @@ import pytest
 from click.testing import CliRunner
 from s3 import client_of
 
-from conf_profile import expiry
 from conf_profile.cli import cli
+from conf_profile.erasure import expiry
+from conf_profile.erasure.retention import EXPIRING, RULED, Retention
 from conf_profile.errors import RegistryError
-from conf_profile.retention import EXPIRING, RULED, Retention
 from conf_profile.storage import object_store, object_versions
 from conf_profile.storage.local_s3 import local_s3
 from conf_profile.storage.object_store import ObjectStore

@@ -10,11 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 from components.features import step
-from conf_profile import erasure_record, parquet_rows, tables
+from conf_profile import parquet_rows, tables
 from conf_profile.cli import cli
 from conf_profile.config import FeaturesConfig, StorageConfig
 from conf_profile.data import dataset, run_folder, splits
 from conf_profile.data.inferred import InferredProfile, InferredTag
+from conf_profile.erasure import record as erasure_record
 from conf_profile.errors import DataError, PipelineError, TeacherError
 from conf_profile.registry import trained_versions
 from conf_profile.registry.format import Champion, Version

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from conf_profile import retention
+from conf_profile.erasure import retention
+from conf_profile.erasure.retention import Retention, period
 from conf_profile.errors import ConfigError
-from conf_profile.retention import Retention, period
 
 DAY = datetime(2025, 12, 23, tzinfo=UTC)
 THEIRS = {"ID": "logs", "Filter": {"Prefix": "logs/"}, "Status": "Enabled", "Expiration": {"Days": 7}}

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from conf_profile import retention
+from conf_profile.erasure import retention
+from conf_profile.erasure.retention import Retention, Rule
 from conf_profile.errors import RegistryError
-from conf_profile.retention import Retention, Rule
 from conf_profile.storage import object_versions
 from conf_profile.storage.object_errors import code, explained
 from conf_profile.storage.object_store import ObjectStore

@@ -19,8 +19,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
-from conf_profile import parquet_rows, retention
-from conf_profile.erasure import Store
+from conf_profile import parquet_rows
+from conf_profile.erasure import retention
+from conf_profile.erasure.erasure import Store
 from conf_profile.errors import RegistryConflictError, RegistryError
 from conf_profile.registry import trained_versions
 from conf_profile.storage import object_versions
