@@ -20,9 +20,10 @@ from conf_profile.consensus import voting
 from conf_profile.dialogue.output_format import ProfileAnswer, parse_or_none
 from conf_profile.dialogue.prompts import UserFeatures, quote, split_keyphrases
 from conf_profile.dialogue.taxonomy import Taxonomy
-from conf_profile.students import examples, folder, rollouts, training
+from conf_profile.students import examples, folder, training
 from conf_profile.students.folder import Student
-from conf_profile.students.rollouts import Sampling
+from conf_profile.students.rollouts import rollouts
+from conf_profile.students.rollouts.rollouts import Sampling
 
 Parsed = list[list[ProfileAnswer | None]]
 

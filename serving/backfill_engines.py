@@ -52,7 +52,7 @@ class TransformersEngine:
         self._batch_size = batch_size
 
     def answer(self, people: Sequence[UserFeatures]) -> pa.Table:
-        from conf_profile.students import predict
+        from conf_profile.students.rollouts import predict
 
         answers = self._student.answer(list(people), self._batch_size)
         return predict.to_table(answers, self._calibration, self._student.taxonomy)

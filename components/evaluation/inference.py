@@ -12,8 +12,9 @@ from conf_profile import tables
 from conf_profile.config import StorageConfig, StudentConfig
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.rollout import smoke
-from conf_profile.students import examples, folder, model, predict, training
+from conf_profile.students import examples, folder, model, training
 from conf_profile.students.folder import Student
+from conf_profile.students.rollouts import predict
 
 MEASURED_SPLITS = ("validation", "test")
 

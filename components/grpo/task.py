@@ -7,7 +7,8 @@ from pathlib import Path
 from components.grpo import step
 from components.outputs import Artefact, Metrics, log_metrics
 from conf_profile.config import GRPOConfig, StudentConfig, parse_section
-from conf_profile.students import checkpoints, processes
+from conf_profile.students import checkpoint_folders as checkpoints
+from conf_profile.students import processes
 
 
 def run(

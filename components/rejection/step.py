@@ -18,7 +18,8 @@ from conf_profile.consensus import rewards
 from conf_profile.consensus.rewards import Reference, ReferenceOfUser
 from conf_profile.consensus.voting import NO_ANSWER, Vote
 from conf_profile.errors import StudentError
-from conf_profile.students import examples, folder, processes, remote_checkpoints, supervised, training
+from conf_profile.students import examples, folder, processes, supervised, training
+from conf_profile.students.checkpoints import remote as remote_checkpoints
 from conf_profile.students.examples import Example
 from conf_profile.students.folder import Student
 from conf_profile.students.reference import Samples, sample, second_stage_users

@@ -7,7 +7,8 @@ from pathlib import Path
 from components.outputs import Artefact, Metrics, log_metrics
 from components.rejection import step
 from conf_profile.config import ReferenceConfig, RejectionConfig, StudentConfig, parse_section
-from conf_profile.students import checkpoints, processes
+from conf_profile.students import checkpoint_folders as checkpoints
+from conf_profile.students import processes
 
 
 def run(

@@ -9,7 +9,8 @@ from components.outputs import Artefact, Metrics, log_metrics
 from components.sft import step
 from conf_profile.config import PromptConfig, SFTConfig, StudentConfig, parse_section
 from conf_profile.data import inputs
-from conf_profile.students import checkpoints, processes
+from conf_profile.students import checkpoint_folders as checkpoints
+from conf_profile.students import processes
 
 
 def run(

@@ -22,7 +22,8 @@ from conf_profile.dialogue import taxonomy
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import StudentError
-from conf_profile.students import examples, model, predict
+from conf_profile.students import examples, model
+from conf_profile.students.rollouts import predict
 
 TAXONOMY, CALIBRATION, PROFILE = "taxonomy.yaml", "calibration.json", "profile.json"
 VOTE_CALIBRATION = "calibration-vote.json"

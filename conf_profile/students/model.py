@@ -121,7 +121,7 @@ def merge_adapter(model: Any) -> Any:
 
 def _pretrained_source(config: StudentConfig) -> Path | str:
     if config.source == "smollm2-wheel":
-        from conf_profile.models.smollm2 import smollm2_folder
+        from conf_profile.students.smollm2 import smollm2_folder
 
         return smollm2_folder()
     assert config.model is not None  # checked by StudentConfig

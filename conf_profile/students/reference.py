@@ -21,9 +21,10 @@ from conf_profile.dialogue.output_format import ProfileAnswer, parse_or_none
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import StudentError
-from conf_profile.students import examples, rollouts
+from conf_profile.students import examples
 from conf_profile.students.folder import Student
-from conf_profile.students.rollouts import Sampling
+from conf_profile.students.rollouts import rollouts
+from conf_profile.students.rollouts.rollouts import Sampling
 
 Ballot = npt.NDArray[np.int64]
 
@@ -77,7 +78,7 @@ def _texts(
 ) -> list[list[str]]:
     prompts: list[str] = student.prompts(people)
     if use_vllm:
-        from conf_profile.students.vllm_rollouts import generate as generate_with_vllm
+        from conf_profile.students.rollouts.vllm import generate as generate_with_vllm
 
         return generate_with_vllm(source, prompts, sampling)
     return rollouts.generate(student.model, student.tokenizer, prompts, sampling, _Reporter(len(people)))

@@ -17,8 +17,9 @@ import numpy as np
 from conf_profile import tables
 from conf_profile.config import TrainingConfig
 from conf_profile.source import source_hash
-from conf_profile.students import processes, remote_checkpoints
-from conf_profile.students.checkpoint_files import WHOLE
+from conf_profile.students import processes
+from conf_profile.students.checkpoints import remote as remote_checkpoints
+from conf_profile.students.checkpoints.files import WHOLE
 
 _STATE = "trainer_state.json"
 

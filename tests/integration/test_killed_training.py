@@ -24,7 +24,8 @@ from conf_profile.config import GRPOConfig, ReferenceConfig, RejectionConfig
 from conf_profile.errors import StudentError
 from conf_profile.storage.local_s3 import local_s3
 from conf_profile.storage.object_store import ObjectStore
-from conf_profile.students import checkpoints, remote_checkpoints
+from conf_profile.students import checkpoint_folders as checkpoints
+from conf_profile.students.checkpoints import remote as remote_checkpoints
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from conf_profile.dialogue.output_format import parse, parse_or_none
 from conf_profile.dialogue.prompts import UserFeatures, render_messages
 from conf_profile.dialogue.taxonomy import parse as parse_taxonomy
 from conf_profile.errors import TeacherError
-from conf_profile.models.smollm2 import smollm2_folder
+from conf_profile.students.smollm2 import smollm2_folder
 from conf_profile.teachers.answers import AnswerStore, AskCounts, ask
 from conf_profile.teachers.factory import make_teacher
 from conf_profile.teachers.protocol import Request

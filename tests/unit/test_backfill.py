@@ -16,7 +16,8 @@ from conf_profile.config import FeaturesConfig, PromptConfig, StorageConfig, Stu
 from conf_profile.dialogue import taxonomy
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import ServingError
-from conf_profile.students import examples, folder, model, predict
+from conf_profile.students import examples, folder, model
+from conf_profile.students.rollouts import predict
 from feature_repo import inferred
 from feature_repo import store as feature_store
 from serving import backfill, backfill_engines

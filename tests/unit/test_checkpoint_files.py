@@ -12,8 +12,8 @@ from transformers.trainer_pt_utils import safe_globals
 
 from conf_profile.errors import StudentError
 from conf_profile.storage.object_store import Digest
-from conf_profile.students import checkpoint_files
-from conf_profile.students.checkpoint_files import MANIFEST, pack, read_manifest, unpack
+from conf_profile.students.checkpoints import files as checkpoint_files
+from conf_profile.students.checkpoints.files import MANIFEST, pack, read_manifest, unpack
 
 
 def load(path):

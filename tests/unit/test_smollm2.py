@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from conf_profile.errors import ConfProfileError
-from conf_profile.models.smollm2 import default_cache, smollm2_folder
+from conf_profile.students.smollm2 import default_cache, smollm2_folder
 
 
 def test_a_folder_that_is_there_is_returned_as_it_is(tmp_path):

@@ -17,8 +17,9 @@ from conf_profile.dialogue import taxonomy
 from conf_profile.dialogue.output_format import Answer, ProfileAnswer, parse, render
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import StudentError
-from conf_profile.students import examples, folder, model, predict, rollouts, tokenizer, training
+from conf_profile.students import examples, folder, model, tokenizer, training
 from conf_profile.students.examples import PseudoLabel
+from conf_profile.students.rollouts import predict, rollouts
 
 TAGS = taxonomy.builtin("profile")
 BRIEF = PromptConfig(student_style="brief")

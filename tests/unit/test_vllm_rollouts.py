@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from conf_profile.students import vllm_rollouts
-from conf_profile.students.rollouts import Sampling
+from conf_profile.students.rollouts import vllm as vllm_rollouts
+from conf_profile.students.rollouts.rollouts import Sampling
 
 
 @pytest.mark.parametrize("failure", [None, ValueError("too long")])

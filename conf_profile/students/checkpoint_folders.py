@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from conf_profile.students import remote_checkpoints, training
+from conf_profile.students import training
+from conf_profile.students.checkpoints import remote as remote_checkpoints
 
 SCHEME = "s3://"
 

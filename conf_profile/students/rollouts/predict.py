@@ -19,7 +19,7 @@ from conf_profile.consensus import confidence
 from conf_profile.consensus.confidence import Calibration
 from conf_profile.dialogue.output_format import LEVELS, parse_or_none
 from conf_profile.dialogue.taxonomy import Taxonomy
-from conf_profile.students.rollouts import Progress, Sampling, expected_levels, generate
+from conf_profile.students.rollouts.rollouts import Progress, Sampling, expected_levels, generate
 
 GREEDY = "greedy"
 MAX_CALIBRATION_USERS = 400

@@ -21,8 +21,10 @@ from conf_profile import tables
 from conf_profile.errors import RegistryError, StudentError
 from conf_profile.storage import object_store, object_tree
 from conf_profile.storage.object_store import ObjectStore
-from conf_profile.students import checkpoint_claim, checkpoint_files, processes
-from conf_profile.students.checkpoint_claim import CLAIM, Claim, LostClaimError, StoredCheckpoint
+from conf_profile.students import processes
+from conf_profile.students.checkpoints import claim as checkpoint_claim
+from conf_profile.students.checkpoints import files as checkpoint_files
+from conf_profile.students.checkpoints.claim import CLAIM, Claim, LostClaimError, StoredCheckpoint
 
 PLACE = "remote.json"
 KEPT = 2

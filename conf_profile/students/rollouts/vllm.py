@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from conf_profile.students.rollouts import Sampling
+from conf_profile.students.rollouts.rollouts import Sampling
 
 SHUTDOWN_SECONDS = 10.0
 
