@@ -1,1 +1,1 @@
-"""The groups of commands that `conf_profile.cli` puts together."""
+"""The groups of commands that `conf_profile.cli.main` puts together."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from conf_profile.commands.options import config_options
+from conf_profile.cli.options import config_options
 from conf_profile.config import RunConfig
 
 NAMES = (

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from kube import until
 from simulated_nodes import AVOIDED, node, simulated
 
-from conf_profile.cli import cli
+from conf_profile.cli.main import cli
 from conf_profile.config import StorageConfig
 from conf_profile.registry.registry import connect
 from conf_profile.rollout import smoke

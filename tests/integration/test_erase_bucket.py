@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from s3 import client_of, model_folder, storage
 
 from conf_profile import parquet_rows, tables
-from conf_profile.cli import cli
-from conf_profile.commands import places
+from conf_profile.cli import places
+from conf_profile.cli.main import cli
 from conf_profile.erasure import record as erasure_record
 from conf_profile.erasure import store as erasure_store
 from conf_profile.errors import ConfProfileError, RegistryConflictError

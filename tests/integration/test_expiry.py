@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from s3 import client_of
 
-from conf_profile.cli import cli
+from conf_profile.cli.main import cli
 from conf_profile.erasure import expiry
 from conf_profile.erasure.retention import EXPIRING, RULED, Retention
 from conf_profile.errors import RegistryError

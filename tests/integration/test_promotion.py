@@ -12,7 +12,7 @@ from s3 import client_of, model_folder, storage
 
 from components.promotion.component import promotion
 from components.promotion.step import file_hash, run
-from conf_profile.commands.models import models as models_command
+from conf_profile.cli.models import models as models_command
 from conf_profile.config import RunConfig, StorageConfig
 from conf_profile.errors import ConfigError, DataError, RegistryConflictError, RegistryError
 from conf_profile.registry.registry import connect

@@ -5,7 +5,7 @@ from click.testing import CliRunner
 from s3 import model_folder
 
 from conf_profile import pipeline_process
-from conf_profile.cli import cli
+from conf_profile.cli.main import cli
 from conf_profile.config import StorageConfig
 from conf_profile.data.run_folder import exclusive
 from conf_profile.errors import LostPromotionError, PipelineError

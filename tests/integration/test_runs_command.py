@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 from kfp_server import cached, run, serve, step
 
-from conf_profile.cli import cli
+from conf_profile.cli.main import cli
 from conf_profile.errors import RunNotFoundError
 from pipelines import kfp_backend
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from kfp_server import run, serve, step
 
-from conf_profile.cli import cli
+from conf_profile.cli.main import cli
 from conf_profile.config import resolve
 from conf_profile.errors import BackendUnreachableError, PipelineError
 from pipelines import kfp_backend, resources, schedules

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from kfp_server import node, run, serve, step
 from stand_in import KubeApi, answering, write_kubeconfig
 
-from conf_profile.cli import cli
+from conf_profile.cli.main import cli
 from conf_profile.errors import ConfigError, ConfProfileError, PipelineError, PreflightError, RegistryError
 from conf_profile.storage.configuration_file import read
 from conf_profile.storage.local_s3 import local_s3

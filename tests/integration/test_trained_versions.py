@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from s3 import model_folder
 
 from conf_profile import tables
-from conf_profile.cli import cli
+from conf_profile.cli.main import cli
 from conf_profile.config import StorageConfig
 from conf_profile.registry import registry
 from conf_profile.storage.local_s3 import local_s3

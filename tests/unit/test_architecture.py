@@ -84,7 +84,7 @@ def test_no_module_of_the_method_loads_anything_heavy():
 
 
 def test_help_loads_neither_numpy_nor_pydantic():
-    code = "import sys\nfrom click.testing import CliRunner\nfrom conf_profile.cli import cli\n"
+    code = "import sys\nfrom click.testing import CliRunner\nfrom conf_profile.cli.main import cli\n"
     code += "r = CliRunner().invoke(cli, ['--help']); assert r.exit_code == 0, r.output\n"
     code += "print([m for m in ('numpy', 'pydantic', 'pyarrow', 'rich') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from conf_profile import tables
-from conf_profile.cli import cli
+from conf_profile.cli.main import cli
 from conf_profile.config import FeaturesConfig, PromptConfig, StorageConfig, StudentConfig
 from conf_profile.dialogue import taxonomy
 from conf_profile.dialogue.prompts import UserFeatures

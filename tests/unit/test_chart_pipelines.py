@@ -5,10 +5,10 @@ import yaml
 from chart_manifests import NAME, PRESETS, environment, of_kind, pods, refusal, render
 
 from conf_profile import config
-from conf_profile.commands import places
-from conf_profile.commands.retention import retention
-from conf_profile.commands.submit import submit
+from conf_profile.cli import places
+from conf_profile.cli.retention import retention
 from pipelines import resources
+from pipelines.commands.submit import submit
 from pipelines.compile import compile_to
 from pipelines.placement import USES_S3
 

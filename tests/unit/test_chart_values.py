@@ -12,8 +12,8 @@ import yaml
 from chart_manifests import EXTERNAL, MATRIX, PRESETS, chart, notes, refusal, render
 from chart_refusals import REFUSED_BY_THE_CHART, REFUSED_BY_THE_SCHEMA, last_key
 
-from conf_profile.commands.submit import submit
 from pipelines.chart import CHART, EVERYTHING, EXAMPLE, merged
+from pipelines.commands.submit import submit
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 S3 = {"s3": {"endpoint": "https://s3.example.com"}}

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from conf_profile.cli import COMMANDS, cli
+from conf_profile.cli.main import COMMANDS, cli
 from conf_profile.config import RunConfig, resolve
 
 ROOT = Path(__file__).resolve().parents[2]

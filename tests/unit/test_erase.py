@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from components.features import step
 from conf_profile import parquet_rows, tables
-from conf_profile.cli import cli
+from conf_profile.cli.main import cli
 from conf_profile.config import FeaturesConfig, StorageConfig
 from conf_profile.data import dataset, run_folder, splits
 from conf_profile.data.inferred import InferredProfile, InferredTag
@@ -175,7 +175,7 @@ def test_somebody_unknown_is_erased_without_a_trace(run):
 
 def test_a_killed_erasure_is_repeated_and_still_knows_the_versions(run, monkeypatch):
     version = TrainedVersion("v1", ("train",), "2025-06-02T00:00:00+00:00", True)
-    monkeypatch.setattr("conf_profile.commands.erase._versions", lambda *_: [version])
+    monkeypatch.setattr("feature_repo.commands._versions", lambda *_: [version])
     remove = parquet_rows.remove
 
     def killed(path, user_id):
@@ -187,7 +187,7 @@ def test_a_killed_erasure_is_repeated_and_still_knows_the_versions(run, monkeypa
         patched.setattr(parquet_rows, "remove", killed)
         erase(run, ADA)
     assert holding(run, ADA) and not erasure_record.is_erased(run, ADA)
-    monkeypatch.setattr("conf_profile.commands.erase._versions", lambda *_: [])  # the split is no longer known
+    monkeypatch.setattr("feature_repo.commands._versions", lambda *_: [])  # the split is no longer known
     result, _, shown = erase(run, ADA)
     assert (result.exit_code, holding(run, ADA)) == (0, [])
     assert [found["version"] for found in shown["versions"]] == ["v1"]

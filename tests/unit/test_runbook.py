@@ -9,7 +9,7 @@ import click
 import pytest
 import yaml
 
-from conf_profile.cli import cli
+from conf_profile.cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNBOOK = ROOT / "docs" / "runbook.md"

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from components.grpo import step as grpo
 from components.sft import step as sft
-from conf_profile.cli import cli
+from conf_profile.cli.main import cli
 from conf_profile.config import SFTConfig, resolve
 from conf_profile.errors import ConfigError
 from conf_profile.students import processes

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from conf_profile.commands.models import Storage, open_registry, storage_options
+from conf_profile.cli.models import Storage, open_registry, storage_options
 
 if TYPE_CHECKING:
     from serving.local import Options

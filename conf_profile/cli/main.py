@@ -11,25 +11,25 @@ from conf_profile import __version__
 from conf_profile.errors import ConfProfileError
 
 COMMANDS = {
-    "run": ("conf_profile.commands.run", "run", "Run the whole pipeline on this machine."),
-    "config": ("conf_profile.commands.config", "config", "Print the configuration as it is resolved."),
-    "data": ("conf_profile.commands.data", "data", "Generate, fetch or check a data set."),
+    "run": ("pipelines.commands.run", "run", "Run the whole pipeline on this machine."),
+    "config": ("conf_profile.cli.config", "config", "Print the configuration as it is resolved."),
+    "data": ("conf_profile.cli.data", "data", "Generate, fetch or check a data set."),
     "compile": (
-        "conf_profile.commands.compile",
+        "pipelines.commands.compile",
         "compile_pipeline",
         "Compile the pipeline to YAML for a cluster.",
     ),
-    "submit": ("conf_profile.commands.submit", "submit", "Run the pipeline on a KFP backend, now or on a schedule."),
-    "runs": ("conf_profile.commands.runs", "runs", "Look at runs on a KFP backend, and stop one."),
-    "models": ("conf_profile.commands.models", "models", "List, show and roll back models in the registry."),
-    "rollout": ("conf_profile.commands.rollout", "rollout", "Put a version into service on a cluster."),
-    "serve": ("conf_profile.commands.serve", "serve", "Serve the champion on this machine."),
-    "profile": ("conf_profile.commands.serve", "profile", "Ask a running server for one user's profile."),
-    "backfill": ("conf_profile.commands.backfill", "backfill", "Profile all users of a run offline."),
-    "erase": ("conf_profile.commands.erase", "erase", "Erase one user from all that runs have kept."),
-    "retention": ("conf_profile.commands.retention", "retention", "Let users' rows in the object store expire."),
+    "submit": ("pipelines.commands.submit", "submit", "Run the pipeline on a KFP backend, now or on a schedule."),
+    "runs": ("pipelines.commands.runs", "runs", "Look at runs on a KFP backend, and stop one."),
+    "models": ("conf_profile.cli.models", "models", "List, show and roll back models in the registry."),
+    "rollout": ("conf_profile.cli.rollout", "rollout", "Put a version into service on a cluster."),
+    "serve": ("serving.commands.serve", "serve", "Serve the champion on this machine."),
+    "profile": ("serving.commands.serve", "profile", "Ask a running server for one user's profile."),
+    "backfill": ("serving.commands.backfill", "backfill", "Profile all users of a run offline."),
+    "erase": ("feature_repo.commands", "erase", "Erase one user from all that runs have kept."),
+    "retention": ("conf_profile.cli.retention", "retention", "Let users' rows in the object store expire."),
     "experiment": ("conf_profile.commands.experiment", "experiment", "Compare variants of the method over seeds."),
-    "report": ("conf_profile.commands.report", "report", "Show a finished run's summary again."),
+    "report": ("conf_profile.cli.report", "report", "Show a finished run's summary again."),
 }
 
 

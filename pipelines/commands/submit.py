@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from conf_profile.commands.options import config_options, default_folder
-from conf_profile.commands.runs import backend_options, connect
+from conf_profile.cli.options import config_options, default_folder
 from conf_profile.config import DataConfig, RunConfig
+from pipelines.commands.runs import backend_options, connect
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as a shell has it."""

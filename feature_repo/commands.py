@@ -13,15 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from conf_profile.commands.models import (
-    Storage,
-    is_remote,
-    open_registry,
-    storage_config,
-    storage_of_run,
-    storage_options,
-)
-from conf_profile.commands.places import artefacts_option, open_artefacts, open_bucket, open_own
+from conf_profile.cli.models import Storage, is_remote, open_registry, storage_config, storage_of_run, storage_options
+from conf_profile.cli.places import artefacts_option, open_artefacts, open_bucket, open_own
 from conf_profile.errors import DataError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from conf_profile.commands.models import Storage, storage_options
-from conf_profile.commands.places import artefacts_option, open_artefacts, open_bucket
+from conf_profile.cli.models import Storage, storage_options
+from conf_profile.cli.places import artefacts_option, open_artefacts, open_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,7 +2,7 @@
 
 import click
 
-from conf_profile.commands.options import config_options
+from conf_profile.cli.options import config_options
 from conf_profile.config import RunConfig
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from conf_profile.commands.models import Storage, open_registry, storage_of_run, storage_options
+from conf_profile.cli.models import Storage, open_registry, storage_of_run, storage_options
 from conf_profile.errors import DataError
 
 if TYPE_CHECKING:

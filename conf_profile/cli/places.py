@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from conf_profile.commands.models import Storage, is_remote, local_folder, storage_config
+from conf_profile.cli.models import Storage, is_remote, local_folder, storage_config
 from conf_profile.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from conf_profile.commands.options import config_options
+from conf_profile.cli.options import config_options
 from conf_profile.config import RunConfig
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from conf_profile.commands.options import config_options, default_folder
+from conf_profile.cli.options import config_options, default_folder
 from conf_profile.config import RunConfig
 from conf_profile.errors import LostPromotionError
 

@@ -6,8 +6,8 @@ import json
 
 import click
 
-from conf_profile.commands.models import Storage, open_registry, storage_options
-from conf_profile.commands.options import serving_options
+from conf_profile.cli.models import Storage, open_registry, storage_options
+from conf_profile.cli.options import serving_options
 from conf_profile.rollout.rollout import Serving
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from conf_profile.commands.options import serving_options
+from conf_profile.cli.options import serving_options
 from conf_profile.errors import RegistryError
 
 if TYPE_CHECKING:
