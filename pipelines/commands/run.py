@@ -19,7 +19,7 @@ from conf_profile.errors import LostPromotionError
 
 if TYPE_CHECKING:
     from conf_profile.data.dataset import Dataset
-    from conf_profile.pipeline_process import Finished
+    from pipelines.local.pipeline_process import Finished
 
 
 @click.command()
@@ -74,8 +74,8 @@ def _storage(config: RunConfig, folder: Path) -> Iterator[None]:
 
 
 def _run_pipeline(config: RunConfig, data: Dataset, folder: Path, console: Any) -> Finished:
-    from conf_profile import pipeline_process
     from pipelines import arguments
+    from pipelines.local import pipeline_process
     from pipelines.plan import plan_of
 
     pinned = _pinned_champion(config, data, folder)

@@ -27,7 +27,7 @@ def backend_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def connect(endpoint: str, namespace: str | None) -> Any:
     """The backend; a version that was not tried is told on standard error."""
-    from pipelines import kfp_backend
+    from pipelines.cluster import kfp_backend
 
     backend = kfp_backend.connect(endpoint, namespace)
     if backend.warning:
@@ -78,7 +78,7 @@ def list_command(endpoint: str, namespace: str | None, experiment: str, limit: i
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def show(run: str, endpoint: str, namespace: str | None, step: str | None, pipeline_root: str, as_json: bool) -> None:
     """Show a RUN: its state, its steps, and why it failed."""
-    from pipelines import run_cluster, run_report
+    from pipelines.cluster.runs import run_cluster, run_report
 
     backend = connect(endpoint, namespace)
     reader = run_report.RunReader(backend, run_cluster.RunCluster(namespace), run, pipeline_root)
@@ -96,7 +96,7 @@ def show(run: str, endpoint: str, namespace: str | None, step: str | None, pipel
 @backend_options
 def stop(run: str, endpoint: str, namespace: str | None) -> None:
     """Stop a RUN that is under way. What it has promoted stays."""
-    from pipelines import kfp_backend
+    from pipelines.cluster import kfp_backend
 
     backend = connect(endpoint, namespace)
     state = backend.get_run(run).state

@@ -65,8 +65,9 @@ def submit(
     """
     from rich.console import Console
 
-    from pipelines import kfp_backend, preflight, resources, schedules
-    from pipelines.submit import Submission, check, preflight_request, run_arguments, start, upload_pipeline
+    from pipelines import preflight, resources
+    from pipelines.cluster import kfp_backend, schedules
+    from pipelines.cluster.submit import Submission, check, preflight_request, run_arguments, start, upload_pipeline
 
     _refuse_combinations(upload_only, schedule, end_schedule, now)
     config = _with_tables(config, data_uri, labels_uri)
@@ -138,7 +139,7 @@ def _print_lines(change: Any) -> None:
 
 
 def _follow(backend: Any, namespace: str | None, run_id: str, pipeline_root: str, cancel: bool, console: Any) -> None:
-    from pipelines import run_cluster, run_progress, run_report
+    from pipelines.cluster.runs import run_cluster, run_progress, run_report
 
     reader = run_report.RunReader(backend, run_cluster.RunCluster(namespace), run_id, pipeline_root)
     try:

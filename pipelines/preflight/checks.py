@@ -9,7 +9,7 @@ from pipelines.preflight.finding import Finding
 from pipelines.preflight.image import image_findings
 from pipelines.preflight.nodes import node_findings
 from pipelines.preflight.request import PreflightRequest
-from pipelines.preflight.store import store_findings
+from pipelines.preflight.stores.store import store_findings
 
 
 def findings(request: PreflightRequest) -> list[Finding]:

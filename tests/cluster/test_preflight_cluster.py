@@ -11,7 +11,7 @@ from pipelines.preflight import PreflightRequest
 from pipelines.preflight.checks import cluster_findings
 from pipelines.preflight.cluster import read_cluster
 from pipelines.preflight.declared import declared_objects
-from pipelines.preflight.keys import find_keys
+from pipelines.preflight.stores.keys import find_keys
 from pipelines.resources import Resources
 
 VALUES = {

@@ -17,8 +17,8 @@ import pytest
 
 from conf_profile.config import StorageConfig
 from conf_profile.registry import registry
-from pipelines import kfp_backend
-from pipelines.run_cluster import KFP_NAMESPACE
+from pipelines.cluster import kfp_backend
+from pipelines.cluster.runs.run_cluster import KFP_NAMESPACE
 
 NEEDED = ("KFP_ENDPOINT", "KFP_IMAGE", "KFP_VALUES")
 pytestmark = [

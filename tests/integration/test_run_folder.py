@@ -4,12 +4,12 @@ import pytest
 from click.testing import CliRunner
 from s3 import model_folder
 
-from conf_profile import pipeline_process
 from conf_profile.cli.main import cli
 from conf_profile.config import StorageConfig
 from conf_profile.data.run_folder import exclusive
 from conf_profile.errors import LostPromotionError, PipelineError
 from conf_profile.registry import registry
+from pipelines.local import pipeline_process
 
 
 @pytest.fixture

@@ -19,12 +19,14 @@ from conf_profile.config import resolve
 from conf_profile.errors import BackendUnreachableError, PipelineError, RunNotFoundError
 from conf_profile.storage.local_s3 import local_s3
 from conf_profile.storage.object_store import ObjectStore, s3_client
-from pipelines import kfp_backend, resources, run_progress
+from pipelines import resources
+from pipelines.cluster import kfp_backend
+from pipelines.cluster.kfp_backend import RunSettings
+from pipelines.cluster.kfp_connection import explained
+from pipelines.cluster.runs import run_progress
+from pipelines.cluster.runs.run_cluster import RunCluster
+from pipelines.cluster.runs.run_report import RunReader
 from pipelines.compile import compile_to
-from pipelines.kfp_backend import RunSettings
-from pipelines.kfp_connection import explained
-from pipelines.run_cluster import RunCluster
-from pipelines.run_report import RunReader
 from pipelines.training import PIPELINE_NAME
 
 BUCKET = "artefacts"

@@ -8,7 +8,7 @@ from kfp_server import cached, run, serve, step
 
 from conf_profile.cli.main import cli
 from conf_profile.errors import RunNotFoundError
-from pipelines import kfp_backend
+from pipelines.cluster import kfp_backend
 
 REASON = "ValueError: no user is left"
 FAILURE = f"it began\nTraceback (most recent call last):\n{REASON}\nlauncher: exit status 1\n"

@@ -14,9 +14,10 @@ from kfp_server import run, serve, step
 from conf_profile.cli.main import cli
 from conf_profile.config import resolve
 from conf_profile.errors import BackendUnreachableError, PipelineError
-from pipelines import kfp_backend, resources, schedules
-from pipelines.kfp_backend import RunSettings, Version
-from pipelines.submit import Submission
+from pipelines import resources
+from pipelines.cluster import kfp_backend, schedules
+from pipelines.cluster.kfp_backend import RunSettings, Version
+from pipelines.cluster.submit import Submission
 
 EVERY, LATER = "0 3 * * 0", "30 4 * * *"
 SETTINGS = RunSettings("conf-profile", "runner")

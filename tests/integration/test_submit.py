@@ -23,12 +23,13 @@ from conf_profile.errors import ConfigError, ConfProfileError, PipelineError, Pr
 from conf_profile.storage.configuration_file import read
 from conf_profile.storage.local_s3 import local_s3
 from conf_profile.storage.object_store import ObjectStore, s3_client
-from pipelines import kfp_backend, run_progress
-from pipelines import submit as submission
+from pipelines.cluster import kfp_backend
+from pipelines.cluster import submit as submission
+from pipelines.cluster.runs import run_progress
+from pipelines.cluster.runs.run_steps import STEPS
+from pipelines.cluster.schedules import cron
+from pipelines.cluster.submit import PIPELINE
 from pipelines.compile import compile_to
-from pipelines.run_steps import STEPS
-from pipelines.schedules import cron
-from pipelines.submit import PIPELINE
 from pipelines.training import PIPELINE_NAME
 
 USERS = ["--users", "30"]

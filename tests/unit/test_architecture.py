@@ -62,7 +62,7 @@ def test_the_command_line_may_start_the_pipeline_and_nothing_else():
         "pipelines.compile",
         "pipelines.experiments",
         "pipelines.plan",
-        "pipelines.submit",
+        "pipelines.cluster.submit",
         "serving",
         "serving.local",
         "serving.processes",

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from conf_profile.errors import LostPromotionError, PipelineError
-from conf_profile.pipeline_process import _failure, _read_failure, _Watch
+from pipelines.local.pipeline_process import _failure, _read_failure, _Watch
 
 KFP = [
     "14:52:32.204 - INFO - Task 'sft' finished with status FAILURE",
     "Traceback (most recent call last):",
-    '  File "pipelines/local.py", line 42, in main',
+    '  File "pipelines/local/__main__.py", line 42, in main',
     "RuntimeError: Pipeline 'conf-profile-training' finished with status FAILURE. Inner task failed: 'sft'.",
 ]
 

@@ -16,10 +16,10 @@ from pipelines.preflight.cluster import ClusterState, Unanswered, read_cluster
 from pipelines.preflight.declared import declared_objects, object_findings
 from pipelines.preflight.endpoint import endpoint_findings
 from pipelines.preflight.image import image_findings
-from pipelines.preflight.keys import StoreKeys, find_keys
-from pipelines.preflight.probe import NO_KEYS, UNREACHABLE, UNTRUSTED, Outcome, Place
-from pipelines.preflight.refusals import explain
 from pipelines.preflight.request import parse_address
+from pipelines.preflight.stores.keys import StoreKeys, find_keys
+from pipelines.preflight.stores.probe import NO_KEYS, UNREACHABLE, UNTRUSTED, Outcome, Place
+from pipelines.preflight.stores.refusals import explain
 from pipelines.resources import DEFAULT_STEPS, Resources, S3Secret
 
 DIGEST = "sha256:" + "0" * 64

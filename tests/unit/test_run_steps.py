@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipelines.run_logs import reason
-from pipelines.run_steps import compiled_steps, step_name
+from pipelines.cluster.runs.run_logs import reason
+from pipelines.cluster.runs.run_steps import compiled_steps, step_name
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from conf_profile.errors import PipelineError
-from pipelines.run_steps import step_name
+from pipelines.cluster.runs.run_steps import step_name
 
 KFP_NAMESPACE = "kubeflow"
 """Where the runs of a KFP are that does not keep users apart."""

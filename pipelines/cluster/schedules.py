@@ -19,10 +19,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from conf_profile.errors import ConfigError, RunNotFoundError
-from pipelines.kfp_backend import ENDED, Backend, RunSettings, Version
+from pipelines.cluster.kfp_backend import ENDED, Backend, RunSettings, Version
+from pipelines.cluster.runs.run_steps import DONE, STEPS, steps_of
+from pipelines.cluster.submit import Submission, upload_pipeline
 from pipelines.resources import Resources
-from pipelines.run_steps import DONE, STEPS, steps_of
-from pipelines.submit import Submission, upload_pipeline
 
 STOP_SECONDS = 120.0
 """How long a stopped run may take to end, before its recurring run is left to a later call."""

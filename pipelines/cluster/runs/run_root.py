@@ -17,7 +17,7 @@ from conf_profile.errors import PipelineError
 from conf_profile.storage import object_address, object_store
 from conf_profile.storage.object_errors import explained
 from conf_profile.storage.object_store import ObjectStore
-from pipelines.run_steps import step_name
+from pipelines.cluster.runs.run_steps import step_name
 from pipelines.training import PIPELINE_NAME
 
 LOG = "executor-logs"

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conf_profile.errors import BackendUnreachableError, PipelineError
-from pipelines.kfp_backend import ENDED, Backend
-from pipelines.run_report import LINES_OF_LOG, Failure, RunReader
-from pipelines.run_steps import FINAL, Step, pending_names, step_name, steps_of
+from pipelines.cluster.kfp_backend import ENDED, Backend
+from pipelines.cluster.runs.run_report import LINES_OF_LOG, Failure, RunReader
+from pipelines.cluster.runs.run_steps import FINAL, Step, pending_names, step_name, steps_of
 
 SECONDS_BETWEEN_LOOKS = 5.0
 LOOKS_WITHOUT_ANSWER = 12

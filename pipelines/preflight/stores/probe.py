@@ -13,7 +13,7 @@ from typing import Any
 
 from conf_profile.storage import object_store
 from conf_profile.storage.object_errors import CUT_OBJECT, code
-from pipelines.preflight.keys import StoreKeys
+from pipelines.preflight.stores.keys import StoreKeys
 
 _ATTEMPTS = 2
 _READ_SECONDS = 15.0

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from conf_profile.errors import PipelineError, RunNotFoundError
-from pipelines.kfp_connection import (
+from pipelines.cluster.kfp_connection import (
     TIMEOUT_SECONDS,
     TOKEN,
     TOKEN_FILE,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from pipelines.preflight.finding import Finding, Level
-from pipelines.preflight.keys import StoreKeys
-from pipelines.preflight.probe import NO_KEYS, UNREACHABLE, UNTRUSTED, Outcome, Place
+from pipelines.preflight.stores.keys import StoreKeys
+from pipelines.preflight.stores.probe import NO_KEYS, UNREACHABLE, UNTRUSTED, Outcome, Place
 
 _WRONG_REGION = ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
 _PATH_STYLE = ("SecondLevelDomainForbidden", "PathStyleDomainForbidden", "PathStyleRequestNotAllowed")

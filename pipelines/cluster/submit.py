@@ -19,8 +19,8 @@ from conf_profile.registry.registry import ANY_CHAMPION
 from conf_profile.storage import configuration_file, object_address, object_store
 from conf_profile.storage.object_store import ObjectStore
 from pipelines import arguments, cluster_data, node_status
+from pipelines.cluster.kfp_backend import Backend, RunSettings, Version
 from pipelines.compile import compile_to
-from pipelines.kfp_backend import Backend, RunSettings, Version
 from pipelines.plan import plan_of
 from pipelines.preflight import PreflightRequest
 from pipelines.resources import Resources, StepName

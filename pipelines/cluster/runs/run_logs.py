@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from conf_profile.errors import ConfProfileError
-from pipelines.kfp_backend import Backend
-from pipelines.kfp_connection import token
-from pipelines.run_root import LogObject, RunRoot, StepFolder
-from pipelines.run_steps import Step
+from pipelines.cluster.kfp_backend import Backend
+from pipelines.cluster.kfp_connection import token
+from pipelines.cluster.runs.run_root import LogObject, RunRoot, StepFolder
+from pipelines.cluster.runs.run_steps import Step
 
 LAST_BYTES = 64 << 10
 _SECRET_NAME = re.compile(r"(?i)(?:secret|token|password|api_?key)(?!.*(?:file|path|dir)$)")

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from conf_profile.errors import ConfProfileError, PipelineError
-from pipelines import run_logs
-from pipelines.kfp_backend import ENDED, Backend
-from pipelines.run_cluster import RunCluster
-from pipelines.run_logs import StepLog
-from pipelines.run_root import RunRoot, StepFolder, open_root
-from pipelines.run_steps import FINAL, STEPS, CompiledSteps, Step, compiled_steps, other_failures, steps_of
+from pipelines.cluster.kfp_backend import ENDED, Backend
+from pipelines.cluster.runs import run_logs
+from pipelines.cluster.runs.run_cluster import RunCluster
+from pipelines.cluster.runs.run_logs import StepLog
+from pipelines.cluster.runs.run_root import RunRoot, StepFolder, open_root
+from pipelines.cluster.runs.run_steps import FINAL, STEPS, CompiledSteps, Step, compiled_steps, other_failures, steps_of
 
 LINES_OF_LOG = 20
 """That are shown of a failed step."""

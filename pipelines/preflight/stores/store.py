@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from conf_profile.storage.object_address import ObjectAddress
-from pipelines.preflight import refusals
 from pipelines.preflight.cluster import ClusterState, in_pod
 from pipelines.preflight.declared import LABELS_SECRET, STEPS_SECRET
 from pipelines.preflight.finding import Finding
-from pipelines.preflight.keys import StoreKeys, find_keys, shared_keys
-from pipelines.preflight.probe import Place, StoreProbe
 from pipelines.preflight.request import PreflightRequest, parse_address
+from pipelines.preflight.stores import refusals
+from pipelines.preflight.stores.keys import StoreKeys, find_keys, shared_keys
+from pipelines.preflight.stores.probe import Place, StoreProbe
 
 _REFUSED = ("AccessDenied", "403")
 
