@@ -23,8 +23,8 @@ from typing import Any
 
 from benchmarks.teacher_vllm import machine
 from conf_profile.data import run_folder
-from serving import backfill as work
-from serving import backfill_engines
+from serving.backfill import backfill as work
+from serving.backfill import engines as backfill_engines
 
 
 def main() -> None:

@@ -33,8 +33,8 @@ import psutil
 
 from benchmarks.teacher_vllm import machine
 from feature_repo import store as feature_store
-from serving import bundle as bundles
-from serving.predictor_client import PredictorClient, Question
+from serving.model import bundle as bundles
+from serving.predictor.client import PredictorClient, Question
 from serving.settings import PredictorSettings
 
 Ask = Callable[[str], Awaitable[None]]

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf_profile.errors import ConfProfileError
-from serving import logs, model_source, settings, termination, tracing
+from serving import settings, termination
+from serving.model import model_source
+from serving.telemetry import logs, tracing
 
 if TYPE_CHECKING:
-    from serving.transformer import ProfileTransformer
-    from serving.versions import Served
+    from serving.predictor.versions import Served
+    from serving.transformer.transformer import ProfileTransformer
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ def main() -> None:
     import kserve
     from kserve.model_server import parser
 
-    from serving import rest
+    from serving.transformer import rest
 
     # KServe always names the model; a process that somebody starts by hand has the name of its settings.
     parser.set_defaults(model_name=None)
@@ -86,8 +88,8 @@ def _reload_on_hangup(model: ProfileTransformer, file: Path, predictor_host: str
 
 def build(given: settings.Settings, predictor_host: str | None = None) -> ProfileTransformer:
     """The transformer of these settings; features are warmed before it says that it is ready."""
-    from serving.features import OnlineFeatures
-    from serving.transformer import ProfileTransformer
+    from serving.transformer.features import OnlineFeatures
+    from serving.transformer.transformer import ProfileTransformer
 
     repository = given.features.repository
     return ProfileTransformer(served(given, predictor_host), OnlineFeatures(repository) if repository else None)
@@ -95,9 +97,9 @@ def build(given: settings.Settings, predictor_host: str | None = None) -> Profil
 
 def served(given: settings.Settings, predictor_host: str | None = None) -> Served:
     """The model version of these settings and the way to its predictor."""
-    from serving.drift import DriftMonitor
-    from serving.predictor_client import PredictorClient, asks_by_version
-    from serving.versions import OtherVersions, Served
+    from serving.predictor.client import PredictorClient, asks_by_version
+    from serving.predictor.versions import OtherVersions, Served
+    from serving.telemetry.drift import DriftMonitor
 
     if predictor_host:
         url = predictor_host if "://" in predictor_host else f"http://{predictor_host}"

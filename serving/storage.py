@@ -21,7 +21,8 @@ from conf_profile import tables
 from conf_profile.errors import ConfProfileError
 from conf_profile.registry.download import Filled, everything, no_weights
 from conf_profile.registry.format import parse_uri
-from serving import model_source, termination
+from serving import termination
+from serving.model import model_source
 from serving.predictor.arguments import config_file
 
 VLLM_CONFIG = "vllm.yaml"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from conf_profile.data import run_folder
 from conf_profile.tables import read_json
-from serving import backfill, backfill_engines
+from serving.backfill import backfill
+from serving.backfill import engines as backfill_engines
 
 USERS, WARM_UP = 2_000, 64
 

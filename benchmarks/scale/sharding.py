@@ -19,7 +19,7 @@ from benchmarks.scale.usage import MILLION
 from components.synthesis.step import ASKED_SPLITS, shard_of
 from conf_profile.config import FeaturesConfig, TeacherConfig, resolve
 from conf_profile.data import splits
-from serving.backfill import SHARD_USERS
+from serving.backfill.backfill import SHARD_USERS
 
 DECADES = (10**4, 10**5, 10**6, 10**7, 10**8)
 ASKED_PER_SHARD = 20_000
@@ -31,7 +31,7 @@ RANGES = (100_000, 500_000)
 _PLAN = """
 import sys
 from pathlib import Path
-from serving.backfill import SHARD_USERS, Source, _shards
+from serving.backfill.backfill import SHARD_USERS, Source, _shards
 folder = Path(sys.argv[1])
 _shards(Source(folder / "behaviour.parquet", folder / "demographics.parquet", ""), SHARD_USERS)
 """
@@ -39,7 +39,7 @@ _CUT = """
 import sys
 from pathlib import Path
 from conf_profile import tables
-from serving.backfill import Source, _cut, _shards
+from serving.backfill.backfill import Source, _cut, _shards
 folder = Path(sys.argv[1])
 source = Source(folder / "behaviour.parquet", folder / "demographics.parquet", "")
 for shard in _shards(source, 2_000)[: int(sys.argv[2])]:

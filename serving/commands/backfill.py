@@ -46,8 +46,8 @@ def backfill(
     begin a folder of their own.
     """
     from conf_profile.data import run_folder
-    from serving import backfill as work
-    from serving import backfill_engines
+    from serving.backfill import backfill as work
+    from serving.backfill import engines as backfill_engines
 
     if storage.run is None:
         raise DataError("backfill needs --run DIR: the run whose users are profiled")
@@ -80,8 +80,8 @@ def _champion(storage: Storage, models: Path) -> Path:
 
 def _to_feast(run: Path, plan: Any) -> Any:
     from feature_repo import store as feature_store
-    from serving import backfill as work
-    from serving import local
+    from serving.backfill import backfill as work
+    from serving.local import local
 
     # Filled first: consent is looked at once more where the tags are going to be read.
     store = feature_store.connect(local.online_store(run, run / "serving"))

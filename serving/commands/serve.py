@@ -13,7 +13,7 @@ import click
 from conf_profile.cli.models import Storage, open_registry, storage_options
 
 if TYPE_CHECKING:
-    from serving.local import Options
+    from serving.local.local import Options
 
 
 @click.command()
@@ -45,8 +45,8 @@ def serve(
     """
     import os
 
-    from serving import local
-    from serving.processes import free_port
+    from serving.local import local
+    from serving.local.processes import free_port
 
     folder = (work or (storage.run or Path("runs/world-tiny")) / "serving").resolve()
     options = local.Options(
@@ -70,7 +70,7 @@ def serve(
 
 def _serve(storage: Storage, folder: Path, options: Options) -> None:
     from conf_profile.data import run_folder
-    from serving import local
+    from serving.local import local
 
     with open_registry(storage) as registry:
         registry.require_champion()
@@ -121,7 +121,7 @@ def _interrupt(*_: Any) -> None:
 
 def _end_all() -> None:
     """What a signal at a bad moment has left behind; further signals cannot shorten it."""
-    from serving import processes
+    from serving.local import processes
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

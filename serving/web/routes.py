@@ -18,10 +18,10 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 
 from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.dialogue.prompts import UserFeatures, quote
-from serving.bundle import Bundle
-from serving.features import LISTS, TEXTS, Known
-from serving.profile import NO_CONSENT
-from serving.transformer import ProfileTransformer, Served
+from serving.model.bundle import Bundle
+from serving.model.profile import NO_CONSENT
+from serving.transformer.features import LISTS, TEXTS, Known
+from serving.transformer.transformer import ProfileTransformer, Served
 
 FILES = {
     "/web": ("page.html", "text/html"),

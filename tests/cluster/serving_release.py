@@ -24,7 +24,7 @@ from conf_profile.registry.registry import Registry
 from conf_profile.storage import object_store
 from conf_profile.storage.local_s3 import S3Access
 from conf_profile.students import examples
-from serving import backfill
+from serving.backfill import backfill
 
 SECRET = "object-store"
 RUN = (

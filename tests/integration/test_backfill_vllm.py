@@ -9,7 +9,8 @@ from conf_profile.config import PromptConfig, StudentConfig
 from conf_profile.dialogue import taxonomy
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.students import examples, folder, model
-from serving import backfill_engines, bundle
+from serving.backfill import engines as backfill_engines
+from serving.model import bundle
 
 pytestmark = pytest.mark.slow
 

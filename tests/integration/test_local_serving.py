@@ -6,8 +6,8 @@ import pytest
 from serving_process import model_folder
 
 from conf_profile.errors import ServingError
-from serving import local, processes
-from serving.local import LocalServing, Options
+from serving.local import local, processes
+from serving.local.local import LocalServing, Options
 
 
 def test_a_version_that_the_given_thresholds_do_not_fit_is_not_loaded(tmp_path, monkeypatch):

@@ -12,8 +12,8 @@ from teacher_server import Reply, completion, error, serve
 from conf_profile.config import PromptConfig
 from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.dialogue import taxonomy
-from serving.bundle import Bundle
-from serving.predictor_client import (
+from serving.model.bundle import Bundle
+from serving.predictor.client import (
     BreakerOpenError,
     DeadlineExceededError,
     OtherVersionError,

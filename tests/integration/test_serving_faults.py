@@ -16,7 +16,7 @@ from serving_process import ANSWER, Predictor, Redis, Transformer, brought, onli
 from teacher_server import Reply, completion, error, serve
 
 from conf_profile.config import FeaturesConfig
-from serving import rest
+from serving.transformer import rest
 
 DEADLINE = 2.0
 QUICK = {"backoff_seconds": 0.01, "max_attempts": 2, "breaker_failures": 4, "breaker_seconds": 0.2}

@@ -10,7 +10,7 @@ from serving_process import Predictor, Transformer, brought, model_folder, trans
 from conf_profile.config import StorageConfig
 from conf_profile.registry.registry import connect
 from conf_profile.storage.local_s3 import local_s3
-from serving import processes
+from serving.local import processes
 
 BUCKET = "conf-profile"
 

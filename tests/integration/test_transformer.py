@@ -18,12 +18,12 @@ from conf_profile.config import PromptConfig
 from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.dialogue import taxonomy
 from conf_profile.errors import ServingError
-from serving.bundle import Bundle
-from serving.drift import DriftMonitor
-from serving.logs import JsonFormatter
-from serving.predictor_client import PredictorClient
+from serving.model.bundle import Bundle
+from serving.predictor.client import PredictorClient
 from serving.settings import PredictorSettings, Settings
-from serving.transformer import ProfileTransformer, Served
+from serving.telemetry.drift import DriftMonitor
+from serving.telemetry.logs import JsonFormatter
+from serving.transformer.transformer import ProfileTransformer, Served
 
 TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})
 EVEN = Calibration("greedy", {"gender": Partition((0.2, 0.4, 0.6, 0.8))})
@@ -154,10 +154,12 @@ def test_the_span_of_a_refused_request_quotes_nobody(server, spans, features):
 
 
 def test_the_log_counts_and_names_nobody(server, caplog):
-    with caplog.at_level(logging.INFO, logger="serving.transformer"):
+    with caplog.at_level(logging.INFO, logger="serving.transformer.transformer"):
         logging.getLogger("serving").propagate = True
         ask(server, user("somebody", "secret hobby"), {"user_id": "other", "features": {"watch": ["x"]}})
-    (line,) = [JsonFormatter().format(record) for record in caplog.records if record.name == "serving.transformer"]
+    (line,) = [
+        JsonFormatter().format(record) for record in caplog.records if record.name == "serving.transformer.transformer"
+    ]
     found = json.loads(line)
     assert (found["event"], found["users"], found["prompts"], found["accepted"]) == ("request", 2, 1, 1)
     assert "somebody" not in line and "secret" not in line

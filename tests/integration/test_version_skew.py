@@ -12,13 +12,13 @@ from conf_profile.config import PromptConfig
 from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.dialogue import taxonomy
 from conf_profile.errors import RegistryError
-from serving import versions
-from serving.bundle import Bundle
-from serving.drift import DriftMonitor
-from serving.predictor_client import PredictorClient
+from serving.model.bundle import Bundle
+from serving.predictor import versions
+from serving.predictor.client import PredictorClient
+from serving.predictor.versions import OtherVersions, Served
 from serving.settings import PredictorSettings, Settings
-from serving.transformer import ProfileTransformer
-from serving.versions import OtherVersions, Served
+from serving.telemetry.drift import DriftMonitor
+from serving.transformer.transformer import ProfileTransformer
 
 TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})
 MORE = taxonomy.parse({"attributes": {"gender": ["female", "male"], "age": ["young", "old"]}})

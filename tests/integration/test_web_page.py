@@ -27,7 +27,7 @@ from conf_profile.consensus import confidence
 from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.dialogue import taxonomy
 from feature_repo import store as feature_store
-from serving import processes
+from serving.local import processes
 
 MOMENT = datetime(2025, 6, 1, 12, tzinfo=UTC)
 HOSTILE = "<img src=x onerror=document.title='owned'>"

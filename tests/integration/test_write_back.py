@@ -29,14 +29,16 @@ from conf_profile.errors import ServingError
 from feature_repo import erasure, inferred
 from feature_repo import store as feature_store
 from feature_repo.definitions import INFERRED, SERVICE
-from serving import processes, settings, write_back
-from serving.bundle import Bundle
-from serving.drift import DriftMonitor
-from serving.features import OnlineFeatures
-from serving.metrics import WRITTEN_BACK
-from serving.predictor_client import PredictorClient
+from serving import settings
+from serving.local import processes
+from serving.model.bundle import Bundle
+from serving.predictor.client import PredictorClient
 from serving.settings import PredictorSettings, Settings, WriteBackSettings
-from serving.transformer import ProfileTransformer, Served
+from serving.telemetry.drift import DriftMonitor
+from serving.telemetry.metrics import WRITTEN_BACK
+from serving.transformer import write_back
+from serving.transformer.features import OnlineFeatures
+from serving.transformer.transformer import ProfileTransformer, Served
 
 AS_OF = datetime(2025, 6, 1, 12, tzinfo=UTC)
 NOW = datetime(2025, 7, 1, 12, tzinfo=UTC)

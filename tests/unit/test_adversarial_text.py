@@ -14,10 +14,10 @@ from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.dialogue import taxonomy
 from conf_profile.dialogue.output_format import LEVELS, Answer, ProfileAnswer, render
 from conf_profile.dialogue.taxonomy import UNKNOWN
-from serving.bundle import Bundle
-from serving.features import from_request
-from serving.levels import expected_levels
-from serving.profile import MALFORMED, Completion, profile
+from serving.model.bundle import Bundle
+from serving.model.levels import expected_levels
+from serving.model.profile import MALFORMED, Completion, profile
+from serving.transformer.features import from_request
 
 TAGS = taxonomy.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
 EVEN = Calibration("greedy", {name: Partition((0.2, 0.4, 0.6, 0.8)) for name in TAGS.names})

@@ -64,8 +64,8 @@ def test_the_command_line_may_start_the_pipeline_and_nothing_else():
         "pipelines.plan",
         "pipelines.cluster.submit",
         "serving",
-        "serving.local",
-        "serving.processes",
+        "serving.local.local",
+        "serving.local.processes",
         "feature_repo",
     }
 

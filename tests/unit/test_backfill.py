@@ -20,9 +20,10 @@ from conf_profile.students import examples, folder, model
 from conf_profile.students.rollouts import predict
 from feature_repo import inferred
 from feature_repo import store as feature_store
-from serving import backfill, backfill_engines
-from serving.backfill import Identity, Shard, Source
-from serving.profile import Completion
+from serving.backfill import backfill
+from serving.backfill import engines as backfill_engines
+from serving.backfill.backfill import Identity, Shard, Source
+from serving.model.profile import Completion
 
 AS_OF = datetime(2025, 6, 1, 12, tzinfo=UTC)
 LATER = AS_OF + timedelta(days=1)

@@ -8,7 +8,7 @@ from chart_manifests import NAME, of_kind, one, pods, refusal, render
 from prometheus_client import REGISTRY
 
 from pipelines.chart import CHART
-from serving import drift, metrics
+from serving.telemetry import drift, metrics
 
 ON = {"monitoring": {part: {"enabled": True} for part in ("serviceMonitor", "alerts", "dashboard")}}
 SELECTOR = re.compile(r"(conf_profile_\w+|vllm:\w+)\{([^}]*)\}")

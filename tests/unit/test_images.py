@@ -334,4 +334,4 @@ def test_the_serving_image_holds_what_the_transformer_imports_when_it_runs():
     used = lazily_imported(("serving", "feature_repo"))
     missing = {name: used[name] for name in used.keys() & refused("requirements-serving.lock")}
     # Offline inference and the students' own prediction are the backfill's, which runs where a model can be loaded.
-    assert set(missing.values()) <= {"serving/backfill_engines.py"}, json.dumps(missing, indent=2)
+    assert set(missing.values()) <= {"serving/backfill/engines.py"}, json.dumps(missing, indent=2)

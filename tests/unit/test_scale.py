@@ -15,7 +15,7 @@ from benchmarks.scale.model import Limits, Load
 from components.synthesis.step import shard_of
 from conf_profile.config import resolve
 from conf_profile.errors import ConfigError, DataError
-from serving.backfill import SHARD_USERS
+from serving.backfill.backfill import SHARD_USERS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "scale.md"
 CONFIG = resolve("tiny")
@@ -100,7 +100,7 @@ def test_ranges_are_those_that_a_backfill_cuts(tmp_path):
     import pyarrow as pa
 
     from conf_profile import tables
-    from serving import backfill
+    from serving.backfill import backfill
 
     ids = [f"u{number:05d}" for number in np.random.default_rng(0).permutation(1_003)]
     source = backfill.Source(tmp_path / "b.parquet", tmp_path / "d.parquet", "")

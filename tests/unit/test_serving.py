@@ -15,12 +15,14 @@ from conf_profile.dialogue.output_format import Answer, ProfileAnswer, render
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import DataError, ServingError
 from conf_profile.students import examples
-from serving import bundle as bundles
-from serving import features, levels, profile, request, settings
-from serving.bundle import Bundle
+from serving import settings
 from serving.circuit_breaker import CircuitBreaker
-from serving.profile import Completion
-from serving.request import BadRequestError
+from serving.model import bundle as bundles
+from serving.model import levels, profile
+from serving.model.bundle import Bundle
+from serving.model.profile import Completion
+from serving.transformer import features, request
+from serving.transformer.request import BadRequestError
 
 TAGS = taxonomy.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
 EVEN = Calibration("greedy", {name: Partition((0.2, 0.4, 0.6, 0.8)) for name in TAGS.names})

@@ -21,8 +21,8 @@ from typing import Any
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import ConfProfileError, ServingError
 from serving.circuit_breaker import CircuitBreaker
-from serving.metrics import FEATURE_AGE_SECONDS
-from serving.profile import NO_CONSENT, NO_FEATURES, NO_USER
+from serving.model.profile import NO_CONSENT, NO_FEATURES, NO_USER
+from serving.telemetry.metrics import FEATURE_AGE_SECONDS
 
 logger = logging.getLogger(__name__)
 

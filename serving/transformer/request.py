@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conf_profile.dialogue.output_format import LEVELS
-from serving.bundle import Bundle
+from serving.model.bundle import Bundle
 from serving.settings import Settings
 
 MAX_USER_ID = 512

@@ -20,13 +20,13 @@ from typing import Any, TypeVar
 import orjson
 
 from conf_profile.dialogue.prompts import Message
-from serving.bundle import UNRELEASED, Bundle
 from serving.circuit_breaker import CircuitBreaker
-from serving.levels import TOP_LOGPROBS, expected_levels
-from serving.metrics import BREAKER_OPEN, RETRIES
-from serving.predictor_http import BrokeOffError, NotConnectedError, PredictorHTTP, Response, WentAwayError
-from serving.profile import Completion
+from serving.model.bundle import UNRELEASED, Bundle
+from serving.model.levels import TOP_LOGPROBS, expected_levels
+from serving.model.profile import Completion
+from serving.predictor.http import BrokeOffError, NotConnectedError, PredictorHTTP, Response, WentAwayError
 from serving.settings import PredictorSettings
+from serving.telemetry.metrics import BREAKER_OPEN, RETRIES
 
 T = TypeVar("T")
 

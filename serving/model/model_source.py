@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf_profile.registry.format import MANIFEST, ModelURI, parse_uri
-from serving import bundle
-from serving.bundle import Bundle
+from serving.model import bundle
+from serving.model.bundle import Bundle
 
 if TYPE_CHECKING:
     from conf_profile.registry.registry import Registry

@@ -17,11 +17,11 @@ from conf_profile import tables
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import ServingError
 from conf_profile.students import examples
-from serving import profile
-from serving.bundle import Bundle
-from serving.levels import TOP_LOGPROBS, expected_levels
+from serving.model import profile
+from serving.model.bundle import Bundle
+from serving.model.levels import TOP_LOGPROBS, expected_levels
+from serving.model.profile import Completion, Profile
 from serving.predictor.arguments import CPU_BLOCK, PredictorArguments, engine_options, environment, max_length
-from serving.profile import Completion, Profile
 
 EngineName = Literal["vllm", "transformers"]
 USERS_AT_ONCE = 1024

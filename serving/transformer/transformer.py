@@ -23,14 +23,16 @@ import kserve
 from fastapi import HTTPException
 from kserve.errors import InvalidInput
 
-from serving import metrics, profile, request, tracing, write_back
-from serving.drift import COLLECTOR
-from serving.features import BadFeaturesError, FeaturesError, Known, OnlineFeatures, from_request
-from serving.logs import FIELDS
-from serving.predictor_client import PredictorError, Question
-from serving.profile import Attribute, Profile
-from serving.request import BadRequestError, Instance, ProfileRequest
-from serving.versions import Reply, Served, ask
+from serving.model import profile
+from serving.model.profile import Attribute, Profile
+from serving.predictor.client import PredictorError, Question
+from serving.predictor.versions import Reply, Served, ask
+from serving.telemetry import metrics, tracing
+from serving.telemetry.drift import COLLECTOR
+from serving.telemetry.logs import FIELDS
+from serving.transformer import request, write_back
+from serving.transformer.features import BadFeaturesError, FeaturesError, Known, OnlineFeatures, from_request
+from serving.transformer.request import BadRequestError, Instance, ProfileRequest
 
 logger = logging.getLogger(__name__)
 

@@ -33,10 +33,10 @@ from conf_profile.data.dataset import parse_time, sha256
 from conf_profile.data.inferred import from_predictions
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.registry.format import content_hash, read_contents
-from serving import bundle as bundles
-from serving.backfill_engines import Engine, EngineName
-from serving.bundle import Bundle
-from serving.features import LISTS
+from serving.backfill.engines import Engine, EngineName
+from serving.model import bundle as bundles
+from serving.model.bundle import Bundle
+from serving.transformer.features import LISTS
 
 METADATA = b"conf_profile.backfill"
 MANIFEST = "backfill.json"

@@ -21,10 +21,10 @@ from typing import Any
 
 from conf_profile.data.inferred import InferredProfile, InferredTag
 from conf_profile.errors import ServingError
-from serving.bundle import Bundle
-from serving.metrics import WRITTEN_BACK
-from serving.profile import Attribute, Profile
+from serving.model.bundle import Bundle
+from serving.model.profile import Attribute, Profile
 from serving.settings import Settings, WriteBackSettings
+from serving.telemetry.metrics import WRITTEN_BACK
 
 logger = logging.getLogger(__name__)
 

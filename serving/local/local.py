@@ -24,9 +24,10 @@ from conf_profile import tables
 from conf_profile.config import FeaturesConfig, parse_section
 from conf_profile.errors import ConfProfileError, RegistryError, ServingError
 from conf_profile.registry.registry import Registry
-from serving import bundle, processes
+from serving.local import processes
+from serving.local.processes import Child, free_port
+from serving.model import bundle
 from serving.predictor.arguments import PredictorArguments, command, environment
-from serving.processes import Child, free_port
 from serving.settings import FeatureSettings, PredictorSettings, Settings, WriteBackSettings
 
 PREDICTOR_SECONDS = 600.0
@@ -226,7 +227,7 @@ def _first_answer(predictor: Predictor, name: str) -> None:
     import asyncio
 
     from conf_profile.dialogue.prompts import UserFeatures
-    from serving.predictor_client import PredictorClient, PredictorError, Question
+    from serving.predictor.client import PredictorClient, PredictorError, Question
 
     model = bundle.load(predictor.folder)
 

@@ -16,7 +16,7 @@ import numpy as np
 from conf_profile.consensus import confidence, voting
 from conf_profile.consensus.confidence import Calibration
 from conf_profile.dialogue.output_format import LEVELS, ProfileAnswer, parse_or_none
-from serving.bundle import Bundle
+from serving.model.bundle import Bundle
 
 MALFORMED = "malformed answer"
 UNKNOWN = "the evidence says nothing"

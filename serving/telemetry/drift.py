@@ -19,8 +19,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from conf_profile.dialogue.output_format import LEVELS
-from serving.bundle import Bundle
-from serving.profile import Profile
+from serving.model.bundle import Bundle
+from serving.model.profile import Profile
 
 WINDOW = 2000
 """Answers of each attribute that are compared: enough for stable shares, few enough to notice within the hour."""

@@ -19,18 +19,18 @@ from typing import Protocol
 
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import ConfProfileError
-from serving.bundle import Bundle
-from serving.drift import DriftMonitor
-from serving.metrics import OTHER_VERSION
-from serving.predictor_client import (
+from serving.model.bundle import Bundle
+from serving.model.profile import Completion
+from serving.predictor.client import (
     DeadlineExceededError,
     OtherVersionError,
     PredictorClient,
     PredictorUnavailableError,
     Question,
 )
-from serving.profile import Completion
 from serving.settings import Settings
+from serving.telemetry.drift import DriftMonitor
+from serving.telemetry.metrics import OTHER_VERSION
 
 logger = logging.getLogger(__name__)
 
