@@ -96,10 +96,10 @@ lock-%:
 # ENGINE, ENGINE_ARGS, BASE_IMAGE, IMAGE_REGISTRY, TORCH_INDEX, TRAINING_PACKAGES: docs/operations.md.
 export WHEELS ?= $(wildcard $(PIP_FIND_LINKS))
 images:
-	$(PYTHON) -m pipelines.images build $(IMAGES)
+	$(PYTHON) -m charts.images build $(IMAGES)
 
 images-save:
-	$(PYTHON) -m pipelines.images build --save build/images $(IMAGES)
+	$(PYTHON) -m charts.images build --save build/images $(IMAGES)
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

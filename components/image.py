@@ -2,7 +2,7 @@
 
 KFP's cache key holds the image's name, not its digest, so the name must change with the content: the local runner
 sets CONF_PROFILE_IMAGE to a name made of a hash of the sources, and `make images` gives tags made of one, which
-`python -m pipelines.images names training` prints for `conf-profile compile --image`.
+`python -m charts.images names training` prints for `conf-profile compile --image`.
 """
 
 import os

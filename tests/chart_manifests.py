@@ -9,7 +9,7 @@ from typing import Any
 import helm_python
 import yaml
 
-from pipelines.chart import CHART, EVERYTHING, EXAMPLE, merged
+from charts.chart import CHART, EVERYTHING, EXAMPLE, merged
 
 RELEASE, NAMESPACE = "prod", "profiles"
 NAME = f"{RELEASE}-conf-profile"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
+from charts.images import is_content_made
 from components.image import IMAGE
-from pipelines.images import is_content_made
 from pipelines.preflight.finding import Finding
 
 _REFERENCE = re.compile(r"[a-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?")
-_PRINT_NAME = "python -m pipelines.images names training"
+_PRINT_NAME = "python -m charts.images names training"
 
 
 def image_findings(given: str) -> list[Finding]:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import tenacity
 import yaml
 
-from pipelines.chart import CHART, merged
+from charts.chart import CHART, merged
 
 RESTRICTED = {
     f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from kube import Cluster, until
 
+from charts import images
 from conf_profile.errors import ImageError
-from pipelines import images
 
 TARGETS = ("serving", "predictor-cpu")
 ONLINE_STORE = "localhost/conf-profile-tests/online-store:1"
@@ -63,7 +63,7 @@ def _names() -> Mapping[str, str]:
     if tags:
         return dict(json.loads(Path(tags).read_text(encoding="utf-8")))
     named = subprocess.run(
-        [sys.executable, "-m", "pipelines.images", "names", *TARGETS], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "charts.images", "names", *TARGETS], capture_output=True, text=True, check=True
     )
     return dict(zip(TARGETS, named.stdout.split(), strict=True))
 
@@ -110,7 +110,7 @@ def _build(engine: str, name: str) -> None:
         subprocess.run(command, input=_ONLINE_STORE, text=True, check=True)
     else:
         target = name.rsplit("/", 1)[1].split(":")[0]
-        subprocess.run([sys.executable, "-m", "pipelines.images", "build", target], check=True)
+        subprocess.run([sys.executable, "-m", "charts.images", "build", target], check=True)
 
 
 def _split(name: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from chart_manifests import EXAMPLE, INGRESS, MATRIX, pods
 from chart_refusals import REFUSED_BY_THE_CHART, REFUSED_BY_THE_SCHEMA, last_key
 from kube import CommandError
 
-from pipelines.chart import CHART, EVERYTHING, merged
+from charts.chart import CHART, EVERYTHING, merged
 
 OFFLINE = {"s3": {"checkSecret": False}}
 MORE = {

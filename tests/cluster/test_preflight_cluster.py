@@ -5,8 +5,8 @@ import yaml
 from kube import until
 from simulated_nodes import GPU_TAINT, node, simulated
 
+from charts.chart import merged
 from conf_profile.config import StorageConfig
-from pipelines.chart import merged
 from pipelines.preflight import PreflightRequest
 from pipelines.preflight.checks import cluster_findings
 from pipelines.preflight.cluster import read_cluster

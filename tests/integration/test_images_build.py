@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from charts import images
+from charts.images import IMAGES, Settings
 from conf_profile.errors import ImageError
-from pipelines import images
-from pipelines.images import IMAGES, Settings
 
 pytestmark = pytest.mark.slow
 

@@ -9,10 +9,10 @@ from rich.console import Console
 from s3 import client_of, guarded_s3
 from stand_in import Answer, KubeApi, answering, self_signed, write_kubeconfig
 
+from charts.chart import merged
 from conf_profile.config import StorageConfig
 from conf_profile.errors import PreflightError
 from pipelines import preflight
-from pipelines.chart import merged
 from pipelines.preflight import PreflightRequest
 from pipelines.resources import Resources, S3Secret
 

@@ -1,6 +1,6 @@
 """What is generated of the chart is current, and Kubernetes' and KServe's own schemas take the renderings.
 
-    python -m pipelines.chart
+    python -m charts.chart
 
 makes it anew. KServe's resource definitions are not part of this project: CONF_PROFILE_KSERVE_CRDS names a folder with
 KServe's YAML files (serving.kserve.io_*.yaml); on a cluster that has KServe tests/cluster checks the same.
@@ -16,8 +16,8 @@ import pytest
 import yaml
 from chart_manifests import MATRIX, render
 
+from charts import chart
 from conf_profile.errors import ConfigError
-from pipelines import chart
 
 KUBERNETES = "1.34"
 CRDS = os.environ.get("CONF_PROFILE_KSERVE_CRDS", "")

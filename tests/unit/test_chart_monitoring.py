@@ -7,7 +7,7 @@ import pytest
 from chart_manifests import NAME, of_kind, one, pods, refusal, render
 from prometheus_client import REGISTRY
 
-from pipelines.chart import CHART
+from charts.chart import CHART
 from serving.telemetry import drift, metrics
 
 ON = {"monitoring": {part: {"enabled": True} for part in ("serviceMonitor", "alerts", "dashboard")}}

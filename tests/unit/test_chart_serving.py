@@ -24,7 +24,7 @@ from chart_manifests import (
     render,
 )
 
-from pipelines.chart import CHART, EVERYTHING
+from charts.chart import CHART, EVERYTHING
 from serving import settings
 from serving.predictor.__main__ import parse as parse_predictor
 

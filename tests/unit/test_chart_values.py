@@ -12,7 +12,7 @@ import yaml
 from chart_manifests import EXTERNAL, MATRIX, PRESETS, chart, notes, refusal, render
 from chart_refusals import REFUSED_BY_THE_CHART, REFUSED_BY_THE_SCHEMA, last_key
 
-from pipelines.chart import CHART, EVERYTHING, EXAMPLE, merged
+from charts.chart import CHART, EVERYTHING, EXAMPLE, merged
 from pipelines.commands.submit import submit
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))

@@ -16,9 +16,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from charts import images
+from charts.images import IMAGES, Settings
 from conf_profile.errors import ImageError
-from pipelines import images
-from pipelines.images import IMAGES, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -189,13 +189,13 @@ def test_an_engine_that_is_not_there_is_named():
 
 def test_targets_may_stand_behind_an_option():
     """As in `make images-save IMAGES=serving`."""
-    command = [sys.executable, "-m", "pipelines.images", "names", "--image-registry=r.example", "serving"]
+    command = [sys.executable, "-m", "charts.images", "names", "--image-registry=r.example", "serving"]
     told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert told.splitlines() == [images.reference(IMAGES["serving"], Settings(registry="r.example"))]
 
 
 def test_a_folder_of_wheels_that_is_not_there_is_named(tmp_path):
-    command = [sys.executable, "-m", "pipelines.images", "names", f"--wheels={tmp_path}/none"]
+    command = [sys.executable, "-m", "charts.images", "names", f"--wheels={tmp_path}/none"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert (result.returncode, result.stdout) == (2, "")
     assert f"{tmp_path}/none: no such folder" in result.stderr

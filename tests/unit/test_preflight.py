@@ -6,11 +6,12 @@ import io
 import pytest
 from rich.console import Console
 
+from charts import images
+from charts.chart import merged
 from conf_profile.config import StorageConfig
 from conf_profile.errors import PreflightError
 from conf_profile.storage.object_address import ObjectAddress
-from pipelines import images, preflight
-from pipelines.chart import merged
+from pipelines import preflight
 from pipelines.preflight import Finding, PreflightRequest
 from pipelines.preflight.cluster import ClusterState, Unanswered, read_cluster
 from pipelines.preflight.declared import declared_objects, object_findings
@@ -82,7 +83,7 @@ def test_a_content_made_name_is_fine(name):
 )
 def test_a_name_that_can_stay_while_its_content_changes_is_a_warning(name):
     (found,) = image_findings(name)
-    assert (found.level, "python -m pipelines.images names training" in found.remedy) == ("warning", True)
+    assert (found.level, "python -m charts.images names training" in found.remedy) == ("warning", True)
     assert found.what.startswith(f"image {name}: ")
 
 

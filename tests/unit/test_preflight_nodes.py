@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.chart import merged
+from charts.chart import merged
 from pipelines.preflight.nodes import node_findings
 from pipelines.resources import Resources
 

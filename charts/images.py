@@ -1,6 +1,6 @@
 """The container images: names made of their content, and how podman, buildah or docker builds and saves them.
 
-    python -m pipelines.images names | build [TARGET...]
+    python -m charts.images names | build [TARGET...]
 
 It works on a checkout (Dockerfile, lock files, sources) and needs nothing but Python and an engine. KFP's cache and a
 rolling update look at an image's name alone: what has changed must have another name, and what has not the same one.
@@ -254,7 +254,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m pipelines.images", epilog="Options may stand in the environment, as the variables named above."
+        prog="python -m charts.images", epilog="Options may stand in the environment, as the variables named above."
     )
     parser.add_argument("action", choices=("names", "build"), help="names need no engine; build also prints sizes")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"{', '.join(IMAGES)}; default: all")

@@ -1,6 +1,6 @@
 """Makes what is generated of the chart: values.schema.json, the table of values in its README, the golden renderings.
 
-    python -m pipelines.chart
+    python -m charts.chart
 
 The first two come from values.yaml alone: a comment `# -- text` describes the key below it, a comment `# @schema
 {...}` is that key's JSON schema. A described mapping without a schema is a section: its keys, and no others, are
@@ -19,9 +19,9 @@ from typing import Any
 
 import yaml
 
+from charts.chart_types import DEFINITIONS, Schema
 from conf_profile import tables
 from conf_profile.errors import ConfigError
-from pipelines.chart_types import DEFINITIONS, Schema
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "conf-profile"
