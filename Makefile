@@ -65,7 +65,7 @@ evidence: environment
 	$(BIN)/python -m benchmarks.sentiment.build --out $(EVIDENCE)/sentiment-data
 	$(EXPERIMENT) transfer --config benchmarks/sentiment/run.yaml --data $(EVIDENCE)/sentiment-data \
 		--out $(EVIDENCE)/sentiment-tiny
-	$(BIN)/python -m pipelines.experiments.page $(EVIDENCE) docs
+	$(BIN)/python -m benchmarks.evidence.page.page $(EVIDENCE) docs
 
 environment: $(VENV)/.installed
 

@@ -28,7 +28,7 @@ COMMANDS = {
     "backfill": ("serving.commands.backfill", "backfill", "Profile all users of a run offline."),
     "erase": ("feature_repo.commands", "erase", "Erase one user from all that runs have kept."),
     "retention": ("conf_profile.cli.retention", "retention", "Let users' rows in the object store expire."),
-    "experiment": ("conf_profile.commands.experiment", "experiment", "Compare variants of the method over seeds."),
+    "experiment": ("benchmarks.evidence.command", "experiment", "Compare variants of the method over seeds."),
     "report": ("conf_profile.cli.report", "report", "Show a finished run's summary again."),
 }
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from running import SMALL, environment
 
-from pipelines.experiments import results
+from benchmarks.evidence import results
 
 pytestmark = pytest.mark.slow
 

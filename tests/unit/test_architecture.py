@@ -60,7 +60,7 @@ def test_the_command_line_may_start_the_pipeline_and_nothing_else():
     assert {name for name in known if not name.startswith("conf_profile")} <= {
         "pipelines",
         "pipelines.compile",
-        "pipelines.experiments",
+        "benchmarks.evidence",
         "pipelines.plan",
         "pipelines.cluster.submit",
         "serving",

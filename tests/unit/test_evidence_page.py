@@ -9,15 +9,16 @@ from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks.evidence import plan, regimes
+from benchmarks.evidence.page import expectations, page, plots, quantities, sections
+from benchmarks.evidence.page.calls import PLANNED, commands
+from benchmarks.evidence.page.claims import OURS, PAPER
+from benchmarks.evidence.page.findings import Estimate, Finding, all_of, any_of, estimate
+from benchmarks.evidence.page.markdown import findings_table, interval, number, p_value
+from benchmarks.evidence.page.passages import Study
+from benchmarks.evidence.plan import Comparison
+from benchmarks.evidence.results import Results, write, write_rows
 from conf_profile.errors import DataError
-from pipelines.experiments import expectations, page, plan, plots, quantities, regimes, sections
-from pipelines.experiments.calls import PLANNED, commands
-from pipelines.experiments.claims import OURS, PAPER
-from pipelines.experiments.findings import Estimate, Finding, all_of, any_of, estimate
-from pipelines.experiments.markdown import findings_table, interval, number, p_value
-from pipelines.experiments.passages import Study
-from pipelines.experiments.plan import Comparison
-from pipelines.experiments.results import Results, write, write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = (100, 101, 102)

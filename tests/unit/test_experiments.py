@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from conf_profile.commands.experiment import NAMES
+from benchmarks.evidence import regimes, results, run
+from benchmarks.evidence.chain import Chain
+from benchmarks.evidence.command import NAMES
+from benchmarks.evidence.plan import EXPERIMENTS, Comparison, Experiment
+from benchmarks.evidence.results import Results, interval, p_value
 from conf_profile.config import resolve
 from conf_profile.errors import ConfigError
-from pipelines.experiments import regimes, results, run
-from pipelines.experiments.chain import Chain
-from pipelines.experiments.plan import EXPERIMENTS, Comparison, Experiment
-from pipelines.experiments.results import Results, interval, p_value
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
@@ -121,7 +121,7 @@ def test_a_cell_of_the_regimes_is_a_paired_difference():
 PARENT = """
 import multiprocessing, os, threading
 from concurrent.futures import ProcessPoolExecutor
-from pipelines.experiments.run import end_with_parent
+from benchmarks.evidence.run import end_with_parent
 
 def work():
     print(os.getpid(), flush=True)

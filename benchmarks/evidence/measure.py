@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from benchmarks.evidence.chain import Chain
+from benchmarks.evidence.plan import Arm
 from components.evaluation import teacher
 from components.evaluation.cells import (
     Population,
@@ -30,8 +32,6 @@ from conf_profile.dialogue import taxonomy as taxonomies
 from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.evaluation import metrics, slices
 from conf_profile.evaluation.metrics import BoolArray, Cells
-from pipelines.experiments.chain import Chain
-from pipelines.experiments.plan import Arm
 
 EVERYBODY = ""
 ALL_ATTRIBUTES = ""

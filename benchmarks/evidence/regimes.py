@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
+from benchmarks.evidence.chain import Chain
+from benchmarks.evidence.measure import Yardstick
+from benchmarks.evidence.plan import Settings
+from benchmarks.evidence.results import METRICS, interval, p_value
 from components.evaluation import teacher
 from components.evaluation.cells import Population, integers
 from conf_profile.config import RunConfig
 from conf_profile.consensus import voting
 from conf_profile.evaluation import metrics
-from pipelines.experiments.chain import Chain
-from pipelines.experiments.measure import Yardstick
-from pipelines.experiments.plan import Settings
-from pipelines.experiments.results import METRICS, interval, p_value
 
 SAMPLES = (1, 2, 3, 5, 10, 20)
 VOTES = ("majority_blind", "majority", "weighted", "log_odds", "em")

@@ -7,16 +7,16 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.evidence.page import expectations, plots, quantities, regime_sections
+from benchmarks.evidence.page.expectations import IMBALANCE, OLD_IMBALANCE, OLD_RISE, RAW_AND_CALIBRATED
+from benchmarks.evidence.page.findings import Estimate, Finding, Values, estimate, minus
+from benchmarks.evidence.page.markdown import NOTHING, code, difference, interval, number, table
+from benchmarks.evidence.page.passages import Passage, Study, count_tested, differences, picture
+from benchmarks.evidence.page.plots import Lines
+from benchmarks.evidence.results import METRICS, Results
+from benchmarks.evidence.run import REGIMES
 from conf_profile.consensus.confidence import LEVEL_COUNT
 from conf_profile.dialogue.output_format import LEVELS
-from pipelines.experiments import expectations, plots, quantities, regime_sections
-from pipelines.experiments.expectations import IMBALANCE, OLD_IMBALANCE, OLD_RISE, RAW_AND_CALIBRATED
-from pipelines.experiments.findings import Estimate, Finding, Values, estimate, minus
-from pipelines.experiments.markdown import NOTHING, code, difference, interval, number, table
-from pipelines.experiments.passages import Passage, Study, count_tested, differences, picture
-from pipelines.experiments.plots import Lines
-from pipelines.experiments.results import METRICS, Results
-from pipelines.experiments.run import REGIMES
 
 LOGGED = {"reward": 3, "agreement": 3, "tag_entropy": 2}
 """What a second stage's log says at the start and at the end -> decimals."""

@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.evidence.measure import ALL_ATTRIBUTES, EVERYBODY
+from benchmarks.evidence.plan import Comparison, Experiment
 from conf_profile import tables
 from conf_profile.evaluation import metrics
-from pipelines.experiments.measure import ALL_ATTRIBUTES, EVERYBODY
-from pipelines.experiments.plan import Comparison, Experiment
 
 METRICS = ("precision", "recall", "f1")
 ROUNDING = 1e-12

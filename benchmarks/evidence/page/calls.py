@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from conf_profile.commands.experiment import NAMES
-from pipelines.experiments.findings import FULL_SEEDS
+from benchmarks.evidence.command import NAMES
+from benchmarks.evidence.page.findings import FULL_SEEDS
 
 EVIDENCE = "runs/evidence"
 """Where the protocol puts the results; the page names this place wherever it reads them from."""

@@ -15,13 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evidence import measure, regimes, results
+from benchmarks.evidence.chain import Chain
+from benchmarks.evidence.measure import Yardstick
+from benchmarks.evidence.plan import EXPERIMENTS, PAPERS_VOTE, Settings
+from benchmarks.evidence.results import Results
 from conf_profile import tables
 from conf_profile.config import RunConfig, resolve
-from pipelines.experiments import measure, regimes, results
-from pipelines.experiments.chain import Chain
-from pipelines.experiments.measure import Yardstick
-from pipelines.experiments.plan import EXPERIMENTS, PAPERS_VOTE, Settings
-from pipelines.experiments.results import Results
 
 REGIMES = "regimes"
 

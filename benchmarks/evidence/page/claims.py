@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipelines.experiments import expectations, quantities
-from pipelines.experiments.findings import Finding, Verdict, all_of, any_of, estimate
-from pipelines.experiments.markdown import NOTHING, code, difference, interval
-from pipelines.experiments.plan import Comparison
-from pipelines.experiments.results import Results
+from benchmarks.evidence.page import expectations, quantities
+from benchmarks.evidence.page.findings import Finding, Verdict, all_of, any_of, estimate
+from benchmarks.evidence.page.markdown import NOTHING, code, difference, interval
+from benchmarks.evidence.plan import Comparison
+from benchmarks.evidence.results import Results
 
 LISTED = 4
 """A claim with more parts is answered by how many of them hold."""

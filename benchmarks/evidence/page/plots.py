@@ -17,10 +17,10 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from benchmarks.evidence.page.findings import Estimate
+from benchmarks.evidence.page.markdown import POINTS, number
 from conf_profile import tables
 from conf_profile.dialogue.output_format import LEVELS
-from pipelines.experiments.findings import Estimate
-from pipelines.experiments.markdown import POINTS, number
 
 Series = Mapping[str, Sequence[Estimate | None]]
 """Name -> an estimate for each row, level or threshold; None where there is nothing to draw."""

@@ -38,11 +38,11 @@ def experiment(
     """Compare arms over seeds: NAMES are tables and figures of the paper, or questions of ours; all: every one.
 
     What is done is not done again, so an interrupted experiment continues. Results are written to OUT/NAME.parquet
-    and OUT/NAME.json after every seed; `python -m pipelines.experiments.page` makes docs/evidence.md from them.
+    and OUT/NAME.json after every seed; `python -m benchmarks.evidence.page.page` makes docs/evidence.md from them.
     """
     from rich.console import Console
 
-    from pipelines.experiments import run
+    from benchmarks.evidence import run
 
     folder = (out or Path("runs") / "evidence" / f"{config.data.name}-{config.preset}").resolve()
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from pipelines.experiments import plan, plots, quantities, regimes
-from pipelines.experiments.findings import Finding, estimate, minus
-from pipelines.experiments.markdown import code, difference, table
-from pipelines.experiments.passages import Passage, Study, count_tested, picture
-from pipelines.experiments.plots import HeatMap
-from pipelines.experiments.results import Results
+from benchmarks.evidence import plan, regimes
+from benchmarks.evidence.page import plots, quantities
+from benchmarks.evidence.page.findings import Finding, estimate, minus
+from benchmarks.evidence.page.markdown import code, difference, table
+from benchmarks.evidence.page.passages import Passage, Study, count_tested, picture
+from benchmarks.evidence.page.plots import HeatMap
+from benchmarks.evidence.results import Results
 
 FEW_SAMPLES = (2, 3, 5)
 """The numbers of samples at which the protocol looks for the weighted vote's gain."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from pipelines.experiments.findings import Finding
-from pipelines.experiments.markdown import findings_table
-from pipelines.experiments.results import Results
+from benchmarks.evidence.page.findings import Finding
+from benchmarks.evidence.page.markdown import findings_table
+from benchmarks.evidence.results import Results
 
 PICTURES = "evidence"
 """The folder of the plots, beside the page."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pipelines.experiments.findings import Estimate, Finding
+from benchmarks.evidence.page.findings import Estimate, Finding
 
 NOTHING = "–"
 POINTS = 100.0

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any
 
+from benchmarks.evidence.page.findings import Values, minus
+from benchmarks.evidence.results import Results
 from conf_profile.dialogue.output_format import LEVELS
-from pipelines.experiments.findings import Values, minus
-from pipelines.experiments.results import Results
 
 Tags = Mapping[str, Values]
 """ATTRIBUTE=TAG -> a value by seed."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from pipelines.experiments import plan, quantities
-from pipelines.experiments.findings import Finding, Side, Values, minus
-from pipelines.experiments.markdown import code
-from pipelines.experiments.plan import Comparison
-from pipelines.experiments.results import Results
+from benchmarks.evidence import plan
+from benchmarks.evidence.page import quantities
+from benchmarks.evidence.page.findings import Finding, Side, Values, minus
+from benchmarks.evidence.page.markdown import code
+from benchmarks.evidence.plan import Comparison
+from benchmarks.evidence.results import Results
 
 FEW_TAGS = 10
 METRIC_TITLES = {"precision": "precision", "recall": "recall", "f1": "F1"}

@@ -1,6 +1,6 @@
 """docs/evidence.md and its plots, from the experiments' results and from nothing else.
 
-    python -m pipelines.experiments.page RESULTS DOCS
+    python -m benchmarks.evidence.page.page RESULTS DOCS
 
 RESULTS holds a folder for each data set and preset with the files that `conf-profile experiment` wrote. Commentary is
 written by hand in DOCS/evidence-notes.md, a section "## NAME" for each experiment ("summary" for the table at the top),
@@ -23,18 +23,19 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.evidence import results
+from benchmarks.evidence.command import NAMES
+from benchmarks.evidence.page import calls, plots, sections
+from benchmarks.evidence.page.calls import EVIDENCE, HOME, PLACES, PLANNED
+from benchmarks.evidence.page.claims import OURS, PAPER, Claim
+from benchmarks.evidence.page.findings import FULL_SEEDS
+from benchmarks.evidence.page.markdown import NOTHING, code, table
+from benchmarks.evidence.page.passages import PICTURES, Passage, Study
+from benchmarks.evidence.plan import EXPERIMENTS
+from benchmarks.evidence.results import Results
+from benchmarks.evidence.run import REGIMES
 from conf_profile import tables
-from conf_profile.commands.experiment import NAMES
 from conf_profile.errors import ConfProfileError, DataError
-from pipelines.experiments import calls, plots, results, sections
-from pipelines.experiments.calls import EVIDENCE, HOME, PLACES, PLANNED
-from pipelines.experiments.claims import OURS, PAPER, Claim
-from pipelines.experiments.findings import FULL_SEEDS
-from pipelines.experiments.markdown import NOTHING, code, table
-from pipelines.experiments.passages import PICTURES, Passage, Study
-from pipelines.experiments.plan import EXPERIMENTS
-from pipelines.experiments.results import Results
-from pipelines.experiments.run import REGIMES
 
 SUMMARY = "summary"
 NOTES = "evidence-notes.md"
@@ -48,12 +49,12 @@ HEAD = f"""\
 
 What was measured for each claim of the method, and for each idea of ours. Made by
 
-    python -m pipelines.experiments.page {EVIDENCE} docs
+    python -m benchmarks.evidence.page.page {EVIDENCE} docs
 
 from the results in `{EVIDENCE}`, which it keeps in `docs/{PICTURES}/{KEPT}`, and the commentary in `{NOTES}`; not to
 be edited. What is measured, on what, and what would count as reproduced stands in
 [evidence-protocol.md](evidence-protocol.md), which was written first. The arms and their settings are in
-`pipelines/experiments/plan.py`.
+`benchmarks/evidence/plan.py`.
 
 ## How to read it
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from pipelines.experiments import results
+from benchmarks.evidence import results
 
 Values = Mapping[int, float]
 """Seed -> value."""

@@ -1,1 +1,0 @@
-"""The groups of commands that `conf_profile.cli.main` puts together."""
