@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from kube import Cluster, CommandError, until
+from support.cluster.kube import Cluster, CommandError, until
 
 KIND_NAME = "conf-profile-tests"
 HOW = "set KUBECONFIG to a cluster's and call `make test-cluster`"

@@ -1,17 +1,16 @@
 """Where the scheduler puts pods, on simulated nodes: GPU pools are for what needs a GPU, and for nothing else."""
 
 import json
-from pathlib import Path
 
 import pytest
 import yaml
-from chart_manifests import EXAMPLE, PRESETS
-from kube import CommandError, until
-from simulated_nodes import AVOIDED, GPU_TAINT, node, simulated
+from support.chart_manifests import EXAMPLE, PRESETS
+from support.cluster.kube import CommandError, until
+from support.cluster.simulated_nodes import AVOIDED, GPU_TAINT, node, simulated
+from support.paths import GOLDEN
 
 from pipelines import resources
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SAMPLE = GOLDEN / "values-gpu-sample.yaml"
 GPU = "nvidia.com/gpu"
 GPU_NODE = {"nvidia.com/gpu.present": "true"}

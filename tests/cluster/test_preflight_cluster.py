@@ -2,8 +2,8 @@
 
 import pytest
 import yaml
-from kube import until
-from simulated_nodes import GPU_TAINT, node, simulated
+from support.cluster.kube import until
+from support.cluster.simulated_nodes import GPU_TAINT, node, simulated
 
 from charts.chart import merged
 from conf_profile.config import StorageConfig

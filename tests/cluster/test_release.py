@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from chart_manifests import EXAMPLE
-from kube import CommandError, until
+from support.chart_manifests import EXAMPLE
+from support.cluster.kube import CommandError, until
 
 BASE = {"features": {"onlineStore": {"existingSecret": ""}}}
 RICHER = {

@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import yaml
-from chart_manifests import EXAMPLE, PRESETS
 from click.testing import CliRunner
-from kube import until
-from simulated_nodes import AVOIDED, node, simulated
+from support.chart_manifests import EXAMPLE, PRESETS
+from support.cluster.kube import until
+from support.cluster.simulated_nodes import AVOIDED, node, simulated
 
 from conf_profile.cli.main import cli
 from conf_profile.config import StorageConfig

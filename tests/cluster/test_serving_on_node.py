@@ -6,15 +6,14 @@ One installation serves all tests of this module, in their order; each leaves it
 import json
 from types import SimpleNamespace
 
-import node_images
 import numpy as np
 import pytest
-import serving_release
-from caller import Caller
-from chart_manifests import PRESETS
-from kube import CommandError, until
-from outside import address_towards, relay
-from serving_release import SECRET, Served, World
+from support.chart_manifests import PRESETS
+from support.cluster import node_images, serving_release
+from support.cluster.caller import Caller
+from support.cluster.kube import CommandError, until
+from support.cluster.outside import address_towards, relay
+from support.cluster.serving_release import SECRET, Served, World
 
 from conf_profile.rollout import smoke
 from conf_profile.storage.local_s3 import local_s3

@@ -1,0 +1,247 @@
+"""The report: every part is there, nothing is loaded from elsewhere, and foreign text stays text."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.evaluation_world import World
+
+from components.gate import step as gate_step
+from components.report import figures
+from components.report.charts import Scale, Series, bar_chart, line_chart
+from components.report.inputs import curve
+from components.report.markup import Html, element, join
+from components.report.step import run
+from conf_profile.config import GateConfig, RunConfig
+from conf_profile.errors import DataError
+
+VOID = {"meta", "br", "hr"}
+HOSTILE = "<script>alert(1)</script>"
+
+
+class Outline(HTMLParser):
+    """Checks that tags are closed in order, and collects headings, captions, tags and attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.headings: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data) -> None:
+        self.text.append(data)
+        if self.open and self.open[-1] in ("h1", "h2", "h3", "figcaption"):
+            self.headings.append(data)
+
+
+def outline(page: str) -> Outline:
+    parser = Outline()
+    parser.feed(page)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+class Run:
+    """A run's JSON files, computed by evaluation and gate, and the report made of them."""
+
+    def __init__(self, world: World, with_champion: bool = False) -> None:
+        self.folder = world.folder
+        predictions = {
+            "base": world.silent("base"),
+            "sft": world.predict("sft", 0.6),
+            "sft_grpo": world.predict("sft_grpo", 0.7),
+        }
+        if with_champion:
+            predictions["champion"] = world.predict("champion", 0.9)
+        world.score(predictions, world.candidates(0.5), world.predict("ceiling", 0.9))
+        gate_step.run(self.folder / "evaluation.json", self.folder / "gate.json", GateConfig())
+        counts = {name: [1, 2, 3, 4, 5] for name in world.taxonomy.names}
+        self.write("labelling", {"users": 120, "raw_levels": counts, "calibrated_levels": counts})
+        self.write("features", {"users": 240, "dropped_without_consent": 7})
+        self.write("sft", [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}])
+        self.write("grpo", [{"step": n, "reward": n / 9, "kl": 0.1, "entropy": 1.0} for n in range(5)])
+        self.write("filtering", {"users": 10, "kept": 8, "before": [1, 2, 7], "after": [1, 2, 5]})
+        self.write("reference", {"users": 10, "stated_levels": [1, 2, 3, 4, 5]})
+        uri = "champion://conf-profile/models/conf-profile@v7"
+        self.write("outcome", {"promoted": True, "version": "v7", "uri": uri})
+
+    def write(self, name: str, content) -> None:
+        (self.folder / f"{name}.json").write_text(json.dumps(content))
+
+    def report(self, config_yaml: str | None = None, leave_out: tuple[str, ...] = ()) -> str:
+        def path(name: str):
+            return None if name in leave_out else self.folder / f"{name}.json"
+
+        target = self.folder / "report.html"
+        inputs = ("labelling", "features", "sft", "grpo", "filtering", "reference")
+        run(
+            self.folder / "evaluation.json",
+            self.folder / "gate.json",
+            *(path(name) for name in inputs),
+            self.folder / "outcome.json",
+            target,
+            config_yaml if config_yaml is not None else RunConfig().to_yaml(),
+        )
+        return target.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def finished(tmp_path) -> Run:
+    return Run(World(tmp_path))
+
+
+def test_all_sections_and_figures_are_there(finished: Run) -> None:
+    found = outline(finished.report()).headings
+    for heading in (
+        "Results", "The gate's decision", "Confidence", "Training", "Slices", "Confusion",
+        "Data and labelling",
+        "The model", "Serve it", "Configuration", "Default thresholds",
+        "F1 of every arm, with 95% intervals", "Teacher: verbal and calibrated confidence",
+        "Student (reference pass): stated and calibrated confidence",
+        "Students: confidence on the test users",
+        "Reliability", "Precision over the threshold τ", "Recall over the threshold τ", "SFT: loss",
+        "GRPO: reward", "GRPO: KL divergence", "GRPO: entropy", "Difficulty filter",
+        "F1 by slice of the test users", "age", "gender",
+    ):  # fmt: skip
+        assert heading in found
+    # The log has no agreement: no empty chart is drawn for it.
+    assert "GRPO: agreement" not in found
+
+
+def test_headline_and_every_reason_are_in_words(finished: Run) -> None:
+    page = "".join(outline(finished.report()).text)
+    evaluation = json.loads((finished.folder / "evaluation.json").read_text())
+    assert "Promoted as version v7." in page
+    assert f"reaches an F1 of {100 * evaluation['arms']['sft_grpo']['f1']:.1f}%" in page
+    for check in json.loads((finished.folder / "gate.json").read_text())["checks"]:
+        assert check["message"] in page
+    assert "aws s3 sync s3://conf-profile/models/conf-profile/versions/v7" in page
+    assert "quasi_ground_truth: reference" in page
+
+
+def test_rejection_is_told_with_its_failed_check_and_offers_no_model(tmp_path) -> None:
+    rejected = Run(World(tmp_path), with_champion=True)
+    rejected.write("outcome", {"promoted": False, "version": None, "uri": None})
+    page = "".join(outline(rejected.report()).text)
+    assert "Rejected by the gate" in page
+    assert "Nothing was promoted in this run" in page
+    assert "aws s3 sync" not in page
+
+
+def test_nothing_is_loaded_from_elsewhere(finished: Run) -> None:
+    page = finished.report()
+    found = outline(page)
+    assert not {"script", "link", "img", "iframe", "object", "embed", "base"} & set(found.tags)
+    assert not {"src", "href", "srcset", "xlink:href", "action"} & {name for name, _ in found.attributes}
+    assert not re.search(r"https?://|url\(|@import|//cdn", page)
+
+
+def test_markup_in_tags_regions_and_configuration_is_escaped(tmp_path) -> None:
+    hostile = Run(World(tmp_path))
+    text = (hostile.folder / "evaluation.json").read_text().replace("north", "<img src=x onerror=alert(1)>")
+    evaluation = json.loads(text.replace('"gender"', json.dumps(HOSTILE)))
+    evaluation["arms"][f'"><{HOSTILE}'] = evaluation["arms"]["sft"]
+    # A taxonomy refuses such a tag; the report must not depend on that.
+    next(iter(evaluation["arms"]["sft_grpo"]["confusion"].values()))["tags"][0] = HOSTILE
+    hostile.write("evaluation", evaluation)
+    gate = json.loads((hostile.folder / "gate.json").read_text())
+    gate["checks"][0]["message"] = HOSTILE
+    hostile.write("gate", gate)
+    hostile.write("outcome", {"promoted": True, "version": HOSTILE, "uri": "s3://b/$(reboot)"})
+    hostile.write("features", {HOSTILE: HOSTILE})
+    page = hostile.report(config_yaml=f"preset: '{HOSTILE}'\n")
+    found = outline(page)
+    assert not {"script", "img"} & set(found.tags)
+    assert "onerror" not in {name for name, _ in found.attributes}
+    assert HOSTILE not in page
+    assert HOSTILE in "".join(found.text)
+    assert "aws s3 sync 's3://b/$(reboot)'" in "".join(found.text)
+
+
+def test_optional_inputs_may_be_missing(finished: Run) -> None:
+    page = finished.report(leave_out=("labelling", "features", "sft", "grpo", "filtering", "reference"))
+    assert "Nothing was recorded." in "".join(outline(page).text)
+
+
+def test_missing_or_broken_inputs_are_named(finished: Run) -> None:
+    (finished.folder / "gate.json").write_text("{")
+    with pytest.raises(DataError, match=r"gate\.json: not valid JSON"):
+        finished.report()
+    finished.write("gate", {"decision": "promote"})
+    with pytest.raises(DataError, match="'checks' is missing"):
+        finished.report()
+    finished.write("sft", {"loss": 1})
+    with pytest.raises(DataError, match=r"sft\.json: expected a JSON list"):
+        finished.report()
+    (finished.folder / "gate.json").unlink()
+    with pytest.raises(DataError, match=r"gate\.json: cannot be read"):
+        finished.report()
+
+
+def test_curve_leaves_out_what_is_no_number() -> None:
+    log = [{"step": 1, "loss": 2}, {"step": 2}, {"step": 3, "loss": float("nan")}, {"step": 4, "loss": "x"}]
+    assert curve([*log, {"loss": 1.0}, {"step": 5, "loss": True}], "loss") == ((1.0, 2.0),)
+
+
+def test_tag_called_none_is_not_taken_for_no_answer(finished: Run) -> None:
+    content = json.loads((finished.folder / "evaluation.json").read_text())
+    matrix = {"tags": ["artist", "none"], "matrix": [[5, 1, 0], [0, 6, 4]]}
+    content["arms"]["sft_grpo"]["confusion"] = {"occupation": matrix}
+    finished.write("evaluation", content)
+    page = finished.report()
+    assert page.count('class="cell right"') == 2
+    assert "true none, predicted (no answer): 4 (40% of the row)" in page
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_text_is_never_markup(text: str) -> None:
+    page = element("p", text, title=text)
+    parser = Outline()
+    parser.feed(page)
+    parser.close()
+    assert parser.tags == ["p"]
+    assert [name for name, _ in parser.attributes] == ["title"]
+    assert join(text) == Html(join(text))
+
+
+@settings(deadline=None)
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_ticks_lie_inside_the_scale_and_are_few(low: float, width: float) -> None:
+    scale = Scale(low, low + width, 0, 100)
+    ticks = scale.ticks()
+    assert 1 <= len(ticks) <= 8
+    assert all(-1e-3 <= scale(tick) <= 100 + 1e-3 for tick in ticks)
+
+
+@pytest.mark.parametrize("points", [((1.0, 0.0),), ((1.0, 5.0), (2.0, 5.0)), ((0.0, -1e-9), (1.0, 1e9))])
+def test_degenerate_curves_can_be_drawn(points) -> None:
+    drawn = line_chart("loss", "step", "loss", [Series("loss", points, "sft")])
+    assert "nan" not in drawn and "inf" not in drawn
+    outline(drawn)
+
+
+def test_bars_of_zeros_can_be_drawn() -> None:
+    outline(bar_chart("levels", "level", "share", ["1", "2"], [("sft", "sft", [0.0, 0.0])]))
+
+
+def test_shares() -> None:
+    assert figures.shares([1, 3]) == [0.25, 0.75]
+    assert figures.shares([0, 0]) == [0.0, 0.0]

@@ -1,0 +1,71 @@
+"""The command line: what it prints, and that what a user can put right comes as one clear line."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from conf_profile.cli.main import COMMANDS, cli
+from conf_profile.config import RunConfig, resolve
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli, list(arguments))
+
+
+def process(*arguments, cwd):
+    command = [sys.executable, "-m", "conf_profile", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name):
+    result = call(name, "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+def test_config_prints_what_would_run():
+    result = call("config", "--seed", "7", "--users", "50", "--set", "grpo.steps=3")
+    assert RunConfig.model_validate(yaml.safe_load(result.output)) == resolve(
+        overrides=["grpo.steps=3"], values={"seed": 7, "data": {"users": 50}}
+    )
+
+
+def test_another_data_set_means_all_its_users():
+    result = yaml.safe_load(call("config", "--dataset", "movielens-100k").output)
+    given = {key: result["data"][key] for key in ("name", "path", "users")}
+    assert given == {"name": "movielens-100k", "path": None, "users": None}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["config", "--preset", "huge"], "preset 'huge' does not exist; choose one of"),
+        (["config", "--set", "grpo.stps=1"], "grpo.stps"),
+        (["run", "--dataset", "parquet"], "needs data.path"),
+        (["run", "--dataset", "parquet", "--data", "nowhere"], "nowhere"),
+        (["run", "--dataset", "parquet", "--data", "x", "--users", "5"], "data.users does not apply"),
+        (["report", "nowhere"], "no finished run here"),
+    ],
+)
+def test_errors_are_one_line_without_a_traceback(tmp_path, arguments, message):
+    result = process(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_data_writes_a_folder(tmp_path):
+    result = call("data", "--users", "20", "--out", str(tmp_path / "world"))
+    assert result.exit_code == 0, result.output
+    assert "world: 20 users as of 2026-06-01" in result.output
+    assert json.loads((tmp_path / "world" / "dataset.json").read_text())["users"] == 20
+
+
+def test_report_json_is_the_summary(tmp_path):
+    (tmp_path / "summary.json").write_text('{"dataset": "world"}')
+    assert json.loads(call("report", str(tmp_path), "--json").output) == {"dataset": "world"}
