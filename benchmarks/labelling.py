@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.scale import usage
+from benchmarks import usage
 from conf_profile import tables
 from conf_profile.consensus import voting
 from conf_profile.dialogue import taxonomy

@@ -14,7 +14,6 @@ import argparse
 import hashlib
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -27,11 +26,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from components.image import HASH_DIGITS
 from conf_profile import __version__
 from conf_profile.errors import ConfProfileError, ImageError
 
 ROOT = Path(__file__).resolve().parent.parent
-HASH_DIGITS = 12
 ENGINES = ("podman", "buildah", "docker")
 BASE_IMAGE = "docker.io/library/python:3.11-slim"
 FILES = ("Dockerfile", "pyproject.toml", "LICENSE")
@@ -79,11 +78,6 @@ def reference(image: Image, settings: Settings, root: Path = ROOT) -> str:
     """REGISTRY/conf-profile/TARGET:VERSION-HASH; the same for the same content, on every machine."""
     tag = f"{__version__}-{content_hash(image, settings, root)}"
     return f"{settings.registry.rstrip('/')}/conf-profile/{image.target}:{tag}"
-
-
-def is_content_made(name: str) -> bool:
-    """Whether a name changes with what the image holds: a digest, or a tag as `reference` makes it, of any version."""
-    return re.search(rf"(@sha256:[0-9a-f]{{64}}|:[^:/@]+-[0-9a-f]{{{HASH_DIGITS}}})$", name) is not None
 
 
 def content_hash(image: Image, settings: Settings, root: Path = ROOT) -> str:

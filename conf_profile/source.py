@@ -1,35 +1,96 @@
-"""A hash of the project's own sources: steps that are cached must run again when their code has changed."""
+"""A hash of the project's own sources: what was kept must be made again when the code that makes it has changed.
+
+Imports are followed from the module that does the work, those inside functions too, so that a change counts where it
+can change a result and nowhere else: not the command line, not the chart, not the laboratory.
+"""
 
 from __future__ import annotations
 
+import ast
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("conf_profile", "components", "pipelines", "feature_repo")
-# What the steps execute; the command line and the pages about it do not change a step's result.
-_LEFT_OUT = ("commands", "cli.py", "experiments", "__pycache__")
+ROOT = Path(__file__).resolve().parents[1]
+_RESOURCES = frozenset({".yaml", ".html"})
+"""Files beside a module that it may read."""
 
 
-def source_hash(packages: Sequence[str] = PACKAGES) -> str:
-    """16 hexadecimal digits over the Python, YAML and HTML files of the packages that steps import."""
-    return _hash(tuple(packages))
+def source_hash(*modules: str) -> str:
+    """16 hexadecimal digits over the modules, all that they import of this project, and the files that lie there."""
+    return _in_this_process(modules)
 
 
 @cache
-def _hash(packages: tuple[str, ...]) -> str:
-    # Once in a process: that is the code it runs, whatever is edited meanwhile.
-    root = Path(__file__).resolve().parent.parent
+def _in_this_process(modules: tuple[str, ...]) -> str:
+    # Once: that is the code that this process runs, whatever is edited meanwhile.
+    return hash_of(ROOT, rooms(), modules)
+
+
+@cache
+def rooms() -> frozenset[str]:
+    """The top-level packages of this distribution: beside them, installed, lie other people's."""
+    return frozenset((metadata.distribution("conf-profile").read_text("top_level.txt") or "").split())
+
+
+def hash_of(root: Path, rooms: frozenset[str], modules: tuple[str, ...]) -> str:
+    """`source_hash` of another checkout."""
+    found: dict[Path, bytes] = {}
+    waiting = [path for module in modules for path in _files(root, rooms, module)]
+    if not waiting:
+        raise ValueError(f"no module of {', '.join(modules)} lies below {root}")
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found[path] = path.read_bytes()
+        if path.suffix == ".py":
+            for name in _imports(found[path]):
+                waiting.extend(_files(root, rooms, name))
     digest = hashlib.sha256()
-    for package in packages:
-        for path in sorted((root / package).rglob("*")):
-            if path.suffix in {".py", ".yaml", ".html"} and not set(_LEFT_OUT) & set(path.parts):
-                digest.update(str(path.relative_to(root)).encode())
-                digest.update(path.read_bytes())
+    for path in sorted(found):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + hashlib.sha256(found[path]).digest())
     return digest.hexdigest()[:16]
 
 
-def local_image() -> str:
-    """The image name that local runs put into KFP's cache key. kfp wants the word 'python' in it."""
-    return f"conf-profile/python:local-{source_hash()}"
+@cache
+def _imports(source: bytes) -> tuple[str, ...]:
+    """Every name that may be a module: of `from a import b` both a and a.b."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found += (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+    return tuple(found)
+
+
+def _files(root: Path, rooms: frozenset[str], module: str) -> Iterator[Path]:
+    """The module's file, the packages around it, and the resources of its folder; nothing where it is not ours."""
+    parts = module.split(".")
+    if parts[0] not in rooms:
+        return
+    base = root.joinpath(*parts)
+    path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+    if not path.is_file():
+        return
+    yield path
+    for folder in path.parents:
+        if folder == root:
+            break
+        if (folder / "__init__.py").is_file():
+            yield folder / "__init__.py"
+    yield from (
+        resource
+        for resource in sorted(path.parent.rglob("*"))
+        if resource.suffix in _RESOURCES and _owner(resource.parent) == path.parent
+    )
+
+
+def _owner(folder: Path) -> Path:
+    """The innermost package around a folder of resources."""
+    while not (folder / "__init__.py").is_file():
+        folder = folder.parent
+    return folder

@@ -39,7 +39,7 @@ TABLES = "tables"
 YOURS = "The data set is your own: whatever it was exported from is yours to clean."
 
 
-@click.command()
+@click.command(short_help="Erase one user from all that runs have kept.")
 @click.argument("user")
 @storage_options
 @click.option("--cluster", is_flag=True, help="From the bucket that the runs of a cluster use, instead of a folder.")

@@ -25,8 +25,8 @@ from conf_profile.data.build import build
 from conf_profile.data.dataset import FEATURE_FILES, MANIFEST, TEACHING_FILES, Dataset, load
 from conf_profile.source import source_hash
 
-SHAPED_BY = ("conf_profile", "components", "feature_repo")
-"""The packages whose sources make a result; experiments only choose and count."""
+SHAPED_BY = ("pipelines.training", "conf_profile.data.build")
+"""The modules whose sources make a result; experiments only choose and count."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Chain:
     @cached_property
     def data(self) -> Dataset:
         """The data set; the same settings and seed give the same files."""
-        settings = [source_hash(SHAPED_BY), self.config.data.for_step(), self.config.seed]
+        settings = [source_hash(*SHAPED_BY), self.config.data.for_step(), self.config.seed]
         folder = self.store / "data" / _digest(settings)
         return load(folder) if (folder / MANIFEST).is_file() else build(self.config, folder)
 
@@ -209,7 +209,7 @@ class Chain:
 
         Seeds share what does not depend on them (real data have one table of features): who comes second waits.
         """
-        final = self.store / step / _digest([source_hash(SHAPED_BY), *key])
+        final = self.store / step / _digest([source_hash(*SHAPED_BY), *key])
         with _alone(final.with_name(f".{final.name}.lock")):
             if not final.is_dir():
                 temporary = final.with_name(f".{final.name}.tmp")
@@ -222,7 +222,7 @@ class Chain:
         return final
 
     def _checkpoints(self, step: str, key: list[Any]) -> Path:
-        return self.store / "checkpoints" / f"{step}-{_digest([source_hash(SHAPED_BY), *key])}"
+        return self.store / "checkpoints" / f"{step}-{_digest([source_hash(*SHAPED_BY), *key])}"
 
 
 @contextmanager

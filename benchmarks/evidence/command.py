@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from conf_profile.cli.options import config_options
-from conf_profile.config import RunConfig
+
+if TYPE_CHECKING:
+    from conf_profile.config import RunConfig
 
 NAMES = (
     "table1",
@@ -25,7 +27,7 @@ NAMES = (
 )
 
 
-@click.command()
+@click.command(short_help="Compare variants of the method over seeds.")
 @click.argument("names", nargs=-1, required=True, type=click.Choice((*NAMES, "all")))
 @config_options
 @click.option("--out", type=click.Path(path_type=Path), help="Default: runs/evidence/DATASET-PRESET.")

@@ -14,7 +14,7 @@ from typing import Literal
 
 from benchmarks.scale.inputs import Inputs
 from benchmarks.scale.sharding import ASKED_PER_SHARD, Balance, asked_share, ranges, shards_for
-from benchmarks.scale.usage import MILLION
+from benchmarks.usage import MILLION
 from conf_profile.config import RunConfig
 from conf_profile.storage.object_store import MULTIPART_THRESHOLD, PART_BYTES
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.scale import people, usage
-from benchmarks.scale.usage import MILLION
+from benchmarks import usage
+from benchmarks.scale import people
+from benchmarks.usage import MILLION
 from components.synthesis.step import ASKED_SPLITS, shard_of
 from conf_profile.config import FeaturesConfig, TeacherConfig, resolve
 from conf_profile.data import splits

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from benchmarks import labelling
-from benchmarks.scale import people, usage
+from benchmarks import labelling, usage
+from benchmarks.scale import people
 from benchmarks.scale.people import Tables
-from benchmarks.scale.usage import MILLION, Usage
+from benchmarks.usage import MILLION, Usage
 from conf_profile import tables
 from conf_profile.config import FeaturesConfig
 from conf_profile.data import splits

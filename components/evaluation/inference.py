@@ -65,7 +65,7 @@ def predict_untrained(
 
 
 def smoke_profiles(student: Path, features: Path, config: StudentConfig, batch_size: int) -> dict[str, Any]:
-    """Made-up users and what the candidate says of them, by which a rollout knows it again; see conf_profile.rollout.smoke."""
+    """Made-up users and what the candidate says of them, by which a rollout recognises it; see `rollout.smoke`."""
     training.quiet_imports(use_vllm=False)
     made_up = smoke.made_up(_people(features))
     if not made_up:

@@ -27,7 +27,7 @@ def run(
     settings = parse_section(RejectionConfig, config)
     trained_on = [Path(features.path), Path(sft_student.path)]
     keyed_by = [config, sampling, student_config, str(int(seed))]
-    with checkpoints.kept(workspace, "rejection", trained_on, keyed_by) as kept:
+    with checkpoints.kept(workspace, __name__, trained_on, keyed_by) as kept:
         counts = processes.call(
             step.run,
             processes.wanted() if settings.rounds else 1,

@@ -1,12 +1,18 @@
 """`conf-profile config`: what a run would do, as YAML that can be given back with --config."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import click
 
 from conf_profile.cli.options import config_options
-from conf_profile.config import RunConfig
+
+if TYPE_CHECKING:
+    from conf_profile.config import RunConfig
 
 
-@click.command()
+@click.command(short_help="Print the configuration as it is resolved.")
 @config_options
 def config(config: RunConfig) -> None:
     """Print the resolved configuration: preset, your file and --set, layered and checked."""

@@ -1,14 +1,19 @@
 """`conf-profile data`: a data set's folder without a run."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from conf_profile.cli.options import config_options
-from conf_profile.config import RunConfig
+
+if TYPE_CHECKING:
+    from conf_profile.config import RunConfig
 
 
-@click.command()
+@click.command(short_help="Generate, fetch or check a data set.")
 @config_options
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write to.")
 def data(config: RunConfig, out: Path) -> None:

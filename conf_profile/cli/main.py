@@ -1,57 +1,77 @@
-"""`conf-profile`: the command line. Commands import what they need when they run, so that --help is quick."""
+"""`conf-profile`: the command line.
+
+Every room brings its own commands, and pyproject.toml names them as entry points of the group `conf_profile.commands`:
+one line adds a command, and this file knows none. A command's module imports nothing heavy until the command runs, so
+that --help, which takes the texts from the commands themselves, is quick.
+"""
 
 from __future__ import annotations
 
-import importlib
 import sys
+from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
 
 import click
 
 from conf_profile import __version__
 from conf_profile.errors import ConfProfileError
 
-COMMANDS = {
-    "run": ("pipelines.commands.run", "run", "Run the whole pipeline on this machine."),
-    "config": ("conf_profile.cli.config", "config", "Print the configuration as it is resolved."),
-    "data": ("conf_profile.cli.data", "data", "Generate, fetch or check a data set."),
-    "compile": (
-        "pipelines.commands.compile",
-        "compile_pipeline",
-        "Compile the pipeline to YAML for a cluster.",
-    ),
-    "submit": ("pipelines.commands.submit", "submit", "Run the pipeline on a KFP backend, now or on a schedule."),
-    "runs": ("pipelines.commands.runs", "runs", "Look at runs on a KFP backend, and stop one."),
-    "models": ("conf_profile.cli.models", "models", "List, show and roll back models in the registry."),
-    "rollout": ("conf_profile.cli.rollout", "rollout", "Put a version into service on a cluster."),
-    "serve": ("serving.commands.serve", "serve", "Serve the champion on this machine."),
-    "profile": ("serving.commands.serve", "profile", "Ask a running server for one user's profile."),
-    "backfill": ("serving.commands.backfill", "backfill", "Profile all users of a run offline."),
-    "erase": ("feature_repo.commands", "erase", "Erase one user from all that runs have kept."),
-    "retention": ("conf_profile.cli.retention", "retention", "Let users' rows in the object store expire."),
-    "experiment": ("benchmarks.evidence.command", "experiment", "Compare variants of the method over seeds."),
-    "report": ("conf_profile.cli.report", "report", "Show a finished run's summary again."),
-}
+DISTRIBUTION = "conf-profile"
+GROUP = "conf_profile.commands"
+_HELP_WIDTH = 80
+"""Characters of a command's one line in the list."""
 
 
-class LazyGroup(click.Group):
-    """Knows the commands' names and one-line helps, and imports a command when it is called."""
+@cache
+def entry_points() -> Mapping[str, metadata.EntryPoint]:
+    """Where each command is, by its name. Of this distribution alone: reading all of an environment's takes longer."""
+    return {found.name: found for found in metadata.distribution(DISTRIBUTION).entry_points.select(group=GROUP)}
+
+
+class EntryPointGroup(click.Group):
+    """Loads a command when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return sorted(entry_points())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        found = entry_points().get(cmd_name)
+        if found is None:
             return None
-        module, name, _ = COMMANDS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(module), name)
+        try:
+            command: click.Command = found.load()
+        except ModuleNotFoundError as error:
+            room = found.module.partition(".")[0]
+            if error.name != room:
+                raise
+            return _absent(cmd_name, room)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = []
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            assert command is not None
+            rows.append((name, command.get_short_help_str(_HELP_WIDTH)))
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+            formatter.write_dl(rows)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def _absent(name: str, room: str) -> click.Command:
+    """Stands for a command whose room is not part of this installation: images hold no benchmarks."""
+
+    def refuse() -> None:
+        raise ConfProfileError(
+            f"`{name}` is not part of this installation, which has no {room}/: call it in a checkout of the project "
+            "after `make environment`"
+        )
+
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return click.Command(name, context_settings=settings, callback=refuse, help="Not installed here.")
+
+
+@click.group(cls=EntryPointGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="conf-profile")
 def cli() -> None:
     """Label-free user profiling with confidence that can be trusted."""

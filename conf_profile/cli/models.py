@@ -96,7 +96,7 @@ def open_registry(storage: Storage) -> Iterator[Registry]:
         yield registry.connect(config, access, create_bucket=False)
 
 
-@click.group()
+@click.group(short_help="List, show and roll back models in the registry.")
 def models() -> None:
     """Look at the model registry in S3, and roll back."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from conf_profile.config import RunConfig, resolve
+if TYPE_CHECKING:
+    from conf_profile.config import RunConfig
 
 
 def config_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -33,6 +34,8 @@ def config_options(command: Callable[..., None]) -> Callable[..., None]:
         overrides: tuple[str, ...],
         **rest: Any,
     ) -> None:
+        from conf_profile.config import resolve
+
         data = {"name": dataset, "path": str(data_path) if data_path else None, "users": users}
         given: dict[str, Any] = {key: value for key, value in data.items() if value is not None}
         if dataset not in (None, "world") and users is None:

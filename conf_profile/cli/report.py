@@ -8,7 +8,7 @@ import click
 from conf_profile.errors import DataError
 
 
-@click.command()
+@click.command(short_help="Show a finished run's summary again.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json, for programs.")
 def report(folder: Path, as_json: bool) -> None:

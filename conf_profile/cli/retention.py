@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from conf_profile.erasure.store import Place
 
 
-@click.group()
+@click.group(short_help="Let users' rows in the object store expire.")
 def retention() -> None:
     """Let users' rows in the object store expire: uploads, kept answers, artefacts. Models are never touched."""
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from conf_profile.cli.models import Storage, open_registry, storage_options
 from conf_profile.cli.options import serving_options
-from conf_profile.rollout.rollout import Serving
+
+if TYPE_CHECKING:
+    from conf_profile.rollout.rollout import Serving
 
 
-@click.command()
+@click.command(short_help="Put a version into service on a cluster.")
 @click.argument("version", required=False)
 @serving_options(required=True)
 @storage_options

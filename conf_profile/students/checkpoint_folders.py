@@ -14,19 +14,19 @@ SCHEME = "s3://"
 
 
 @contextmanager
-def kept(workspace: str, step: str, inputs: Sequence[Path], settings: Sequence[str]) -> Iterator[Path]:
+def kept(workspace: str, module: str, inputs: Sequence[Path], settings: Sequence[str]) -> Iterator[Path]:
     """The folder for a step's checkpoints, with those of an earlier, killed try of the same work.
 
     `workspace` is a folder, whose checkpoints stay; empty for a temporary one; or `s3://BUCKET/PREFIX[?endpoint=URL
     &region=NAME]`: every whole checkpoint is copied there, a later try of the same work goes on from it, and the
-    copies are deleted once the block ends well. `inputs` and `settings` name the work, see
+    copies are deleted once the block ends well. `module`, `inputs` and `settings` name the work, see
     `training.checkpoint_folder`. RegistryError where the store cannot be reached at the start.
     """
     if not workspace.startswith(SCHEME):
-        yield training.checkpoint_folder(workspace, step, inputs, settings)
+        yield training.checkpoint_folder(workspace, module, inputs, settings)
         return
     with tempfile.TemporaryDirectory(prefix="checkpoints-") as root:
-        folder = training.checkpoint_folder(root, step, inputs, settings)
+        folder = training.checkpoint_folder(root, module, inputs, settings)
         folder.mkdir(parents=True)
         place = remote_checkpoints.begin(workspace, folder)
         yield folder

@@ -3,7 +3,7 @@
 Every process of the launcher runs this module. On each machine one of them fetches the inputs; the very first uploads
 the outputs. The job stands in an environment variable:
 
-    {"function": "components.sft.step:run", "arguments": {...}, "outputs": ["student", "log"]}
+    {"function": "MODULE:FUNCTION", "arguments": {...}, "outputs": ["student", "log"]}
 
 Arguments that begin with s3:// are places of artefacts; checkpoints stay on the machine. The last output is a file: it
 is written last, so where it is, the others are whole.

@@ -60,14 +60,14 @@ def common_arguments(config: TrainingConfig, folder: Path, seed: int, log_folder
     }
 
 
-def checkpoint_folder(workspace: str, step: str, inputs: Sequence[Path], settings: Sequence[str]) -> Path:
+def checkpoint_folder(workspace: str, module: str, inputs: Sequence[Path], settings: Sequence[str]) -> Path:
     """Where a step keeps its checkpoints: named by what it was given and the code that it ran, so that only the
     same work continues.
 
-    `inputs` are files or folders. Without a workspace that outlives the step (an empty string) it is a temporary
-    folder.
+    `module` is the step's, e.g. `components.sft.task`; `inputs` are files or folders. Without a workspace that outlives
+    the step (an empty string) it is a temporary folder.
     """
-    digest = hashlib.sha256(source_hash().encode())
+    digest = hashlib.sha256(source_hash(module).encode())
     for path in inputs:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
@@ -75,6 +75,7 @@ def checkpoint_folder(workspace: str, step: str, inputs: Sequence[Path], setting
     for setting in settings:
         digest.update(hashlib.sha256(setting.encode()).digest())
     root = Path(workspace) if workspace else Path(tempfile.mkdtemp(prefix="conf-profile-"))
+    step = module.split(".")[-2]
     return root / "checkpoints" / f"{step}-{digest.hexdigest()[:16]}"
 
 

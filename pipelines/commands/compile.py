@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from conf_profile.cli.options import config_options
-from conf_profile.config import RunConfig
+
+if TYPE_CHECKING:
+    from conf_profile.config import RunConfig
 
 
-@click.command("compile")
+@click.command("compile", short_help="Compile the pipeline to YAML for a cluster.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("conf-profile-training.yaml"), show_default=True)
 @click.option(
     "--image", default="", help="Container image of the steps; default: CONF_PROFILE_IMAGE, else the release's."

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from conf_profile.cli.options import config_options, default_folder
-from conf_profile.config import RunConfig
 from conf_profile.errors import LostPromotionError
 
 if TYPE_CHECKING:
+    from conf_profile.config import RunConfig
     from conf_profile.data.dataset import Dataset
     from pipelines.local.pipeline_process import Finished
 
 
-@click.command()
+@click.command(short_help="Run the whole pipeline on this machine.")
 @config_options
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder; default: runs/DATASET-PRESET.")
 def run(config: RunConfig, out: Path | None) -> None:
@@ -91,8 +91,9 @@ def _run_pipeline(config: RunConfig, data: Dataset, folder: Path, console: Any) 
 def _pinned_champion(config: RunConfig, data: Dataset, folder: Path) -> Path:
     """The file that keeps which version this run competes with."""
     from conf_profile.source import source_hash
+    from pipelines.local.pipeline_process import STEPS_CODE
 
-    identity = json.dumps([config.for_step(), data.digest(), data.labels_digest(), source_hash()])
+    identity = json.dumps([config.for_step(), data.digest(), data.labels_digest(), source_hash(STEPS_CODE)])
     return folder / "workspace" / f"champion-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from conf_profile.cli.options import config_options, default_folder
-from conf_profile.config import DataConfig, RunConfig
 from pipelines.commands.runs import backend_options, connect
+
+if TYPE_CHECKING:
+    from conf_profile.config import RunConfig
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as a shell has it."""
 
 
-@click.command()
+@click.command(short_help="Run the pipeline on a KFP backend, now or on a schedule.")
 @config_options
 @backend_options
 @click.option("--experiment", default="conf-profile", show_default=True, help="KFP's experiment.")
@@ -130,6 +132,8 @@ def _with_tables(config: RunConfig, data_uri: str, labels_uri: str) -> RunConfig
         return config
     if config.data.path is not None:
         raise click.UsageError("--data names tables of this machine, --data-uri tables in a store: give one of them")
+    from conf_profile.config import DataConfig
+
     return config.model_copy(update={"data": DataConfig(name="parquet", users=None)})
 
 

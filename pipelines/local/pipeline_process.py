@@ -22,7 +22,7 @@ from typing import Any
 
 from conf_profile import tables
 from conf_profile.errors import LostPromotionError, PipelineError, RegistryConflictError
-from conf_profile.source import local_image
+from conf_profile.source import source_hash
 
 _COLOUR = re.compile(r"\x1b\[\d+m")
 _BEGIN = re.compile(r"Executing task '([\w-]+)'")
@@ -32,6 +32,9 @@ _ERROR = re.compile(r"^\s*conf_profile\.errors\.(\w+): (.*)$")
 # kfp indents a step's own output; its own traceback, which follows, says nothing of the cause.
 _STEPS_TRACEBACK = re.compile(r"^ +Traceback \(most recent call last\):$")
 _STEPS_EXCEPTION = re.compile(r"^ {4}([A-Za-z_][\w.]*(?:: .*)?)$")
+
+STEPS_CODE = "pipelines.training"
+"""The module that imports every step."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,11 @@ def run(arguments: Mapping[str, Any], folder: Path, console: Any, steps: int) ->
         raise _failure(watch, folder)
     artefacts: dict[str, str] = json.loads(outputs_file.read_text(encoding="utf-8"))
     return Finished(artefacts, watch.seconds, memory.peak_mib)
+
+
+def local_image() -> str:
+    """The image name that local runs put into KFP's cache key. kfp wants the word 'python' in it."""
+    return f"conf-profile/python:local-{source_hash(STEPS_CODE)}"
 
 
 def _remembered(path: Path) -> dict[str, float]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from charts.images import is_content_made
-from components.image import IMAGE
+from components.image import IMAGE, is_content_made
 from pipelines.preflight.finding import Finding
 
 _REFERENCE = re.compile(r"[a-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 USERS_PER_BATCH = 256
 
 
-@click.command()
+@click.command(short_help="Profile all users of a run offline.")
 @storage_options
 @click.option(
     "--model-folder",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from serving.local.local import Options
 
 
-@click.command()
+@click.command(short_help="Serve the champion on this machine.")
 @storage_options
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: a free one.")
 @click.option("--web/--no-web", default=False, help="Serve the page at /web; it shows what is known of users.")
@@ -85,7 +85,7 @@ def _serve(storage: Storage, folder: Path, options: Options) -> None:
             running.run()
 
 
-@click.command()
+@click.command(short_help="Ask a running server for one user's profile.")
 @click.argument("user")
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="The transformer's address.")
 @click.option("--name", default="conf-profile", show_default=True, help="The model's name.")

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from support.paths import ROOT
 
-from benchmarks.scale import inputs, model, page, sharding, usage
+from benchmarks import usage
+from benchmarks.scale import inputs, model, page, sharding
 from benchmarks.scale.inputs import Figure
 from benchmarks.scale.model import Limits, Load
 from components.synthesis.step import shard_of

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from conf_profile.cli.main import COMMANDS, cli
+from conf_profile.cli.main import cli, entry_points
 from conf_profile.config import RunConfig, resolve
 
 
@@ -21,7 +21,7 @@ def process(*arguments, cwd):
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", entry_points())
 def test_every_command_has_help(name):
     result = call(name, "--help")
     assert result.exit_code == 0

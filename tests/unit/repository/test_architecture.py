@@ -1,78 +1,139 @@
-"""Which room may import which, and that looking at the command line costs nothing."""
+"""Which room may import which, that no part imports in a circle, and that looking at the command line costs nothing."""
 
 import ast
+import graphlib
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 from support.paths import ROOT
 
-ROOMS = ("conf_profile", "components", "pipelines", "serving", "feature_repo", "benchmarks", "tests")
 ALLOWED = {
-    # pipelines is named by the command line alone, which is checked below.
     "conf_profile": {"conf_profile"},
-    "components": {"components", "conf_profile", "feature_repo"},
     "feature_repo": {"feature_repo", "conf_profile"},
+    "components": {"components", "feature_repo", "conf_profile"},
     "pipelines": {"pipelines", "components", "conf_profile"},
-    "serving": {"serving", "conf_profile", "feature_repo"},
+    "serving": {"serving", "feature_repo", "conf_profile"},
+    "charts": {"charts", "pipelines", "components", "conf_profile"},
+    "benchmarks": {"benchmarks", "pipelines", "serving", "components", "feature_repo", "conf_profile"},
 }
 HEAVY = ("torch", "kfp", "kserve", "feast", "vllm", "transformers", "trl", "peft", "boto3", "datasets", "kubernetes")
-
-
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
 
 
 def files(room):
     return sorted((ROOT / room).rglob("*.py"))
 
 
+def name_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@cache
+def modules():
+    return {name_of(path): path for room in ALLOWED for path in files(room)}
+
+
+def room_of(module):
+    return module.split(".")[0]
+
+
+def imports(source):
+    """The project's modules that a source imports, those inside functions too, and those that its strings name."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            found |= {
+                name if (name := f"{node.module}.{alias.name}") in modules() else node.module for alias in node.names
+            }
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found |= {word.partition(":")[0] for word in node.value.split()} - {room_of(word) for word in found}
+    return {name for name in found if name in modules() and "." in name}
+
+
+@cache
+def arrows():
+    return {module: imports(path.read_text(encoding="utf-8")) - {module} for module, path in modules().items()}
+
+
 @pytest.mark.parametrize("room", ALLOWED)
 def test_a_room_imports_only_what_it_may(room):
-    wrong = [
-        f"{path.relative_to(ROOT)}: {name}"
-        for path in files(room)
-        if "commands" not in path.parts
-        for name in imports(path)
-        if name.split(".")[0] in ROOMS and name.split(".")[0] not in ALLOWED[room]
-    ]
+    wrong = {
+        f"{module} -> {name}"
+        for module, names in arrows().items()
+        if room_of(module) == room
+        for name in names
+        if room_of(name) not in ALLOWED[room]
+    }
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from pipelines import training",
+        "from pipelines.training import PIPELINE_NAME",
+        "def later():\n    import pipelines.training",
+        "import importlib\nimportlib.import_module('pipelines.training')",
+        "COMMANDS = {'run': 'pipelines.training:training_pipeline'}",
+    ],
+)
+def test_an_arrow_is_seen_in_whatever_way_it_is_written(source):
+    assert imports(source) == {"pipelines.training"}
+
+
+def circle(edges):
+    try:
+        graphlib.TopologicalSorter(edges).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return None
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_no_part_imports_in_a_circle(depth):
+    """Parts are rooms, then their folders and files, then what is in those."""
+    edges = {}
+    for module, names in arrows().items():
+        part = ".".join(module.split(".")[:depth])
+        edges.setdefault(part, set()).update(".".join(name.split(".")[:depth]) for name in names)
+    assert circle({part: names - {part} for part, names in edges.items()}) is None
+
+
+def test_a_circle_is_seen():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) is not None
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_a_folder_holds_what_a_reader_can_take_in(room):
+    """About ten folders and ten files; a room's own packages and resources are counted as files."""
+    folders = {path.parent for path in files(room)}
+    full = {
+        str(folder.relative_to(ROOT)): count
+        for folder in folders
+        if (count := len([path for path in folder.glob("*.py") if path.name != "__init__.py"])) > 12
+    }
+    assert not full
 
 
 def test_components_do_not_know_each_other():
     wrong = [
         f"{path.relative_to(ROOT)}: {name}"
         for path in files("components")
-        for name in imports(path)
+        for name in arrows()[name_of(path)]
         if name.startswith("components.") and name not in ("components.image", "components.outputs")
         if name.split(".")[1] != path.relative_to(ROOT / "components").parts[0]
     ]
     assert not wrong
 
 
-def test_the_command_line_may_start_the_pipeline_and_nothing_else():
-    known = {n for p in files("conf_profile") if "commands" in p.parts for n in imports(p) if n.split(".")[0] in ROOMS}
-    assert {name for name in known if not name.startswith("conf_profile")} <= {
-        "pipelines",
-        "pipelines.compile",
-        "benchmarks.evidence",
-        "pipelines.plan",
-        "pipelines.cluster.submit",
-        "serving",
-        "serving.local.local",
-        "serving.local.processes",
-        "feature_repo",
-    }
-
-
 def test_no_module_of_the_method_loads_anything_heavy():
     """Imports every module of conf_profile in one fresh process and looks at what came along."""
     modules = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        name_of(path)
         for path in files("conf_profile")
         if path.name != "__init__.py" and path.name != "local_s3_guard.py"
     ]
