@@ -289,5 +289,5 @@ def _zipf(count: int) -> Floats:
 
 @cache
 def _phrases() -> dict[str, Any]:
-    data: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "world_phrases.yaml").read_text(encoding="utf-8"))
+    data: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "phrases.yaml").read_text(encoding="utf-8"))
     return data

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from functools import cache
@@ -39,19 +40,18 @@ def room_of(module):
 
 
 def imports(source):
-    """The project's modules that a source imports, those inside functions too, and those that its strings name."""
+    """The project's modules that a source imports, those inside functions too, and those that a string is a name of."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "imports are absolute"
-            found |= {
-                name if (name := f"{node.module}.{alias.name}") in modules() else node.module for alias in node.names
-            }
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found |= {word.partition(":")[0] for word in node.value.split()} - {room_of(word) for word in found}
-    return {name for name in found if name in modules() and "." in name}
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in modules() else node.module for name in names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value:
+            found.add(node.value.partition(":")[0])
+    return found & modules().keys()
 
 
 @cache
@@ -67,6 +67,17 @@ def test_a_room_imports_only_what_it_may(room):
         if room_of(module) == room
         for name in names
         if room_of(name) not in ALLOWED[room]
+    }
+    assert not wrong
+
+
+def test_no_text_of_the_method_names_another_rooms_module():
+    """Not in a message either, nor in what a process is started with."""
+    wrong = {
+        f"{name_of(path)}: {word}"
+        for path in files("conf_profile")
+        for word in re.findall(r"[\w.]*\w", path.read_text(encoding="utf-8"))
+        if "." in word and word in modules() and room_of(word) != "conf_profile"
     }
     assert not wrong
 
