@@ -1,7 +1,7 @@
 """Erasing one user from everything that a run keeps in files: which stores there are, taking out, looking again.
 
 A model is not a store: what its weights have learnt stays (`trained_versions` says which versions that concerns).
-Feast's stores are `feature_repo.erasure`'s; the command puts both together.
+Feast's stores are the feature repository's; its command puts both together.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from conf_profile.registry.format import ModelURI, parse_uri
 
 STORAGE_URI = "/spec/predictor/model/storageUri"
 MODEL_URI = "CONF_PROFILE_MODEL_URI"
-"""The transformer's variable; see serving.model.model_source."""
+"""The transformer's variable; its storage initialiser reads the same."""
 COMPONENTS = ("predictor", "transformer")
 HOPELESS = frozenset({"CreateContainerConfigError", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName"})
 """Reasons for which a container waits in vain."""

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from support.cluster.kube import Cluster, CommandError, until
 
 KIND_NAME = "conf-profile-tests"

@@ -6,11 +6,11 @@ comes of them, since a Deployment is accepted whatever its pods ask for.
 
 import pytest
 import yaml
+
+from charts.chart import CHART, EVERYTHING, merged
 from support.chart_manifests import EXAMPLE, INGRESS, MATRIX, pods
 from support.chart_refusals import REFUSED_BY_THE_CHART, REFUSED_BY_THE_SCHEMA, last_key
 from support.cluster.kube import CommandError
-
-from charts.chart import CHART, EVERYTHING, merged
 
 OFFLINE = {"s3": {"checkSecret": False}}
 MORE = {

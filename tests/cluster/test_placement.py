@@ -4,12 +4,12 @@ import json
 
 import pytest
 import yaml
+
+from pipelines import resources
 from support.chart_manifests import EXAMPLE, PRESETS
 from support.cluster.kube import CommandError, until
 from support.cluster.simulated_nodes import AVOIDED, GPU_TAINT, node, simulated
 from support.paths import GOLDEN
-
-from pipelines import resources
 
 SAMPLE = GOLDEN / "values-gpu-sample.yaml"
 GPU = "nvidia.com/gpu"

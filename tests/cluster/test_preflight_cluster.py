@@ -2,8 +2,6 @@
 
 import pytest
 import yaml
-from support.cluster.kube import until
-from support.cluster.simulated_nodes import GPU_TAINT, node, simulated
 
 from charts.chart import merged
 from conf_profile.config import StorageConfig
@@ -13,6 +11,8 @@ from pipelines.preflight.cluster import read_cluster
 from pipelines.preflight.declared import declared_objects
 from pipelines.preflight.stores.keys import find_keys
 from pipelines.resources import Resources
+from support.cluster.kube import until
+from support.cluster.simulated_nodes import GPU_TAINT, node, simulated
 
 VALUES = {
     "s3": {"caConfigMap": "authority"},

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from support.chart_manifests import EXAMPLE
 from support.cluster.kube import CommandError, until
 

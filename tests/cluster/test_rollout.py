@@ -11,9 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import yaml
 from click.testing import CliRunner
-from support.chart_manifests import EXAMPLE, PRESETS
-from support.cluster.kube import until
-from support.cluster.simulated_nodes import AVOIDED, node, simulated
 
 from conf_profile.cli.main import cli
 from conf_profile.config import StorageConfig
@@ -22,6 +19,9 @@ from conf_profile.rollout import smoke
 from conf_profile.rollout.serving_cluster import ServingCluster
 from conf_profile.storage import object_store
 from conf_profile.storage.local_s3 import local_s3
+from support.chart_manifests import EXAMPLE, PRESETS
+from support.cluster.kube import until
+from support.cluster.simulated_nodes import AVOIDED, node, simulated
 
 POOL = {"conf-profile-test": "rollout"}
 VALUES = {

@@ -8,16 +8,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+from conf_profile.rollout import smoke
+from conf_profile.storage.local_s3 import local_s3
+from conf_profile.students import folder
 from support.chart_manifests import PRESETS
 from support.cluster import node_images, serving_release
 from support.cluster.caller import Caller
 from support.cluster.kube import CommandError, until
 from support.cluster.outside import address_towards, relay
 from support.cluster.serving_release import SECRET, Served, World
-
-from conf_profile.rollout import smoke
-from conf_profile.storage.local_s3 import local_s3
-from conf_profile.students import folder
 
 RATE = 4
 """Requests a second while something is away."""

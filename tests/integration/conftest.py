@@ -1,6 +1,7 @@
 """One small run of the whole pipeline serves every test that looks at what a run leaves behind."""
 
 import pytest
+
 from support.running import ORDER, executed, kill_in, start
 
 

@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from support.running import SMALL, environment
 
 from benchmarks.evidence import results
+from support.running import SMALL, environment
 
 pytestmark = pytest.mark.slow
 

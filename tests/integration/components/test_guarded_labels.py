@@ -7,7 +7,6 @@ address) is shown here from the other side: the steps before it need no right to
 from dataclasses import dataclass, field
 
 import pytest
-from support.s3 import client_of, guarded_s3
 
 from components.evaluation import task as evaluation
 from components.features import task as features
@@ -21,6 +20,7 @@ from conf_profile.errors import DataError, RegistryError
 from conf_profile.storage import object_store
 from conf_profile.storage.object_store import ObjectStore
 from pipelines import cluster_data
+from support.s3 import client_of, guarded_s3
 
 CONFIG = config.resolve(
     "tiny",

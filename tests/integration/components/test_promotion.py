@@ -8,7 +8,6 @@ import pytest
 from click.testing import CliRunner
 from huggingface_hub import ModelCard
 from kfp import dsl, local
-from support.s3 import client_of, model_folder, storage
 
 from components.promotion.component import promotion
 from components.promotion.step import file_hash, run
@@ -18,6 +17,7 @@ from conf_profile.errors import ConfigError, DataError, RegistryConflictError, R
 from conf_profile.registry.registry import connect
 from conf_profile.storage import configuration_file
 from conf_profile.storage.local_s3 import local_s3
+from support.s3 import client_of, model_folder, storage
 
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 EVALUATION = {

@@ -3,12 +3,12 @@
 import json
 
 from kfp import dsl, local
-from support.teacher_server import completion, serve
 
 from components.synthesis.component import synthesis
 from conf_profile import tables
 from conf_profile.config import PromptConfig, TeacherConfig
 from conf_profile.dialogue import taxonomy
+from support.teacher_server import completion, serve
 
 FEATURES = [
     {

@@ -7,10 +7,10 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.s3 import client_of, python, wait_until
 
 from conf_profile.errors import RegistryError
 from conf_profile.storage.local_s3 import S3Access, credentials, local_s3, start
+from support.s3 import client_of, python, wait_until
 
 OWNER = """
 import sys

@@ -14,7 +14,6 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.training_inputs import PROMPT, SFT, STUDENT, write_inputs
 
 from components.grpo import step as grpo
 from components.rejection import step as rejection
@@ -27,6 +26,7 @@ from conf_profile.storage.object_store import ObjectStore, s3_client
 from conf_profile.students import processes
 from conf_profile.students.remote_job import JOB
 from pipelines import resources, trainjob
+from support.training_inputs import PROMPT, SFT, STUDENT, write_inputs
 
 pytestmark = pytest.mark.slow
 

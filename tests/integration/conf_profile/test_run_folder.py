@@ -2,7 +2,6 @@
 
 import pytest
 from click.testing import CliRunner
-from support.s3 import model_folder
 
 from conf_profile.cli.main import cli
 from conf_profile.config import StorageConfig
@@ -10,6 +9,7 @@ from conf_profile.data.run_folder import exclusive
 from conf_profile.errors import LostPromotionError, PipelineError
 from conf_profile.registry import registry
 from pipelines.local import pipeline_process
+from support.s3 import model_folder
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import socket
 
 import pytest
 from rich.console import Console
-from support.s3 import client_of, guarded_s3
-from support.stand_in import Answer, KubeApi, answering, self_signed, write_kubeconfig
 
 from charts.chart import merged
 from conf_profile.config import StorageConfig
@@ -15,6 +13,8 @@ from conf_profile.errors import PreflightError
 from pipelines import preflight
 from pipelines.preflight import PreflightRequest
 from pipelines.resources import Resources, S3Secret
+from support.s3 import client_of, guarded_s3
+from support.stand_in import Answer, KubeApi, answering, self_signed, write_kubeconfig
 
 BUCKET = "conf-profile"
 BEHAVIOUR, LABELS, EMPTY = "data/a1/behaviour.parquet", "truth/a1/labels.parquet", "data/absent.none"

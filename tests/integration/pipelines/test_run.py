@@ -11,9 +11,9 @@ from collections import Counter
 
 import psutil
 import pytest
-from support.running import ORDER, STEPS, command, environment, executed
 
 from conf_profile import tables
+from support.running import ORDER, STEPS, command, environment, executed
 
 pytestmark = pytest.mark.slow
 

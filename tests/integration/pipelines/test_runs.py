@@ -12,8 +12,6 @@ from itertools import count
 import kfp_server_api
 import pytest
 from rich.console import Console
-from support.kfp_server import DELETED, cached, node, run, serve, step
-from support.pods_server import pod, serve_pods, unschedulable, waiting
 
 from conf_profile.config import resolve
 from conf_profile.errors import BackendUnreachableError, PipelineError, RunNotFoundError
@@ -28,6 +26,8 @@ from pipelines.cluster.runs.run_cluster import RunCluster
 from pipelines.cluster.runs.run_report import RunReader
 from pipelines.compile import compile_to
 from pipelines.training import PIPELINE_NAME
+from support.kfp_server import DELETED, cached, node, run, serve, step
+from support.pods_server import pod, serve_pods, unschedulable, waiting
 
 BUCKET = "artefacts"
 ROOT = f"s3://{BUCKET}/kfp"

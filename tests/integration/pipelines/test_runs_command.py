@@ -4,11 +4,11 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from support.kfp_server import cached, run, serve, step
 
 from conf_profile.cli.main import cli
 from conf_profile.errors import RunNotFoundError
 from pipelines.cluster import kfp_backend
+from support.kfp_server import cached, run, serve, step
 
 REASON = "ValueError: no user is left"
 FAILURE = f"it began\nTraceback (most recent call last):\n{REASON}\nlauncher: exit status 1\n"

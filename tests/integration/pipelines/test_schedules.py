@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from support.kfp_server import run, serve, step
 
 from conf_profile.cli.main import cli
 from conf_profile.config import resolve
@@ -18,6 +17,7 @@ from pipelines import resources
 from pipelines.cluster import kfp_backend, schedules
 from pipelines.cluster.kfp_backend import RunSettings, Version
 from pipelines.cluster.submit import Submission
+from support.kfp_server import run, serve, step
 
 EVERY, LATER = "0 3 * * 0", "30 4 * * *"
 SETTINGS = RunSettings("conf-profile", "runner")

@@ -15,8 +15,6 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
-from support.kfp_server import node, run, serve, step
-from support.stand_in import KubeApi, answering, write_kubeconfig
 
 from conf_profile.cli.main import cli
 from conf_profile.errors import ConfigError, ConfProfileError, PipelineError, PreflightError, RegistryError
@@ -31,6 +29,8 @@ from pipelines.cluster.schedules import cron
 from pipelines.cluster.submit import PIPELINE
 from pipelines.compile import compile_to
 from pipelines.training import PIPELINE_NAME
+from support.kfp_server import node, run, serve, step
+from support.stand_in import KubeApi, answering, write_kubeconfig
 
 USERS = ["--users", "30"]
 _COMPILED = {}

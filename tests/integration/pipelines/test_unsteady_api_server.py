@@ -10,11 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import yaml
-from support.unsteady_proxy import LOST, PASS, UNREACHED, UnsteadyProxy, at_retry
 
 from conf_profile import transient
 from conf_profile.errors import RolloutConflictError, RolloutError, RolloutLostError
 from conf_profile.rollout.serving_cluster import RolloutLock, ServingCluster
+from support.unsteady_proxy import LOST, PASS, UNREACHED, UnsteadyProxy, at_retry
 
 OLD, NEW = "conf-profile://b/m@v1", "conf-profile://b/m@v2"
 

@@ -6,7 +6,6 @@ import threading
 
 import pytest
 from fastapi import HTTPException
-from support.teacher_server import completion, error, serve
 
 from conf_profile.config import PromptConfig
 from conf_profile.consensus.confidence import Calibration, Partition
@@ -19,6 +18,7 @@ from serving.predictor.versions import OtherVersions, Served
 from serving.settings import PredictorSettings, Settings
 from serving.telemetry.drift import DriftMonitor
 from serving.transformer.transformer import ProfileTransformer
+from support.teacher_server import completion, error, serve
 
 TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})
 MORE = taxonomy.parse({"attributes": {"gender": ["female", "male"], "age": ["young", "old"]}})

@@ -4,7 +4,6 @@ import json
 import uuid
 
 import pytest
-from support.s3 import model_folder
 
 from components.evaluation.inference import Rival, fetch_champion
 from components.promotion.step import run
@@ -12,6 +11,7 @@ from conf_profile.config import RunConfig, StorageConfig
 from conf_profile.errors import RegistryConflictError
 from conf_profile.registry.registry import ANY_CHAMPION, connect
 from conf_profile.storage.local_s3 import local_s3
+from support.s3 import model_folder
 
 EVALUATION = {
     "dataset": "world",

@@ -3,11 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
-from support.serving_process import model_folder
 
 from conf_profile.errors import ServingError
 from serving.local import local, processes
 from serving.local.local import LocalServing, Options
+from support.serving_process import model_folder
 
 
 def test_a_version_that_the_given_thresholds_do_not_fit_is_not_loaded(tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 from prometheus_client import REGISTRY
-from support.teacher_server import Reply, completion, error, serve
 
 from conf_profile.config import PromptConfig
 from conf_profile.consensus.confidence import Calibration, Partition
@@ -24,6 +23,7 @@ from serving.predictor.client import (
     RefusedError,
 )
 from serving.settings import PredictorSettings
+from support.teacher_server import Reply, completion, error, serve
 
 TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})
 EVEN = Calibration("greedy", {"gender": Partition((0.2, 0.4, 0.6, 0.8))})

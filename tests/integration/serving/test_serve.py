@@ -13,8 +13,6 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from support.running import environment
-from support.s3 import wait_until
 
 from conf_profile import tables
 from conf_profile.config import StorageConfig
@@ -24,6 +22,8 @@ from conf_profile.registry import registry
 from conf_profile.rollout import rollout, smoke
 from conf_profile.storage.local_s3 import local_s3
 from conf_profile.students import examples, folder
+from support.running import environment
+from support.s3 import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from support.serving_process import TAGS, Predictor, transformer
 
 REQUESTS, TOGETHER = 10_000, 32

@@ -11,12 +11,12 @@ from contextlib import suppress
 
 import httpx
 import pytest
-from support.s3 import wait_until
-from support.serving_process import ANSWER, Predictor, Redis, Transformer, brought, online_store, transformer
-from support.teacher_server import Reply, completion, error, serve
 
 from conf_profile.config import FeaturesConfig
 from serving.transformer import rest
+from support.s3 import wait_until
+from support.serving_process import ANSWER, Predictor, Redis, Transformer, brought, online_store, transformer
+from support.teacher_server import Reply, completion, error, serve
 
 DEADLINE = 2.0
 QUICK = {"backoff_seconds": 0.01, "max_attempts": 2, "breaker_failures": 4, "breaker_seconds": 0.2}

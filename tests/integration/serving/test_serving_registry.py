@@ -4,13 +4,13 @@ import uuid
 from contextlib import ExitStack
 
 import pytest
-from support.s3 import client_of, wait_until
-from support.serving_process import Predictor, Transformer, brought, model_folder, transformer
 
 from conf_profile.config import StorageConfig
 from conf_profile.registry.registry import connect
 from conf_profile.storage.local_s3 import local_s3
 from serving.local import processes
+from support.s3 import client_of, wait_until
+from support.serving_process import Predictor, Transformer, brought, model_folder, transformer
 
 BUCKET = "conf-profile"
 

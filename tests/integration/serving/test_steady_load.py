@@ -4,9 +4,9 @@ import asyncio
 
 import psutil
 import pytest
-from support.serving_process import Predictor, online_store, transformer
 
 from benchmarks import steady_load
+from support.serving_process import Predictor, online_store, transformer
 
 ALLOWED_MIB = 12.0
 """Python's allocator settles for a while; what a request leaks of a whole answer, 20 KiB, would be 24 MiB more."""

@@ -8,7 +8,6 @@ import sys
 import uuid
 
 import pytest
-from support.s3 import client_of, model_folder, python
 
 from conf_profile.config import StorageConfig
 from conf_profile.registry import download as registry_download
@@ -16,6 +15,7 @@ from conf_profile.registry.registry import connect
 from conf_profile.storage import object_store
 from conf_profile.storage.local_s3 import local_s3
 from serving import storage
+from support.s3 import client_of, model_folder, python
 
 BUCKET = "conf-profile"
 BIG = 40 << 20

@@ -12,7 +12,6 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from support.teacher_server import completion, error, serve
 
 from conf_profile.config import PromptConfig
 from conf_profile.consensus.confidence import Calibration, Partition
@@ -24,6 +23,7 @@ from serving.settings import PredictorSettings, Settings
 from serving.telemetry.drift import DriftMonitor
 from serving.telemetry.logs import JsonFormatter
 from serving.transformer.transformer import ProfileTransformer, Served
+from support.teacher_server import completion, error, serve
 
 TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})
 EVEN = Calibration("greedy", {"gender": Partition((0.2, 0.4, 0.6, 0.8))})

@@ -16,8 +16,6 @@ import pandas as pd
 import pytest
 import redis
 import yaml
-from support.s3 import wait_until
-from support.teacher_server import completion, serve
 
 from conf_profile import tables
 from conf_profile.config import FeaturesConfig, PromptConfig
@@ -39,6 +37,8 @@ from serving.telemetry.metrics import WRITTEN_BACK
 from serving.transformer import write_back
 from serving.transformer.features import OnlineFeatures
 from serving.transformer.transformer import ProfileTransformer, Served
+from support.s3 import wait_until
+from support.teacher_server import completion, serve
 
 AS_OF = datetime(2025, 6, 1, 12, tzinfo=UTC)
 NOW = datetime(2025, 7, 1, 12, tzinfo=UTC)

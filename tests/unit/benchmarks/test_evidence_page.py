@@ -8,7 +8,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from support.paths import ROOT
 
 from benchmarks.evidence import plan, regimes
 from benchmarks.evidence.page import expectations, page, plots, quantities, sections
@@ -20,6 +19,7 @@ from benchmarks.evidence.page.passages import Study
 from benchmarks.evidence.plan import Comparison
 from benchmarks.evidence.results import Results, write, write_rows
 from conf_profile.errors import DataError
+from support.paths import ROOT
 
 SEEDS = (100, 101, 102)
 LEFT_OUT = ("teachers", "second_stage_regimes", "transfer")

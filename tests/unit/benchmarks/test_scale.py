@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
-from support.paths import ROOT
 
 from benchmarks import usage
 from benchmarks.scale import inputs, model, page, sharding
@@ -17,6 +16,7 @@ from components.synthesis.step import shard_of
 from conf_profile.config import resolve
 from conf_profile.errors import ConfigError, DataError
 from serving.backfill.backfill import SHARD_USERS
+from support.paths import ROOT
 
 PAGE = ROOT / "docs" / "scale.md"
 CONFIG = resolve("tiny")

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from support.paths import ROOT
 
 from benchmarks.sentiment import build, source
 from conf_profile import tables
@@ -20,6 +19,7 @@ from conf_profile.dialogue.prompts import UserFeatures, render_messages
 from conf_profile.errors import DataError
 from conf_profile.teachers.lexicon import LexiconTeacher
 from conf_profile.teachers.protocol import Request
+from support.paths import ROOT
 
 NO_CACHE = Path("/nonexistent")
 MOVIES = (

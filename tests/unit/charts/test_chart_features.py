@@ -4,9 +4,9 @@ import re
 
 import pytest
 import yaml
-from support.chart_manifests import NAME, OWN_REDIS, environment, of_kind, one, pods, refusal, render
 
 from feature_repo import erase, jobs, materialise
+from support.chart_manifests import NAME, OWN_REDIS, environment, of_kind, one, pods, refusal, render
 
 
 def repository(*layers):

@@ -14,10 +14,10 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from support.chart_manifests import MATRIX, render
 
 from charts import chart
 from conf_profile.errors import ConfigError
+from support.chart_manifests import MATRIX, render
 
 KUBERNETES = "1.34"
 CRDS = os.environ.get("CONF_PROFILE_KSERVE_CRDS", "")

@@ -5,10 +5,10 @@ import re
 
 import pytest
 from prometheus_client import REGISTRY
-from support.chart_manifests import NAME, of_kind, one, pods, refusal, render
 
 from charts.chart import CHART
 from serving.telemetry import drift, metrics
+from support.chart_manifests import NAME, of_kind, one, pods, refusal, render
 
 ON = {"monitoring": {part: {"enabled": True} for part in ("serviceMonitor", "alerts", "dashboard")}}
 SELECTOR = re.compile(r"(conf_profile_\w+|vllm:\w+)\{([^}]*)\}")

@@ -2,7 +2,6 @@
 
 import pytest
 import yaml
-from support.chart_manifests import NAME, PRESETS, environment, of_kind, pods, refusal, render
 
 from conf_profile import config
 from conf_profile.cli import places
@@ -11,6 +10,7 @@ from pipelines import resources
 from pipelines.commands.submit import submit
 from pipelines.compile import compile_to
 from pipelines.placement import USES_S3
+from support.chart_manifests import NAME, PRESETS, environment, of_kind, pods, refusal, render
 
 ON = {"pipelines": {"enabled": True, "s3Secret": {"name": "keys"}}}
 UPLOAD = {"pipelines": {"upload": {"enabled": True, "endpoint": "http://kfp:8888"}}}

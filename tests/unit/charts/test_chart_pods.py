@@ -1,6 +1,7 @@
 """Every pod of every accepted set of values: Pod Security `restricted`, requests and limits, probes, no token."""
 
 import pytest
+
 from support.chart_manifests import MATRIX, pods, render
 
 PODS = [

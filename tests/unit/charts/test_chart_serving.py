@@ -9,6 +9,10 @@ import threading
 
 import pytest
 import yaml
+
+from charts.chart import CHART, EVERYTHING
+from serving import settings
+from serving.predictor.__main__ import parse as parse_predictor
 from support.chart_manifests import (
     EXTERNAL,
     NAME,
@@ -23,10 +27,6 @@ from support.chart_manifests import (
     refusal,
     render,
 )
-
-from charts.chart import CHART, EVERYTHING
-from serving import settings
-from serving.predictor.__main__ import parse as parse_predictor
 
 GPU = PRESETS["gpu"]
 WARM_UP = CHART / "files" / "warm_up.py"

@@ -9,11 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import jsonschema
 import pytest
 import yaml
-from support.chart_manifests import EXTERNAL, MATRIX, PRESETS, chart, notes, refusal, render
-from support.chart_refusals import REFUSED_BY_THE_CHART, REFUSED_BY_THE_SCHEMA, last_key
 
 from charts.chart import CHART, EVERYTHING, EXAMPLE, merged
 from pipelines.commands.submit import submit
+from support.chart_manifests import EXTERNAL, MATRIX, PRESETS, chart, notes, refusal, render
+from support.chart_refusals import REFUSED_BY_THE_CHART, REFUSED_BY_THE_SCHEMA, last_key
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 S3 = {"s3": {"endpoint": "https://s3.example.com"}}

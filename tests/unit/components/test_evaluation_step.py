@@ -6,11 +6,11 @@ import json
 
 import numpy as np
 import pytest
-from support.evaluation_world import TWO_ATTRIBUTES, World
 
 from components.evaluation.step import candidate_arm
 from conf_profile import tables
 from conf_profile.errors import DataError
+from support.evaluation_world import TWO_ATTRIBUTES, World
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.evaluation_world import World
 
 from components.gate import step as gate_step
 from components.report import figures
@@ -19,6 +18,7 @@ from components.report.markup import Html, element, join
 from components.report.step import run
 from conf_profile.config import GateConfig, RunConfig
 from conf_profile.errors import DataError
+from support.evaluation_world import World
 
 VOID = {"meta", "br", "hr"}
 HOSTILE = "<script>alert(1)</script>"

@@ -14,12 +14,12 @@ import sys
 
 import pytest
 import yaml
-from support.paths import ROOT
 
 from conf_profile.config import RunConfig, defaults_digest, resolve
 from conf_profile.storage.configuration_file import read
 from pipelines import cluster_data
 from pipelines.resources import DEFAULT_STEPS
+from support.paths import ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
 VALUES = {

@@ -2,11 +2,11 @@
 
 import pytest
 import yaml
-from support.paths import ROOT
 
 from conf_profile.errors import ConfigError
 from pipelines import resources
 from pipelines.resources import Resources
+from support.paths import ROOT
 
 CHART = ROOT / "charts" / "conf-profile"
 

@@ -7,9 +7,9 @@ import shlex
 import click
 import pytest
 import yaml
-from support.paths import ROOT
 
 from conf_profile.cli.main import cli
+from support.paths import ROOT
 
 RUNBOOK = ROOT / "docs" / "runbook.md"
 CHART = ROOT / "charts" / "conf-profile"

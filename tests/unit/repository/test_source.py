@@ -3,11 +3,11 @@
 import shutil
 
 import pytest
-from support.paths import ROOT
 
 from conf_profile import source
 from conf_profile.source import hash_of
 from pipelines.local.pipeline_process import STEPS_CODE
+from support.paths import ROOT
 
 ROOMS = frozenset(
     {"benchmarks", "charts", "components", "conf_profile", "configs", "feature_repo", "pipelines", "serving"}

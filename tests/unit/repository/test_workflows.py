@@ -4,6 +4,7 @@ import re
 
 import pytest
 import yaml
+
 from support.paths import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))

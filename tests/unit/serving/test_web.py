@@ -9,12 +9,12 @@ import tomllib
 import httpx
 import pytest
 from fastapi import FastAPI
-from support.paths import ROOT
 
 from conf_profile.consensus import confidence
 from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.dialogue import taxonomy
 from serving.settings import Settings
+from support.paths import ROOT
 
 WEB = ROOT / "serving" / "web"
 TAGS = taxonomy.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})

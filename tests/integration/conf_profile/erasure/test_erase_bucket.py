@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from support.s3 import client_of, model_folder, storage
 
 from conf_profile import parquet_rows, tables
 from conf_profile.cli import places
@@ -26,6 +25,7 @@ from conf_profile.storage.object_store import ObjectStore
 from conf_profile.teachers import remote_answers
 from conf_profile.teachers.answers import AnswerStore
 from conf_profile.teachers.protocol import Completion
+from support.s3 import client_of, model_folder, storage
 
 ADA, BOB, EVE = "user-ada", "user-bob", "user-eve"
 AS_OF = datetime(2025, 6, 1, 12, tzinfo=UTC)

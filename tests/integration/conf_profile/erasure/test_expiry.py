@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from click.testing import CliRunner
-from support.s3 import client_of
 
 from conf_profile.cli.main import cli
 from conf_profile.erasure import expiry
@@ -22,6 +21,7 @@ from conf_profile.errors import RegistryError
 from conf_profile.storage import object_store, object_versions
 from conf_profile.storage.local_s3 import local_s3
 from conf_profile.storage.object_store import ObjectStore
+from support.s3 import client_of
 
 LATER = datetime.now(UTC) + timedelta(days=31)
 MONTH = Retention(30)

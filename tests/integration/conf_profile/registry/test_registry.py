@@ -9,13 +9,13 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.s3 import client_of, model_folder, parts_under_way, python, storage
 
 from conf_profile.config import StorageConfig
 from conf_profile.errors import RegistryConflictError, RegistryError
 from conf_profile.registry import registry
 from conf_profile.registry.registry import connect
 from conf_profile.storage.local_s3 import S3Access, credentials, local_s3, start
+from support.s3 import client_of, model_folder, parts_under_way, python, storage
 
 BUCKET = "conf-profile"
 READER = S3Access("", "READER", "reads-only")

@@ -4,13 +4,13 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from support.s3 import model_folder
 
 from conf_profile import tables
 from conf_profile.cli.main import cli
 from conf_profile.config import StorageConfig
 from conf_profile.registry import registry
 from conf_profile.storage.local_s3 import local_s3
+from support.s3 import model_folder
 
 EMPTY = {"self_age": None, "self_gender": None, "signature": None, "region": None}
 

@@ -6,8 +6,6 @@ import threading
 import uuid
 
 import pytest
-from support.s3 import client_of, model_folder, parts_under_way
-from support.unsteady_proxy import BUSY, CUT, LOST, PASS, UNREACHED, UnsteadyProxy, at_retry
 
 from components.promotion import step as promotion
 from conf_profile import transient
@@ -17,6 +15,8 @@ from conf_profile.registry.registry import Registry, connect
 from conf_profile.storage import object_store, object_tree
 from conf_profile.storage.local_s3 import local_s3, start
 from conf_profile.storage.object_store import ObjectStore, digest_of
+from support.s3 import client_of, model_folder, parts_under_way
+from support.unsteady_proxy import BUSY, CUT, LOST, PASS, UNREACHED, UnsteadyProxy, at_retry
 
 BUCKET = "conf-profile"
 MEBIBYTE = 1 << 20

@@ -14,8 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.s3 import client_of, python
-from support.training_inputs import PROMPT, SFT, STUDENT, write_inputs
 
 from components.grpo import step as grpo
 from components.rejection import step as rejection
@@ -26,6 +24,8 @@ from conf_profile.storage.local_s3 import local_s3
 from conf_profile.storage.object_store import ObjectStore
 from conf_profile.students import checkpoint_folders as checkpoints
 from conf_profile.students.checkpoints import remote as remote_checkpoints
+from support.s3 import client_of, python
+from support.training_inputs import PROMPT, SFT, STUDENT, write_inputs
 
 pytestmark = pytest.mark.slow
 

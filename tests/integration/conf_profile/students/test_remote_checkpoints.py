@@ -7,7 +7,6 @@ import json
 import logging
 
 import pytest
-from support.s3 import client_of
 
 from conf_profile.errors import RegistryError
 from conf_profile.storage.local_s3 import local_s3
@@ -15,6 +14,7 @@ from conf_profile.storage.object_store import ObjectStore
 from conf_profile.students import checkpoint_folders as checkpoints
 from conf_profile.students.checkpoints import remote as remote_checkpoints
 from conf_profile.students.training import last_checkpoint
+from support.s3 import client_of
 
 
 @pytest.fixture(scope="module")

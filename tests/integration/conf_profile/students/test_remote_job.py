@@ -6,13 +6,13 @@ import uuid
 from pathlib import Path
 
 import pytest
-from support.s3 import client_of
 
 from conf_profile.errors import RegistryError
 from conf_profile.storage import object_tree
 from conf_profile.storage.local_s3 import local_s3
 from conf_profile.storage.object_store import ObjectStore
 from conf_profile.students import remote_job
+from support.s3 import client_of
 
 BUCKET = "artefacts"
 FILES = ("config.json", "model.safetensors")

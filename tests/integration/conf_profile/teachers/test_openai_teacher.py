@@ -12,7 +12,6 @@ from collections import Counter
 
 import pyarrow as pa
 import pytest
-from support.teacher_server import GOOD_TEXT, Reply, completion, error, serve
 
 from components.synthesis import step
 from conf_profile import tables
@@ -22,6 +21,7 @@ from conf_profile.errors import TeacherError
 from conf_profile.teachers.answers import AnswerStore, AskCounts, ask
 from conf_profile.teachers.openai import OpenAITeacher, retry_after_seconds
 from conf_profile.teachers.protocol import Completion, Request
+from support.teacher_server import GOOD_TEXT, Reply, completion, error, serve
 
 KEY = "sk-a-secret"
 

@@ -11,8 +11,6 @@ import uuid
 from contextlib import contextmanager
 
 import pytest
-from support.s3 import client_of, wait_until
-from support.teacher_server import completion, error, serve
 
 from components.synthesis import step
 from conf_profile import tables
@@ -25,6 +23,8 @@ from conf_profile.teachers import remote_answers
 from conf_profile.teachers.answers import AnswerStore, file_name
 from conf_profile.teachers.openai import KEYS_SECRET
 from conf_profile.teachers.protocol import Completion
+from support.s3 import client_of, wait_until
+from support.teacher_server import completion, error, serve
 
 BUCKET = "conf-profile"
 USERS = 12

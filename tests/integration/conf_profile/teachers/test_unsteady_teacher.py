@@ -7,8 +7,6 @@ import threading
 from collections import Counter
 
 import pytest
-from support.teacher_server import GOOD_TEXT, Reply, completion, error, serve
-from support.unsteady_proxy import PASS, UNREACHED, UnsteadyProxy, at_retry
 
 from conf_profile import transient
 from conf_profile.config import TeacherConfig
@@ -16,6 +14,8 @@ from conf_profile.errors import ConfigError, TeacherError
 from conf_profile.teachers.answers import AnswerStore, AskCounts, ask
 from conf_profile.teachers.openai import OpenAITeacher
 from conf_profile.teachers.protocol import Completion, Request
+from support.teacher_server import GOOD_TEXT, Reply, completion, error, serve
+from support.unsteady_proxy import PASS, UNREACHED, UnsteadyProxy, at_retry
 
 KEY = "sk-a-secret"
 

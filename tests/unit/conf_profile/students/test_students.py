@@ -2,6 +2,7 @@
 
 import copy
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -282,19 +283,18 @@ def test_batches_hold_rows_of_similar_length():
 
 
 def test_checkpoints_are_named_by_what_the_step_was_given(tmp_path, monkeypatch):
+    folder_for = partial(training.checkpoint_folder, str(tmp_path), "components.sft.task")
     path = tmp_path / "input"
     path.write_text("a")
-    first = training.checkpoint_folder(str(tmp_path), "components.sft.task", [path], ["{}"])
-    assert training.checkpoint_folder(str(tmp_path), "components.sft.task", [path], ["{}"]) == first
-    assert training.checkpoint_folder(str(tmp_path), "components.sft.task", [path], ['{"x":1}']) != first
-    assert training.checkpoint_folder(str(tmp_path), "components.sft.task", [tmp_path], ["{}"]) == first, (
-        "a folder is its files"
-    )
+    first = folder_for([path], ["{}"])
+    assert folder_for([path], ["{}"]) == first
+    assert folder_for([path], ['{"x":1}']) != first
+    assert folder_for([tmp_path], ["{}"]) == first, "a folder is its files"
     path.write_text("b")
-    assert training.checkpoint_folder(str(tmp_path), "components.sft.task", [path], ["{}"]) != first
+    assert folder_for([path], ["{}"]) != first
     path.write_text("a")
     monkeypatch.setattr(training, "source_hash", lambda _: "other code")
-    assert training.checkpoint_folder(str(tmp_path), "components.sft.task", [path], ["{}"]) != first
+    assert folder_for([path], ["{}"]) != first
 
 
 def test_a_half_written_checkpoint_is_not_used(tmp_path):
