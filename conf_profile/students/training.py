@@ -64,7 +64,7 @@ def checkpoint_folder(workspace: str, module: str, inputs: Sequence[Path], setti
     """Where a step keeps its checkpoints: named by what it was given and the code that it ran, so that only the
     same work continues.
 
-    `module` is the dotted name of the step's, whose folder gives the step's name; `inputs` are files or folders. Without
+    `module` is the dotted name of the step's, whose folder names the step; `inputs` are files or folders. Without
     a workspace that outlives the step (an empty string) it is a temporary folder.
     """
     digest = hashlib.sha256(source_hash(module).encode())
