@@ -21,7 +21,7 @@ from pipelines.node_status import count_pods, estimate
 from pipelines.resources import DEFAULT_STEPS
 
 BEFORE = Path(__file__).resolve().parents[1] / "tests" / "golden" / "before"
-JUDGING = ("evaluate", "gate", "promotion", "rollout", "report")
+JUDGING = ("evaluation", "gate", "promotion", "rollout", "report")
 TRAINING = tuple(name.replace("_", "-") for name in DEFAULT_STEPS if name not in JUDGING)
 _HASH = "0123456789abcdef" * 2
 
@@ -43,10 +43,13 @@ def uploaded_arguments(config: RunConfig) -> dict[str, Any]:
     def address(folder: str, name: str) -> str:
         return cluster_data.address_of(config.storage, f"{folder}/{_HASH}/{name}")
 
-    teaching = ("behaviour.parquet", "demographics.parquet", "taxonomy.yaml", "lexicon.json")
     inputs = arguments.Inputs(
-        *(address("data", name) for name in teaching),
-        *(address("truth", name) for name in ("labels.parquet", "ceiling.parquet")),
+        behaviour_uri=address("data", "behaviour.parquet"),
+        demographics_uri=address("data", "demographics.parquet"),
+        taxonomy_uri=address("data", "taxonomy.yaml"),
+        lexicon_uri=address("data", "lexicon.json"),
+        labels_uri=address("truth", "labels.parquet"),
+        ceiling_uri=address("truth", "ceiling.parquet"),
         as_of="2025-01-31T00:00:00+00:00",
         data_digest=_HASH * 2,
         labels_digest=_HASH * 2,

@@ -1,8 +1,9 @@
-"""Makes what is generated of the chart: values.schema.json, the table of values in its README, the golden renderings.
+"""Makes what is generated of the chart: the steps in values.yaml, the schema, the table in its README, the renderings.
 
     python -m charts.chart
 
-The first two come from values.yaml alone: a comment `# -- text` describes the key below it, a comment `# @schema
+values.yaml is written by hand but for `pipelines.steps`, which come from the table of steps. Schema and README come
+from values.yaml alone: a comment `# -- text` describes the key below it, a comment `# @schema
 {...}` is that key's JSON schema. A described mapping without a schema is a section: its keys, and no others, are
 allowed. It works on a checkout, not on an installed package.
 """
@@ -22,6 +23,7 @@ import yaml
 from charts.chart_types import DEFINITIONS, Schema
 from conf_profile import tables
 from conf_profile.errors import ConfigError
+from pipelines.resources import Resources
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "conf-profile"
@@ -30,6 +32,7 @@ VALUES, SCHEMA, README = "values.yaml", "values.schema.json", "README.md"
 MARKS = ("<!-- values -->", "<!-- /values -->")
 _KEY = re.compile(r"^(?P<indent> *)(?P<name>[A-Za-z][A-Za-z0-9_]*):")
 _INDENT = 2
+_STEPS = re.compile(r"^(  steps:\n)(?:    .*\n)+", re.MULTILINE)
 EXAMPLE: dict[str, Any] = {
     "s3": {"endpoint": "https://s3.example.com", "existingSecret": "object-store"},
     # Otherwise each rendering makes up a password.
@@ -109,13 +112,32 @@ def table(values: Sequence[Value]) -> str:
 
 
 def documentation() -> dict[Path, str]:
-    """What schema and README must hold."""
-    values = read((CHART / VALUES).read_text(encoding="utf-8"))
+    """What schema and README must hold, and values.yaml of the pipeline's steps."""
+    text = with_steps((CHART / VALUES).read_text(encoding="utf-8"))
+    values = read(text)
     before, after = _around((CHART / README).read_text(encoding="utf-8"), CHART / README)
     return {
+        CHART / VALUES: text,
         CHART / SCHEMA: json.dumps(schema(values), indent=1) + "\n",
         CHART / README: f"{before}{MARKS[0]}\n{table(values)}{MARKS[1]}{after}",
     }
+
+
+def with_steps(values: str) -> str:
+    """The text of values.yaml with what each step asks for by default, as `components.steps` declares it."""
+    steps = Resources().values()["pipelines"]["steps"]
+    lines = [f"    {name}:\n{''.join(_setting(*setting) for setting in step.items())}" for name, step in steps.items()]
+    text, found = _STEPS.subn(lambda match: match[1] + "".join(lines), values, count=1)
+    if not found:
+        raise ConfigError(f"{CHART / VALUES}: has no mapping pipelines.steps to put the steps into")
+    return text
+
+
+def _setting(name: str, value: Any) -> str:
+    flow = (
+        yaml.safe_dump(value, default_flow_style=True, sort_keys=False).removesuffix("...\n").strip().replace("'", '"')
+    )
+    return f"      {name}: {flow}\n"
 
 
 def renderings() -> dict[Path, str]:
@@ -129,8 +151,8 @@ def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     for layer in layers:
         for key, value in layer.items():
             there = found.get(key)
-            both = isinstance(value, Mapping) and isinstance(there, Mapping)
-            found[key] = merged(there, value) if both else value
+            merges = isinstance(value, Mapping) and isinstance(there, Mapping)
+            found[key] = merged(there or {}, value) if merges else value
     return found
 
 

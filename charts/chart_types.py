@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
-from pipelines.resources import StepName
+from components.steps import BY_NAME, FORMER_NAMES
 
 Schema = dict[str, Any]
 
@@ -120,7 +120,7 @@ DEFINITIONS: Schema = {
                 },
                 required=["requests", "limits", "timeoutSeconds"],
             )
-            for name in get_args(StepName)
+            for name in (*BY_NAME, *FORMER_NAMES)
         },
         required=[],
     ),

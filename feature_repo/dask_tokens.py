@@ -19,7 +19,7 @@ def name_frames_without_hashing() -> None:
     """From now on, in this process, Dask names every pandas frame by a random number."""
     # Dask registers its own tokenizers for pandas when it meets the first frame; ours must come after them.
     tokenize(pd.DataFrame())
-    normalize_token.register(pd.DataFrame, _unique_name)
+    normalize_token.register(pd.DataFrame, _unique_name)  # type: ignore[no-untyped-call]
 
 
 def _unique_name(frame: pd.DataFrame) -> str:

@@ -141,7 +141,8 @@ def consenting_users(store: FeatureStore, user_ids: Sequence[str], as_of: dateti
     Somebody without demographics never gave consent.
     """
     known = _read_offline(store, user_ids, as_of, CONSENT_AT)
-    return known.filter(pc.fill_null(known.column(CONSENT), False)).column(USER_ID).to_pylist()
+    consenting: list[str] = known.filter(pc.fill_null(known.column(CONSENT), False)).column(USER_ID).to_pylist()
+    return consenting
 
 
 def materialise(store: FeatureStore, as_of: datetime | str) -> None:
@@ -162,7 +163,7 @@ def materialise_view(store: FeatureStore, view: str, start: datetime, end: datet
 
 def materialised_until(store: FeatureStore, view: str) -> datetime | None:
     """The end of the latest materialisation that the registry knows of; None before the first one."""
-    moment = store.get_feature_view(view).most_recent_end_time
+    moment: datetime | None = store.get_feature_view(view).most_recent_end_time
     return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
 
 
@@ -263,12 +264,10 @@ def _online_user(user_id: str, response: Mapping[str, list[Any]], row: int) -> O
     values = {name: response[name][row] for name in (*LIST_FEATURES, *SIGN_UP_FEATURES, CONSENT)}
     if all(value is None for value in values.values()):
         return None
+    given: dict[str, Any] = {name: tuple(values[name] or ()) for name in LIST_FEATURES}
+    given |= {name: values[name] for name in SIGN_UP_FEATURES}
     return OnlineUser(
-        features=UserFeatures(
-            user_id=user_id,
-            **{name: tuple(values[name] or ()) for name in LIST_FEATURES},
-            **{name: values[name] for name in SIGN_UP_FEATURES},
-        ),
+        features=UserFeatures(user_id=user_id, **given),
         consent=values[CONSENT],
         as_of=_moment(response[f"{LIST_FEATURES[0]}__ts"][row]),
     )

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from components.steps import SECTIONS
 from conf_profile.config import RunConfig
 from conf_profile.data import dataset
 from conf_profile.data.dataset import Dataset
@@ -95,19 +96,6 @@ def with_inputs(config: RunConfig, inputs: Inputs, champion_version: str, places
         "samples": config.teacher.samples,
         "seed": config.seed,
         "dtype": config.student.dtype,
-        "features_config": config.features.for_step(),
-        "prompt_config": config.prompt.for_step(),
-        "teacher_config": config.teacher.for_step(),
-        "labelling_config": config.labelling.for_step(),
-        "student_config": config.student.for_step(),
-        "sft_config": config.sft.for_step(),
-        "rejection_config": config.rejection.for_step(),
-        "reference_config": config.reference.for_step(),
-        "filtering_config": config.filtering.for_step(),
-        "grpo_config": config.grpo.for_step(),
-        "evaluation_config": config.evaluation.for_step(),
-        "gate_config": config.gate.for_step(),
-        "storage_config": config.storage.for_step(),
-        "rollout_config": config.rollout.for_step(),
+        **{f"{section}_config": getattr(config, section).for_step() for section in SECTIONS},
         "configuration": places.configuration,
     }

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components.steps import steps_of
 from conf_profile import tables
 from conf_profile.config import RunConfig
 from pipelines import cluster_data, node_status
-from pipelines.plan import plan_of
 from pipelines.resources import Resources
 
 
@@ -20,13 +20,14 @@ def compile_to(
     image: str = "",
     caching: bool = False,
     defaults: Mapping[str, Any] | None = None,
+    until: str = "",
 ) -> None:
     """Writes the YAML whole or not at all; see `placement.on_cluster` for `given`, `image` and `caching`.
 
-    The steps are those that the configuration needs. `defaults` holds every parameter's default, so that KFP's own page
-    can start a run: by default those of the configuration, with the tables where the project's bucket has them.
-    `caching` is for runs whose arguments name the content of their data. ConfigError where such a run would not fit
-    into Argo's object.
+    The steps are those that the configuration needs, up to and with `until`. `defaults` holds every parameter's
+    default, so that KFP's own page can start a run: by default those of the configuration, with the tables where the
+    project's bucket has them. `caching` is for runs whose arguments name the content of their data. ConfigError where
+    such a run would not fit into Argo's object.
     """
     from kfp import compiler
 
@@ -37,7 +38,7 @@ def compile_to(
     with tables.atomic_path(path) as temporary:
         # kfp looks at the suffix to choose its format.
         yaml_file = temporary.with_suffix(".yaml")
-        pipeline = training_pipeline(values, plan_of(config), on_cluster(given, image, caching))
+        pipeline = training_pipeline(values, steps_of(config, until), on_cluster(given, image, caching))
         compiler.Compiler().compile(pipeline, str(yaml_file))
         try:
             node_status.require_fits(yaml_file, values)

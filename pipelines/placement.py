@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
+from components.steps import BY_NAME
 from conf_profile.config import DEFAULTS, defaults_digest
 from conf_profile.data import inputs
 from conf_profile.students.processes import PROCESSES
 from conf_profile.teachers.openai import KEYS_SECRET
-from pipelines.resources import CA_FOLDER, S3, NodePool, Resources, S3Secret, Step, StepName
+from pipelines.resources import CA_FOLDER, S3, NodePool, Resources, S3Secret, Step
 
 if TYPE_CHECKING:
     from kfp.dsl import PipelineTask
@@ -33,15 +34,6 @@ WRITABLE = {
     "USER": "conf-profile",
     "LOGNAME": "conf-profile",
 }
-USES_S3: tuple[StepName, ...] = (
-    "build_features", "synthesis", "labelling", "sft", "rejection_sampling", "grpo", "evaluate", "promotion", "rollout",
-    "report",
-)  # fmt: skip
-"""Tables, answers, checkpoints, models and the run's configuration lie there."""
-USES_TRUTH: tuple[StepName, ...] = ("evaluate",)
-USES_TEACHER: tuple[StepName, ...] = ("synthesis",)
-# Their result depends on the champion of the moment, which the cache's key does not hold.
-NEVER_CACHED: tuple[StepName, ...] = ("evaluate", "promotion", "rollout")
 SHARED_MEMORY = "shared-memory"
 RETRY_SECONDS = "CONF_PROFILE_RETRY_SECONDS"
 
@@ -52,6 +44,11 @@ class Placement:
 
     place: Callable[[PipelineTask], None]
     shard_parallelism: int
+
+
+def step_name(task: PipelineTask) -> str:
+    """The step of a task; KFP writes dashes where a component's name has none."""
+    return str(task.component_spec.name).replace("-", "_")
 
 
 UNPLACED = Placement(lambda task: None, 0)
@@ -65,7 +62,7 @@ def on_cluster(resources: Resources, image: str = "", caching: bool = True) -> P
     """
 
     def place(task: PipelineTask) -> None:
-        name = step_of(task)
+        name = step_name(task)
         step, pool = resources.pipelines.steps[name], resources.pool_of(name)
         if image:
             task.set_container_image(image)
@@ -73,15 +70,10 @@ def on_cluster(resources: Resources, image: str = "", caching: bool = True) -> P
         _scheduling(task, pool)
         _environment(task, name, step, resources)
         _lifecycle(task, step)
-        if not caching or name in NEVER_CACHED:
+        if not caching or not BY_NAME[name].cached:
             task.set_caching_options(False)
 
     return Placement(place, resources.pipelines.shard_parallelism)
-
-
-def step_of(task: PipelineTask) -> StepName:
-    """The step's name; KFP writes dashes, and a number behind where a component is used twice."""
-    return cast(StepName, task.component_spec.name.replace("-", "_"))
 
 
 def _compute(task: PipelineTask, step: Step, pool: NodePool) -> None:
@@ -102,7 +94,7 @@ def _scheduling(task: PipelineTask, pool: NodePool) -> None:
         kubernetes.empty_dir_mount(task, SHARED_MEMORY, "/dev/shm", medium="Memory", size_limit=pool.shared_memory)
 
 
-def _environment(task: PipelineTask, name: StepName, step: Step, resources: Resources) -> None:
+def _environment(task: PipelineTask, name: str, step: Step, resources: Resources) -> None:
     from kfp import kubernetes
 
     plain = {
@@ -115,14 +107,14 @@ def _environment(task: PipelineTask, name: StepName, step: Step, resources: Reso
         task.set_env_variable(variable, value)
     if step.gpus > 1:
         task.set_env_variable(PROCESSES, str(step.gpus))
-    secret, teacher = resources.pipelines.s3_secret, resources.pipelines.teacher_secret
-    if name in USES_S3:
+    declared, secret, teacher = BY_NAME[name], resources.pipelines.s3_secret, resources.pipelines.teacher_secret
+    if declared.uses_store:
         _object_store(task, resources.s3, secret)
-    if name in USES_TRUTH and resources.pipelines.labels_secret.name:
+    if declared.reads_truth and resources.pipelines.labels_secret.name:
         labels = resources.pipelines.labels_secret
         keys = {labels.access_key_key: inputs.LABELS_ACCESS_KEY, labels.secret_key_key: inputs.LABELS_SECRET_KEY}
         kubernetes.use_secret_as_env(task, labels.name, keys)
-    if teacher.name and name in USES_TEACHER:
+    if teacher.name and declared.asks_teacher:
         kubernetes.use_secret_as_env(task, teacher.name, {teacher.key: teacher.env})
         task.set_env_variable(KEYS_SECRET, f"key {teacher.key!r} of the secret {teacher.name!r}")
 

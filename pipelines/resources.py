@@ -8,6 +8,7 @@ is declared on the tasks.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -18,19 +19,17 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from components.steps import FORMER_NAMES, STEPS, Machine
 from conf_profile.errors import ConfigError
 
-StepName = Literal[
-    "build_features", "synthesis", "labelling", "sft", "rejection_sampling", "freeze_reference", "filtering", "grpo",
-    "evaluate", "gate", "promotion", "rollout", "report",
-]  # fmt: skip
 DEFAULT_POOL = "cpu"
 SECTIONS = ("nodePools", "pipelines", "s3")
 CA_FOLDER = "/etc/s3-ca"
 """Where a pod has the certificates of `s3.caConfigMap`."""
 CHART_KEYS = ("enabled", "namespace", "serviceAccount", "launcher", "upload", "schedule", "retention")
 """Keys of `pipelines` that the chart alone reads."""
-_MEMORY_UNITS = {"": 1} | {
+_log = logging.getLogger(__name__)
+_MEMORY_UNITS: dict[str, int] = {"": 1} | {
     unit + suffix: base**power
     for power, unit in enumerate("KMGTPE", start=1)
     for suffix, base in (("", 1000), ("i", 1024))
@@ -143,30 +142,18 @@ DEFAULT_POOLS: Mapping[str, NodePool] = {
         shared_memory="8Gi",
     ),
 }
-_LIGHT = Step(
-    requests=Quantities(cpu="250m", memory="512Mi"), limits=Quantities(cpu="1", memory="2Gi"), timeout_seconds=3600
-)
-_TEACHER = Step(
-    requests=Quantities(cpu="250m", memory="512Mi"), limits=Quantities(cpu="1", memory="2Gi"), timeout_seconds=86400
-)
-_MODEL = Step(
-    requests=Quantities(cpu="500m", memory="2Gi"), limits=Quantities(cpu="2", memory="4Gi"), timeout_seconds=21600
-)
-DEFAULT_STEPS: Mapping[StepName, Step] = {
-    "build_features": _LIGHT,
-    "synthesis": _TEACHER,
-    "labelling": _LIGHT,
-    "sft": _MODEL,
-    "rejection_sampling": _MODEL,
-    "freeze_reference": _MODEL,
-    "filtering": _LIGHT,
-    "grpo": _MODEL,
-    "evaluate": _MODEL,
-    "gate": _LIGHT,
-    "promotion": _LIGHT,
-    "rollout": _LIGHT,
-    "report": _LIGHT,
+MACHINES: Mapping[Machine, Step] = {
+    "light": Step(
+        requests=Quantities(cpu="250m", memory="512Mi"), limits=Quantities(cpu="1", memory="2Gi"), timeout_seconds=3600
+    ),
+    "teacher": Step(
+        requests=Quantities(cpu="250m", memory="512Mi"), limits=Quantities(cpu="1", memory="2Gi"), timeout_seconds=86400
+    ),
+    "model": Step(
+        requests=Quantities(cpu="500m", memory="2Gi"), limits=Quantities(cpu="2", memory="4Gi"), timeout_seconds=21600
+    ),
 }
+DEFAULT_STEPS: Mapping[str, Step] = {step.name: MACHINES[step.machine] for step in STEPS}
 
 
 class TeacherSecret(_Part):
@@ -222,7 +209,7 @@ class S3Secret(_Part):
 class Pipelines(_Part):
     """The pipeline's part of the values."""
 
-    steps: dict[StepName, Step] = dict(DEFAULT_STEPS)
+    steps: dict[str, Step] = dict(DEFAULT_STEPS)
     shard_parallelism: int = Field(4, ge=1, description="shards of the synthesis that run at once")
     teacher_secret: TeacherSecret = TeacherSecret()
     s3_secret: S3Secret = S3Secret()
@@ -249,7 +236,7 @@ class Pipelines(_Part):
 
     @field_validator("steps")
     @classmethod
-    def _every_step(cls, steps: dict[StepName, Step]) -> dict[StepName, Step]:
+    def _every_step(cls, steps: dict[str, Step]) -> dict[str, Step]:
         return {**DEFAULT_STEPS, **steps}
 
 
@@ -272,7 +259,7 @@ class Resources(_Part):
                 raise ValueError(f"{key}.gpus: {step.gpus} are asked for, nodePools.{step.pool}.gpu.count is {there}")
         return self
 
-    def pool_of(self, step: StepName) -> NodePool:
+    def pool_of(self, step: str) -> NodePool:
         """The node pool of a step."""
         return self.node_pools[self.pipelines.steps[step].pool]
 
@@ -282,7 +269,10 @@ class Resources(_Part):
 
 
 def load(files: Iterable[Path] = ()) -> Resources:
-    """The defaults with the files laid over them in their order; ConfigError names the key that is wrong."""
+    """The defaults with the files laid over them in their order; ConfigError names the key that is wrong.
+
+    Steps' names of release 0.1.0 are still read, with a warning.
+    """
     names = [str(file) for file in files]
     values = Resources().values()
     for name in names:
@@ -302,7 +292,20 @@ def _sections(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: not a valid YAML file: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: expected a mapping, found {type(values).__name__}")
-    return {name: values[name] for name in SECTIONS if values.get(name) is not None}
+    sections = {name: values[name] for name in SECTIONS if values.get(name) is not None}
+    _rename_steps(sections.get("pipelines"), file)
+    return sections
+
+
+def _rename_steps(pipelines: Any, file: Path) -> None:
+    """Values of the release before override, as Helm has merged them with the chart's own, which have the new names."""
+    steps = pipelines.get("steps") if isinstance(pipelines, dict) else None
+    if not isinstance(steps, dict):
+        return
+    for former, name in FORMER_NAMES.items():
+        if former in steps:
+            _log.warning("%s: pipelines.steps.%s is called pipelines.steps.%s now; rename the key", file, former, name)
+            _lay_over(steps, {name: steps.pop(former)})
 
 
 def _lay_over(base: dict[str, Any], layer: Mapping[str, Any]) -> None:

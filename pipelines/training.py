@@ -6,203 +6,214 @@ artefacts. The addresses of labels and ceiling go to the evaluation and to nothi
 compiled pipeline.
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, List, NamedTuple  # noqa: UP035 - KFP's type system knows typing.List
 
 from kfp import dsl
 from kfp.dsl import base_component
 
-from components.evaluation.component import evaluate
-from components.features.component import build_features
+from components.evaluation.component import evaluation
+from components.features.component import features
 from components.filtering.component import filtering
 from components.gate.component import gate
 from components.grpo.component import grpo
 from components.labelling.component import labelling
 from components.promotion.component import promotion
-from components.reference.component import freeze_reference
-from components.rejection.component import rejection_sampling
+from components.reference.component import reference
+from components.rejection.component import rejection
 from components.report.component import report
 from components.rollout.component import rollout
 from components.sft.component import sft
+from components.steps import StepDeclaration
 from components.synthesis.component import synthesis
-from pipelines.placement import UNPLACED, Placement
-from pipelines.plan import Plan
+from pipelines.placement import UNPLACED, Placement, step_name
 
 PIPELINE_NAME = "conf-profile-training"
+DESCRIPTION = "Label-free user profiling: from events to a gated model in S3."
+OUTPUTS: Mapping[str, tuple[str, str, type]] = {
+    "features": ("features", "features", dsl.Dataset),
+    "features_report": ("features", "report", dsl.Artifact),
+    "sft_student": ("sft", "student", dsl.Model),
+    "student": ("grpo", "student", dsl.Model),
+    "grpo_log": ("grpo", "log", dsl.Artifact),
+    "evaluation": ("evaluation", "evaluation", dsl.Artifact),
+    "gate": ("gate", "gate_decision", dsl.Artifact),
+    "outcome": ("promotion", "outcome", dsl.Artifact),
+    "report": ("report", "page", dsl.HTML),
+}
+"""What a caller of the pipeline reads when it has ended: of which step, under which name there, of which type."""
 
 
-class Outputs(NamedTuple):
-    """What a caller of the pipeline reads when it has ended."""
+def flow(given: SimpleNamespace, steps: Collection[str], shard_parallelism: int) -> Iterator[dsl.PipelineTask]:
+    """The steps' tasks in the order in which the data go through them; who stops asking ends the pipeline there.
 
-    features: dsl.Dataset
-    features_report: dsl.Artifact
-    sft_student: dsl.Model
-    student: dsl.Model
-    grpo_log: dsl.Artifact
-    evaluation: dsl.Artifact
-    gate: dsl.Artifact
-    outcome: dsl.Artifact
-    report: dsl.HTML
+    `given` holds the pipeline's parameters, `steps` the names of those that the run has.
+    """
+    featured = features(
+        behaviour=given.behaviour_uri,
+        demographics=given.demographics_uri,
+        data_digest=given.data_digest,
+        as_of=given.as_of,
+        config=given.features_config,
+    )
+    yield featured
+    users = featured.outputs["features"]
+
+    with dsl.ParallelFor(items=given.shards, parallelism=shard_parallelism) as shard:
+        answered = synthesis(
+            features=users,
+            taxonomy=given.taxonomy_uri,
+            lexicon=given.lexicon_uri,
+            config=given.teacher_config,
+            prompt=given.prompt_config,
+            seed=given.seed,
+            shard=shard,
+            answers_folder=given.answers_folder,
+        )
+    yield answered
+
+    labelled = labelling(
+        candidates=dsl.Collected(answered.outputs["candidates"]),
+        features=users,
+        taxonomy=given.taxonomy_uri,
+        config=given.labelling_config,
+        samples=given.samples,
+    )
+    yield labelled
+
+    tuned = sft(
+        features=users,
+        pseudo_labels=labelled.outputs["pseudo_labels"],
+        taxonomy=given.taxonomy_uri,
+        config=given.sft_config,
+        student_config=given.student_config,
+        prompt=given.prompt_config,
+        workspace=given.workspace,
+        seed=given.seed,
+    )
+    yield tuned
+    taught = tuned.outputs["student"]
+
+    if "rejection" in steps:
+        refined = rejection(
+            features=users,
+            sft_student=taught,
+            config=given.rejection_config,
+            sampling=given.reference_config,
+            student_config=given.student_config,
+            workspace=given.workspace,
+            seed=given.seed,
+        )
+        yield refined
+        taught = refined.outputs["student"]
+
+    # From here on confidence is frozen: what the student says while it learns cannot raise its own reward.
+    frozen = reference(
+        features=users, student=taught, config=given.reference_config, dtype=given.dtype, seed=given.seed
+    )
+    yield frozen
+
+    filtered = filtering(reference=frozen.outputs["reference"], config=given.filtering_config, seed=given.seed)
+    yield filtered
+
+    reinforced = grpo(
+        features=users,
+        reference=frozen.outputs["reference"],
+        support=frozen.outputs["support"],
+        filtered=filtered.outputs["filtered"],
+        sft_student=taught,
+        config=given.grpo_config,
+        student_config=given.student_config,
+        workspace=given.workspace,
+        seed=given.seed,
+    )
+    yield reinforced
+
+    evaluated = evaluation(
+        features=users,
+        candidates=dsl.Collected(answered.outputs["candidates"]),
+        sft_student=tuned.outputs["student"],
+        student=reinforced.outputs["student"],
+        taxonomy=given.taxonomy_uri,
+        labels=given.labels_uri,
+        ceiling=given.ceiling_uri,
+        config=given.evaluation_config,
+        student_config=given.student_config,
+        storage=given.storage_config,
+        champion_version=given.champion_version,
+        labels_digest=given.labels_digest,
+        seed=given.seed,
+    )
+    yield evaluated
+
+    decided = gate(evaluation=evaluated.outputs["evaluation"], config=given.gate_config)
+    yield decided
+
+    promoted = promotion(
+        model=reinforced.outputs["student"],
+        evaluation=evaluated.outputs["evaluation"],
+        gate=decided.outputs["gate_decision"],
+        reference=frozen.outputs["reference"],
+        config=given.storage_config,
+        configuration=given.configuration,
+        expected_champion=given.champion_version,
+    )
+    yield promoted
+
+    if "rollout" in steps:
+        yield rollout(outcome=promoted.outputs["outcome"], config=given.rollout_config, storage=given.storage_config)
+
+    yield report(
+        evaluation=evaluated.outputs["evaluation"],
+        gate_decision=decided.outputs["gate_decision"],
+        labelling_report=labelled.outputs["report"],
+        features_report=featured.outputs["report"],
+        sft_log=tuned.outputs["log"],
+        grpo_log=reinforced.outputs["log"],
+        filtering_report=filtered.outputs["report"],
+        reference_report=frozen.outputs["report"],
+        outcome=promoted.outputs["outcome"],
+        configuration=given.configuration,
+    )
 
 
 def training_pipeline(
-    given: Mapping[str, Any], plan: Plan, placement: Placement = UNPLACED
+    given: Mapping[str, Any], steps: Sequence[StepDeclaration], placement: Placement = UNPLACED
 ) -> base_component.BaseComponent:
-    """The pipeline of a plan; `given` holds every parameter's default (see `arguments`).
+    """The pipeline of these steps (see `components.steps.steps_of`), which ends after the last of them.
 
-    Its tasks are placed as they are for `kfp.local`, by declared resources for a cluster.
+    `given` holds every parameter's default (see `arguments`). Tasks are placed as they are for `kfp.local`, by declared
+    resources for a cluster.
     """
+    names = [step.name for step in steps]
+    outputs = {name: found for name, found in OUTPUTS.items() if found[0] in names}
+    result = NamedTuple("Outputs", [(name, kind) for name, (_, _, kind) in outputs.items()])  # type: ignore[misc]
 
-    @dsl.pipeline(name=PIPELINE_NAME, description="Label-free user profiling: from events to a gated model in S3.")
-    def pipeline(
-        behaviour_uri: str = given["behaviour_uri"],
-        demographics_uri: str = given["demographics_uri"],
-        taxonomy_uri: str = given["taxonomy_uri"],
-        lexicon_uri: str = given["lexicon_uri"],
-        labels_uri: str = given["labels_uri"],
-        ceiling_uri: str = given["ceiling_uri"],
-        as_of: str = given["as_of"],
-        data_digest: str = given["data_digest"],
-        labels_digest: str = given["labels_digest"],
-        champion_version: str = given["champion_version"],
-        workspace: str = given["workspace"],
-        answers_folder: str = given["answers_folder"],
-        shards: List[int] = given["shards"],  # noqa: UP006
-        samples: int = given["samples"],
-        seed: int = given["seed"],
-        dtype: str = given["dtype"],
-        features_config: str = given["features_config"],
-        prompt_config: str = given["prompt_config"],
-        teacher_config: str = given["teacher_config"],
-        labelling_config: str = given["labelling_config"],
-        student_config: str = given["student_config"],
-        sft_config: str = given["sft_config"],
-        rejection_config: str = given["rejection_config"],
-        reference_config: str = given["reference_config"],
-        filtering_config: str = given["filtering_config"],
-        grpo_config: str = given["grpo_config"],
-        evaluation_config: str = given["evaluation_config"],
-        gate_config: str = given["gate_config"],
-        storage_config: str = given["storage_config"],
-        rollout_config: str = given["rollout_config"],
-        configuration: str = given["configuration"],
-    ) -> Outputs:
-        """From raw events to a gated model; the steps stand in the order in which the data go through them."""
-        featured = build_features(
-            behaviour=behaviour_uri,
-            demographics=demographics_uri,
-            data_digest=data_digest,
-            as_of=as_of,
-            config=features_config,
-        )
-        features = featured.outputs["features"]
-        with dsl.ParallelFor(items=shards, parallelism=placement.shard_parallelism) as shard:
-            answered = synthesis(
-                features=features,
-                taxonomy=taxonomy_uri,
-                lexicon=lexicon_uri,
-                config=teacher_config,
-                prompt=prompt_config,
-                seed=seed,
-                shard=shard,
-                answers_folder=answers_folder,
-            )
-        labelled = labelling(
-            candidates=dsl.Collected(answered.outputs["candidates"]),
-            features=features,
-            taxonomy=taxonomy_uri,
-            config=labelling_config,
-            samples=samples,
-        )
-        tuned = sft(
-            features=features,
-            pseudo_labels=labelled.outputs["pseudo_labels"],
-            taxonomy=taxonomy_uri,
-            config=sft_config,
-            student_config=student_config,
-            prompt=prompt_config,
-            workspace=workspace,
-            seed=seed,
-        )
-        placed = [featured, answered, labelled, tuned]
-        taught = tuned.outputs["student"]
-        if plan.rejection:
-            refined = rejection_sampling(
-                features=features,
-                sft_student=taught,
-                config=rejection_config,
-                sampling=reference_config,
-                student_config=student_config,
-                workspace=workspace,
-                seed=seed,
-            )
-            placed.append(refined)
-            taught = refined.outputs["student"]
-        frozen = freeze_reference(features=features, student=taught, config=reference_config, dtype=dtype, seed=seed)
-        filtered = filtering(reference=frozen.outputs["reference"], config=filtering_config, seed=seed)
-        reinforced = grpo(
-            features=features,
-            reference=frozen.outputs["reference"],
-            support=frozen.outputs["support"],
-            filtered=filtered.outputs["filtered"],
-            sft_student=taught,
-            config=grpo_config,
-            student_config=student_config,
-            workspace=workspace,
-            seed=seed,
-        )
-        evaluated = evaluate(
-            features=features,
-            candidates=dsl.Collected(answered.outputs["candidates"]),
-            sft_student=tuned.outputs["student"],
-            student=reinforced.outputs["student"],
-            taxonomy=taxonomy_uri,
-            labels=labels_uri,
-            ceiling=ceiling_uri,
-            config=evaluation_config,
-            student_config=student_config,
-            storage=storage_config,
-            champion_version=champion_version,
-            labels_digest=labels_digest,
-            seed=seed,
-        )
-        decided = gate(evaluation=evaluated.outputs["evaluation"], config=gate_config)
-        promoted = promotion(
-            model=reinforced.outputs["student"],
-            evaluation=evaluated.outputs["evaluation"],
-            gate=decided.outputs["gate_decision"],
-            reference=frozen.outputs["reference"],
-            config=storage_config,
-            configuration=configuration,
-            expected_champion=champion_version,
-        )
-        reported = report(
-            evaluation=evaluated.outputs["evaluation"],
-            gate_decision=decided.outputs["gate_decision"],
-            labelling_report=labelled.outputs["report"],
-            features_report=featured.outputs["report"],
-            sft_log=tuned.outputs["log"],
-            grpo_log=reinforced.outputs["log"],
-            filtering_report=filtered.outputs["report"],
-            reference_report=frozen.outputs["report"],
-            outcome=promoted.outputs["outcome"],
-            configuration=configuration,
-        )
-        placed += [frozen, filtered, reinforced, evaluated, decided, promoted, reported]
-        if plan.rollout:
-            placed.append(rollout(outcome=promoted.outputs["outcome"], config=rollout_config, storage=storage_config))
-        for task in placed:
+    def pipeline(*parameters: Any) -> Any:
+        tasks: dict[str, dsl.PipelineTask] = {}
+        given_here = SimpleNamespace(**dict(zip(given, parameters, strict=True)))
+        for task in flow(given_here, names, placement.shard_parallelism):
             placement.place(task)
-        return Outputs(
-            features=features,
-            features_report=featured.outputs["report"],
-            sft_student=tuned.outputs["student"],
-            student=reinforced.outputs["student"],
-            grpo_log=reinforced.outputs["log"],
-            evaluation=evaluated.outputs["evaluation"],
-            gate=decided.outputs["gate_decision"],
-            outcome=promoted.outputs["outcome"],
-            report=reported.outputs["page"],
-        )
+            tasks[step_name(task)] = task
+            if step_name(task) == names[-1]:
+                break
+        return result(**{name: tasks[step].outputs[output] for name, (step, output, _) in outputs.items()})
 
-    return pipeline
+    # KFP reads a pipeline's parameters off its signature; ours follow from the table of steps.
+    pipeline.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value, annotation=_type(value))
+            for name, value in given.items()
+        ],
+        return_annotation=result,
+    )
+    return dsl.pipeline(name=PIPELINE_NAME, description=DESCRIPTION)(pipeline)
+
+
+def _type(value: Any) -> Any:
+    """A parameter's type, by its default."""
+    return List[int] if isinstance(value, list) else type(value)  # noqa: UP006

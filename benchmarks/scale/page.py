@@ -12,6 +12,7 @@ from benchmarks.scale import model
 from benchmarks.scale.inputs import Inputs
 from benchmarks.scale.model import Breaks, Limits, Load
 from benchmarks.scale.sharding import ranges
+from benchmarks.usage import MILLION
 from conf_profile.config import RunConfig
 from conf_profile.errors import DataError
 
@@ -77,7 +78,7 @@ def _limits(limits: Limits) -> str:
 
 
 def _short(given: Inputs, config: RunConfig) -> str:
-    million = Load.expected(model.MILLION, config)
+    million = Load.expected(MILLION, config)
     needs, stored = model.needs(million, given, config), model.storage_gib(million, given)
     small, large = (model.promotion_requests(given, [size, *[1] * SMALL_FILES]) for _, size in (MODELS[0], MODELS[-1]))
     fetched = model.download_requests(given, model.MEASURED_FILES)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -134,7 +134,7 @@ def _redis(folder: Path) -> Iterator[tuple[str, Any]]:
     client = redis.Redis(port=port, retry=redis.retry.Retry(redis.backoff.ConstantBackoff(0.05), 200))
     try:
         client.ping()
-        yield f"127.0.0.1:{port}", lambda: int(client.info("memory")["used_memory"])
+        yield f"127.0.0.1:{port}", lambda: int(cast(dict[str, Any], client.info("memory"))["used_memory"])
     finally:
         server.terminate()
         server.wait()

@@ -8,7 +8,7 @@ from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
-def evaluate(
+def evaluation(
     features: dsl.Input[dsl.Dataset],
     candidates: dsl.Input[List[dsl.Dataset]],  # noqa: UP006
     sft_student: dsl.Input[dsl.Model],

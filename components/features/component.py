@@ -6,7 +6,7 @@ from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
-def build_features(
+def features(
     features: dsl.Output[dsl.Dataset],
     report: dsl.Output[dsl.Artifact],
     behaviour: str,

@@ -109,7 +109,8 @@ def summarise(features: pa.Table, dropped: int, moment: datetime) -> FeaturesRep
 
 
 def _user_ids(path: Path) -> list[str]:
-    return pc.unique(_column(path, "user_id")).to_pylist()
+    users: list[str] = pc.unique(_column(path, "user_id")).to_pylist()
+    return users
 
 
 def _column(path: Path, name: str) -> pa.ChunkedArray:

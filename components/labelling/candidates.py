@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ _NOT_IN_TAXONOMY = -2
 _REQUIRED = ("user_id", "sample", "attribute", "well_formed")
 
 Codes = npt.NDArray[np.int32]
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class _Rows:
 
     def codes(self, name: str) -> Codes:
         """A text column as codes into its dictionary, -1 for null."""
-        return self.column(name).indices.fill_null(-1).to_numpy()
+        codes: Codes = self.column(name).indices.fill_null(-1).to_numpy()
+        return codes
 
     def dictionary(self, name: str) -> pa.StringArray:
         return self.column(name).dictionary
@@ -237,11 +240,12 @@ def _levels(rows: _Rows) -> npt.NDArray[np.int8]:
     if bounds["min"] is not None and not (bounds["min"] >= 1 and bounds["max"] <= 5):
         row = pc.index(pc.or_(pc.less(column, 1), pc.greater(column, 5)).fill_null(False), True).as_py()
         raise rows.fail(row, f"the level is {column[row].as_py()}; levels are 1 to 5")
-    return column.cast(pa.int8()).fill_null(0).to_numpy()
+    levels: npt.NDArray[np.int8] = column.cast(pa.int8()).fill_null(0).to_numpy()
+    return levels
 
 
 def _samples(rows: _Rows, samples: int) -> Codes:
-    column = rows.column("sample").cast(pa.int32()).to_numpy()
+    column: Codes = rows.column("sample").cast(pa.int32()).to_numpy()
     if (row := _first((column < 0) | (column >= samples))) is not None:
         raise rows.fail(row, f"sample {column[row]} where {samples} were asked for (0 to {samples - 1})")
     return column
@@ -286,8 +290,8 @@ def _is_regular(starts: npt.NDArray[np.int64], attribute: Codes, sample: Codes, 
 
 
 def _cube(
-    values: npt.NDArray, cells: npt.NDArray[np.int64] | None, shape: tuple[int, int, int], empty: int
-) -> npt.NDArray:
+    values: npt.NDArray[Number], cells: npt.NDArray[np.int64] | None, shape: tuple[int, int, int], empty: int
+) -> npt.NDArray[Number]:
     attributes, users, samples = shape
     if cells is None:
         return np.ascontiguousarray(values.reshape(users, samples, attributes).transpose(2, 0, 1))

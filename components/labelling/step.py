@@ -263,7 +263,7 @@ def _fit(totals: _Totals, features: Path | None, taxonomy: Taxonomy) -> confiden
 def _in_training(users: pa.ChunkedArray, features: Path) -> npt.NDArray[np.bool_]:
     table = _read_splits(features)
     training = table.column("user_id").filter(pc.equal(table.column("split"), TRAIN))
-    mask = pc.is_in(users, value_set=training.cast(pa.string())).to_numpy()
+    mask: npt.NDArray[np.bool_] = pc.is_in(users, value_set=training.cast(pa.string())).to_numpy()
     if not mask.any():
         raise DataError(f"{features}: no user with candidates is in split {TRAIN!r}; nothing to calibrate on")
     return mask.astype(np.bool_)
@@ -313,7 +313,7 @@ def _labels(
     return pa.table(columns, schema=tables.PSEUDO_LABELS.schema)
 
 
-def _decode(codes: npt.NDArray, names: Sequence[str]) -> pa.Array:
+def _decode(codes: npt.NDArray[np.integer[Any]], names: Sequence[str]) -> pa.Array:
     dictionary = pa.array(list(names), pa.string())
     return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), dictionary).cast(pa.string())
 

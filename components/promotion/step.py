@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from components.steps import MODEL_SECTIONS
 from conf_profile import tables
 from conf_profile.config import StorageConfig
 from conf_profile.errors import ConfigError, DataError
@@ -21,8 +22,9 @@ from conf_profile.rollout.smoke import SMOKE
 
 _ADVICE = "run the step that writes it again"
 _METRICS = ("precision", "recall", "f1", "f1_ci")
-# Not data, features, teacher or storage: their addresses may hold a password, and a manifest is widely read.
-_RECORDED = ("preset", "seed", "prompt", "labelling", "student", "sft", "reference", "filtering", "grpo")
+# Their addresses may hold a password, and a manifest is widely read.
+_WITH_ADDRESSES = frozenset({"features", "teacher"})
+_RECORDED = {"preset", "seed", *MODEL_SECTIONS} - _WITH_ADDRESSES
 
 
 def run(
@@ -101,7 +103,7 @@ def _manifest_extra(facts: model_card.CardFacts) -> dict[str, Any]:
         "metrics": _metrics(facts),
         "reference_sha256": facts.reference_sha256,
         "config_sha256": facts.config_sha256,
-        "config": {name: facts.run_config[name] for name in _RECORDED if name in facts.run_config},
+        "config": {name: facts.run_config[name] for name in sorted(_RECORDED) if name in facts.run_config},
         "gate": dict(facts.gate),
     }
 

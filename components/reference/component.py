@@ -6,7 +6,7 @@ from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
-def freeze_reference(
+def reference(
     features: dsl.Input[dsl.Dataset],
     student: dsl.Input[dsl.Model],
     reference: dsl.Output[dsl.Dataset],

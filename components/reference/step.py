@@ -37,7 +37,7 @@ def run(
     """Writes tables.REFERENCE and tables.SUPPORT for users of `second_stage` and `train`, and a report about it."""
     training.quiet_imports(config.use_vllm)
     people = second_stage_users(tables.read(features, tables.FEATURES), config)
-    samples = sample(student, folder.load(student, dtype), people, config, seed)
+    samples = sample(student, folder.load(student, dtype), people, config, seed, "reference")
     votes = samples.votes(config.vote)
     table = _reference(samples, votes)
     tables.write(reference, table, tables.REFERENCE)

@@ -6,7 +6,7 @@ from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, packages_to_install=[], install_kfp_package=False)
-def rejection_sampling(
+def rejection(
     features: dsl.Input[dsl.Dataset],
     sft_student: dsl.Input[dsl.Model],
     student: dsl.Output[dsl.Model],

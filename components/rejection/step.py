@@ -85,7 +85,7 @@ def _round(
     people = second_stage_users(table, sampling)
 
     def sequences_of_round() -> list[Example]:
-        samples = sample(source, loaded, people, sampling, seed + number)
+        samples = sample(source, loaded, people, sampling, seed + number, f"rejection {number + 1}")
         return list(best_samples(samples, sampling, config, loaded))
 
     sequences = examples.from_json(processes.from_first(lambda: examples.to_json(sequences_of_round())))

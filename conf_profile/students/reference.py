@@ -63,10 +63,15 @@ def second_stage_users(features: pa.Table, config: ReferenceConfig) -> list[User
     return [person for split in config.splits for person in examples.users(features, [split])][: config.max_users]
 
 
-def sample(source: Path, student: Student, people: list[UserFeatures], config: ReferenceConfig, seed: int) -> Samples:
-    """Samples the student that was loaded from `source`. StudentError where no sample follows the grammar."""
+def sample(
+    source: Path, student: Student, people: list[UserFeatures], config: ReferenceConfig, seed: int, step: str
+) -> Samples:
+    """Samples the student that was loaded from `source`, for a step, which the lines of progress name.
+
+    StudentError where no sample follows the grammar.
+    """
     sampling = Sampling(config.temperature, config.samples, config.batch_size, student.max_completion_tokens, seed)
-    texts = _texts(source, student, people, sampling, config.use_vllm)
+    texts = _texts(source, student, people, sampling, config.use_vllm, step)
     parsed = [[parse_or_none(text, student.taxonomy) for text in samples] for samples in texts]
     if not any(found for samples in parsed for found in samples):
         raise StudentError(f"{source}: none of the student's samples follows the grammar; train it for longer")
@@ -74,24 +79,24 @@ def sample(source: Path, student: Student, people: list[UserFeatures], config: R
 
 
 def _texts(
-    source: Path, student: Student, people: list[UserFeatures], sampling: Sampling, use_vllm: bool
+    source: Path, student: Student, people: list[UserFeatures], sampling: Sampling, use_vllm: bool, step: str
 ) -> list[list[str]]:
     prompts: list[str] = student.prompts(people)
     if use_vllm:
         from conf_profile.students.rollouts.vllm import generate as generate_with_vllm
 
         return generate_with_vllm(source, prompts, sampling)
-    return rollouts.generate(student.model, student.tokenizer, prompts, sampling, _Reporter(len(people)))
+    return rollouts.generate(student.model, student.tokenizer, prompts, sampling, _Reporter(step, len(people)))
 
 
 class _Reporter:
     """Prints a line at every tenth of the users."""
 
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.said = total, 0, 0
+    def __init__(self, step: str, total: int) -> None:
+        self.step, self.total, self.done, self.said = step, total, 0, 0
 
     def __call__(self, count: Any) -> None:
         self.done += count
         if self.done * 10 // self.total > self.said:
             self.said = self.done * 10 // self.total
-            print(f"reference {self.done}/{self.total} users", flush=True)
+            print(f"{self.step} {self.done}/{self.total} users", flush=True)

@@ -94,7 +94,7 @@ def longest_seconds(resources: Resources, shards: int, ended: Collection[str] = 
     """
     pipelines = resources.pipelines
     rounds = math.ceil(max(1, shards) / pipelines.shard_parallelism)
-    left = {name: step for name, step in pipelines.steps.items() if name.replace("_", "-") not in ended}
+    left = {name: step for name, step in pipelines.steps.items() if name not in ended}
     tries = (step.retry_seconds * (rounds if name == "synthesis" else 1) for name, step in left.items())
     return OVERHEAD_SECONDS + int(sum(tries))
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from components.steps import steps_of
 from conf_profile.config import RunConfig, StorageConfig
 from conf_profile.data.build import build_in
 from conf_profile.erasure import retention
@@ -21,9 +22,8 @@ from conf_profile.storage.object_store import ObjectStore
 from pipelines import arguments, cluster_data, node_status
 from pipelines.cluster.kfp_backend import Backend, RunSettings, Version
 from pipelines.compile import compile_to
-from pipelines.plan import plan_of
 from pipelines.preflight import PreflightRequest
-from pipelines.resources import Resources, StepName
+from pipelines.resources import Resources
 
 PIPELINE = "conf-profile-training"
 LARGEST_ARGUMENTS = 60_000
@@ -61,10 +61,10 @@ def check(config: RunConfig, resources: Resources) -> None:
             f"the teacher's key is read from {teacher.api_key_env} (teacher.api_key_env), but "
             f"pipelines.teacherSecret.env is {secret.env}; make them the same"
         )
-    uses_vllm: Mapping[StepName, tuple[str, bool]] = {
+    uses_vllm: Mapping[str, tuple[str, bool]] = {
         "synthesis": ("teacher.kind vllm", teacher.kind == "vllm"),
-        "rejection_sampling": ("reference.use_vllm", config.reference.use_vllm and config.rejection.rounds > 0),
-        "freeze_reference": ("reference.use_vllm", config.reference.use_vllm),
+        "rejection": ("reference.use_vllm", config.reference.use_vllm and config.rejection.rounds > 0),
+        "reference": ("reference.use_vllm", config.reference.use_vllm),
         "grpo": ("grpo.use_vllm", config.grpo.use_vllm and config.grpo.steps > 0),
     }
     for step, (key, wanted) in uses_vllm.items():
@@ -137,7 +137,7 @@ def preflight_request(
         namespace=submission.namespace,
         service_account=submission.service_account,
         resources=declared,
-        steps=plan_of(submission.config).steps,
+        steps=tuple(step.name for step in steps_of(submission.config)),
         addresses=addresses("behaviour", "demographics", "taxonomy", "lexicon"),
         labels_addresses=addresses("labels", "ceiling"),
         storage=submission.config.storage,

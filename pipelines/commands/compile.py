@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from conf_profile.cli.options import config_options
+from pipelines.commands.options import until_option
 
 if TYPE_CHECKING:
     from conf_profile.config import RunConfig
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--nodes", type=click.IntRange(min=1), default=2, show_default=True, help="Machines of the TrainJob.")
 @click.option("--artefact", multiple=True, metavar="NAME=URI", help="An input of the TrainJob, from an earlier run.")
 @click.option("--output", default="", metavar="URI", help="Where the TrainJob puts student and log.")
+@until_option
 @config_options
 def compile_pipeline(
     config: RunConfig,
@@ -41,6 +43,7 @@ def compile_pipeline(
     nodes: int,
     artefact: tuple[str, ...],
     output: str,
+    until: str,
 ) -> None:
     """Write the training pipeline's YAML: the steps that the configuration needs, its settings as defaults."""
     from pipelines import resources, trainjob
@@ -50,5 +53,5 @@ def compile_pipeline(
     if train_step:
         trainjob.write(out, trainjob.given(train_step, nodes, artefact, output), config, declared, image)
     else:
-        compile_to(out, config, declared, image, caching)
+        compile_to(out, config, declared, image, caching, until=until)
     click.echo(f"wrote {out}")

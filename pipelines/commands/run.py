@@ -15,6 +15,7 @@ import click
 
 from conf_profile.cli.options import config_options, default_folder
 from conf_profile.errors import LostPromotionError
+from pipelines.commands.options import until_option
 
 if TYPE_CHECKING:
     from conf_profile.config import RunConfig
@@ -25,17 +26,20 @@ if TYPE_CHECKING:
 @click.command(short_help="Run the whole pipeline on this machine.")
 @config_options
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder; default: runs/DATASET-PRESET.")
-def run(config: RunConfig, out: Path | None) -> None:
+@until_option
+def run(config: RunConfig, out: Path | None, until: str) -> None:
     """Run every step from raw events to the gated model in S3, and write summary.json and report.html.
 
     A second call with the same arguments continues where the first one stopped; what is done is not done again.
     """
     from rich.console import Console
 
+    from components.steps import steps_of
     from conf_profile.data.build import build_in
     from conf_profile.data.run_folder import exclusive
     from conf_profile.evaluation import summary
 
+    steps_of(config, until)
     console = Console(stderr=True)
     folder = (out or default_folder(config)).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +48,11 @@ def run(config: RunConfig, out: Path | None) -> None:
             data = build_in(folder, config)
         console.print(f"data: {data.name}, {data.users} users as of {data.as_of} ({data.source})")
         with _storage(config, folder):
-            finished = _run_pipeline(config, data, folder, console)
+            finished = _run_pipeline(config, data, folder, console, until)
+    if "report" not in finished.artefacts:
+        for name, path in finished.artefacts.items():
+            click.echo(f"{name}: {_shown(Path(path))}")
+        return
     result = _collect(config, finished, folder)
     Console().print(summary.render(result))
     click.echo(f"summary: {_shown(folder / 'summary.json')}\nreport:  {_shown(folder / 'report.html')}")
@@ -73,15 +81,16 @@ def _storage(config: RunConfig, folder: Path) -> Iterator[None]:
             os.environ.update(before)
 
 
-def _run_pipeline(config: RunConfig, data: Dataset, folder: Path, console: Any) -> Finished:
+def _run_pipeline(config: RunConfig, data: Dataset, folder: Path, console: Any, until: str) -> Finished:
+    from components.steps import steps_of
     from pipelines import arguments
     from pipelines.local import pipeline_process
-    from pipelines.plan import plan_of
 
     pinned = _pinned_champion(config, data, folder)
     values = arguments.build(config, data, _champion_at_start(config, pinned), folder / "workspace")
     try:
-        return pipeline_process.run(values, folder, console, len(plan_of(config).steps))
+        steps = [step.name for step in steps_of(config, until)]
+        return pipeline_process.run(values, folder, console, steps, until)
     except LostPromotionError:
         # Started again, it competes with the new champion; what does not depend on that one is not done again.
         pinned.unlink()

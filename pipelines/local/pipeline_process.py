@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,8 @@ class _Watch:
     shown: int = -1
 
 
-def run(arguments: Mapping[str, Any], folder: Path, console: Any, steps: int) -> Finished:
-    """Runs the pipeline, which has so many steps (the shards of a loop count once), to its end.
+def run(arguments: Mapping[str, Any], folder: Path, console: Any, steps: Sequence[str], until: str = "") -> Finished:
+    """Runs the pipeline, which has these steps, to its end or up to and with the step `until`.
 
     PipelineError carries the failed step's own message; LostPromotionError is one.
     """
@@ -73,7 +73,7 @@ def run(arguments: Mapping[str, Any], folder: Path, console: Any, steps: int) ->
     tables.write_text(arguments_file, json.dumps(arguments))
     outputs_file.unlink(missing_ok=True)
     environment = {**os.environ, "CONF_PROFILE_IMAGE": local_image(), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "pipelines.local", str(arguments_file), str(outputs_file), str(folder)]
+    command = [sys.executable, "-m", "pipelines.local", str(arguments_file), str(outputs_file), str(folder), until]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -85,7 +85,7 @@ def run(arguments: Mapping[str, Any], folder: Path, console: Any, steps: int) ->
     )
     memory = _MemoryWatch(process.pid)
     try:
-        watch = _follow(process, folder / "run.log", workspace / "seconds.json", console, steps)
+        watch = _follow(process, folder / "run.log", workspace / "seconds.json", console, len(steps))
         status = process.wait()
     finally:
         _end_group(process)

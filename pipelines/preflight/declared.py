@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from pipelines.placement import USES_TEACHER
+from components.steps import BY_NAME
 from pipelines.preflight.cluster import Body, ClusterState, Declared, Unanswered
 from pipelines.preflight.finding import Finding
 from pipelines.preflight.request import PreflightRequest
@@ -17,7 +17,7 @@ STEPS_SECRET = "pipelines.s3Secret"
 def declared_objects(request: PreflightRequest) -> list[Declared]:
     """Secrets, ConfigMap and service account of the run, as far as the values name any."""
     pipelines, s3 = request.resources.pipelines, request.resources.s3
-    teacher = pipelines.teacher_secret if set(USES_TEACHER) & set(request.steps) else None
+    teacher = pipelines.teacher_secret if any(BY_NAME[step].asks_teacher for step in request.steps) else None
     objects = [
         _secret(pipelines.s3_secret, STEPS_SECRET),
         _secret(request.labels_secret, LABELS_SECRET),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.preflight.finding import Finding
-from pipelines.resources import NodePool, Quantities, Resources, StepName, Toleration
+from pipelines.resources import NodePool, Quantities, Resources, Toleration
 
 _BLOCKING = ("NoSchedule", "NoExecute")
 _PASSING = "node.kubernetes.io/"
@@ -23,7 +23,7 @@ _PASSING = "node.kubernetes.io/"
 class Demand:
     """What pods of one or more steps ask of a node of their pool."""
 
-    steps: tuple[StepName, ...]
+    steps: tuple[str, ...]
     pool_name: str
     pool: NodePool
     requests: Quantities
@@ -36,15 +36,15 @@ class Demand:
         return f"{', '.join(self.steps)} (pool {self.pool_name}; {', '.join(wanted)})"
 
 
-def node_findings(resources: Resources, steps: Sequence[StepName], nodes: Sequence[Mapping[str, Any]]) -> list[Finding]:
+def node_findings(resources: Resources, steps: Sequence[str], nodes: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """What stands against scheduling these steps on these nodes."""
     judged = (judge(demand, nodes) for demand in demands(resources, steps))
     return [found for found in judged if found is not None]
 
 
-def demands(resources: Resources, steps: Sequence[StepName]) -> list[Demand]:
+def demands(resources: Resources, steps: Sequence[str]) -> list[Demand]:
     """The steps' demands, equal ones together."""
-    together: dict[tuple[str, Quantities, int], list[StepName]] = {}
+    together: dict[tuple[str, Quantities, int], list[str]] = {}
     for name in steps:
         step = resources.pipelines.steps[name]
         together.setdefault((step.pool, step.requests, step.gpus), []).append(name)

@@ -10,7 +10,7 @@ from conf_profile.config import StorageConfig
 from conf_profile.errors import RegistryError
 from conf_profile.storage import object_address
 from conf_profile.storage.object_address import ObjectAddress
-from pipelines.resources import Resources, S3Secret, StepName
+from pipelines.resources import Resources, S3Secret
 
 _LOCAL_HOSTS = ("localhost", "::1", "0.0.0.0")
 
@@ -30,7 +30,7 @@ class PreflightRequest:
     namespace: str | None
     service_account: str | None
     resources: Resources
-    steps: tuple[StepName, ...]
+    steps: tuple[str, ...]
     addresses: Mapping[str, str]
     labels_addresses: Mapping[str, str]
     storage: StorageConfig

@@ -17,6 +17,8 @@ from conf_profile.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from serving.backfill.engines import EngineName
+
 USERS_PER_BATCH = 256
 
 
@@ -37,7 +39,7 @@ def backfill(
     model_folder: Path | None,
     out: Path | None,
     shard_users: int,
-    engine: str,
+    engine: EngineName,
     feast: bool,
 ) -> None:
     """Profile all users of a run with consent, as of its moment, in batches and without a server.

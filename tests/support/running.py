@@ -28,8 +28,8 @@ SMALL = [
     "--set=evaluation.bootstrap=200",
 ]
 ORDER = (
-    "build-features", "synthesis", "labelling", "sft", "rejection-sampling", "freeze-reference", "filtering", "grpo",
-    "evaluate", "gate", "promotion", "report",
+    "features", "synthesis", "labelling", "sft", "rejection", "reference", "filtering", "grpo",
+    "evaluation", "gate", "promotion", "report",
 )  # fmt: skip
 STEPS = set(ORDER)
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
-from pipelines.resources import StepName
+from components import steps
 
-STEPS = tuple(name.replace("_", "-") for name in get_args(StepName))
+STEPS = tuple(step.name for step in steps.STEPS)
 """In the order in which the data go through them."""
 DONE = frozenset({"SUCCEEDED", "SKIPPED", "CACHED"})
 FINAL = DONE | {"FAILED", "CANCELED"}
-_STEP = re.compile(rf"({'|'.join(STEPS)})(-\d+)?")
+_FORMER = {former.replace("_", "-"): name for former, name in steps.FORMER_NAMES.items()}
+_STEP = re.compile(rf"({'|'.join([*STEPS, *_FORMER])})(-\d+)?")
 _EXECUTOR = "executor"
 WHOLE_RUN = "the run"
 """Stands for a run of which no node has begun."""
@@ -48,9 +49,12 @@ class CompiledSteps:
 
 
 def step_name(task: str) -> str | None:
-    """The step of this task, or None for a driver, a loop and the like. KFP numbers a task that comes again."""
+    """The step of this task, or None for a driver, a loop and the like. KFP numbers a task that comes again.
+
+    Runs of release 0.1.0 have former names of steps.
+    """
     match = _STEP.fullmatch(task)
-    return match[1] if match else None
+    return _FORMER.get(match[1], match[1]) if match else None
 
 
 def steps_of(run: Any) -> list[Step]:

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from kfp import dsl, local
 
-from components.evaluation.component import evaluate
-from components.features.component import build_features
+from components.evaluation.component import evaluation
+from components.features.component import features
 from components.filtering.component import filtering
 from components.gate.component import gate
 from components.grpo.component import grpo
 from components.labelling.component import labelling
-from components.reference.component import freeze_reference
-from components.rejection.component import rejection_sampling
+from components.reference.component import reference
+from components.rejection.component import rejection
 from components.report.component import report
 from components.sft.component import sft
 from components.synthesis.component import synthesis
@@ -95,13 +95,13 @@ def test_features(finished, alone):
         as_of="as_of",
         config="features_config",
     )
-    outputs = alone(build_features, {}, parameters)
-    assert same_table(outputs["features"], finished.artefact("build-features", "features"), tables.FEATURES)
+    outputs = alone(features, {}, parameters)
+    assert same_table(outputs["features"], finished.artefact("features", "features"), tables.FEATURES)
     assert json.loads(outputs["report"].read_text())["dropped_without_consent"] > 0
 
 
 def test_synthesis(finished, alone, tmp_path):
-    files = {"features": finished.artefact("build-features", "features")}
+    files = {"features": finished.artefact("features", "features")}
     parameters = finished.parameters(
         taxonomy="taxonomy_uri", lexicon="lexicon_uri", config="teacher_config", prompt="prompt_config", seed="seed"
     )
@@ -110,7 +110,7 @@ def test_synthesis(finished, alone, tmp_path):
 
 
 def test_labelling(finished, alone):
-    files = {"features": finished.artefact("build-features", "features")}
+    files = {"features": finished.artefact("features", "features")}
     parameters = finished.parameters(taxonomy="taxonomy_uri", config="labelling_config", samples="samples")
     outputs = alone(labelling, files, parameters, finished.candidates)
     expected = finished.artefact("labelling", "pseudo_labels")
@@ -120,7 +120,7 @@ def test_labelling(finished, alone):
 
 def test_sft_without_a_workspace(finished, alone):
     files = {
-        "features": finished.artefact("build-features", "features"),
+        "features": finished.artefact("features", "features"),
         "pseudo_labels": finished.artefact("labelling", "pseudo_labels"),
     }
     parameters = finished.parameters(
@@ -134,39 +134,39 @@ def test_sft_without_a_workspace(finished, alone):
 
 def test_rejection_without_rounds_passes_the_student_on(finished, alone):
     files = {
-        "features": finished.artefact("build-features", "features"),
+        "features": finished.artefact("features", "features"),
         "sft_student": finished.artefact("sft", "student"),
     }
     config = finished.section("rejection") | {"rounds": 0}
     parameters = finished.parameters(sampling="reference_config", student_config="student_config", seed="seed")
-    outputs = alone(rejection_sampling, files, {**parameters, "config": json.dumps(config), "workspace": ""})
+    outputs = alone(rejection, files, {**parameters, "config": json.dumps(config), "workspace": ""})
     for file in files["sft_student"].iterdir():
         assert (outputs["student"] / file.name).read_bytes() == file.read_bytes()
 
 
 def test_reference(finished, alone):
     files = {
-        "features": finished.artefact("build-features", "features"),
-        "student": finished.artefact("rejection-sampling", "student"),
+        "features": finished.artefact("features", "features"),
+        "student": finished.artefact("rejection", "student"),
     }
-    outputs = alone(freeze_reference, files, finished.parameters(config="reference_config", dtype="dtype", seed="seed"))
-    assert same_table(outputs["reference"], finished.artefact("freeze-reference", "reference"), tables.REFERENCE)
-    assert same_table(outputs["support"], finished.artefact("freeze-reference", "support"), tables.SUPPORT)
+    outputs = alone(reference, files, finished.parameters(config="reference_config", dtype="dtype", seed="seed"))
+    assert same_table(outputs["reference"], finished.artefact("reference", "reference"), tables.REFERENCE)
+    assert same_table(outputs["support"], finished.artefact("reference", "support"), tables.SUPPORT)
 
 
 def test_filtering(finished, alone):
-    files = {"reference": finished.artefact("freeze-reference", "reference")}
+    files = {"reference": finished.artefact("reference", "reference")}
     outputs = alone(filtering, files, finished.parameters(config="filtering_config", seed="seed"))
     assert same_table(outputs["filtered"], finished.artefact("filtering", "filtered"), tables.FILTERED)
 
 
 def test_grpo_of_one_step(finished, alone):
     files = {
-        "features": finished.artefact("build-features", "features"),
-        "reference": finished.artefact("freeze-reference", "reference"),
-        "support": finished.artefact("freeze-reference", "support"),
+        "features": finished.artefact("features", "features"),
+        "reference": finished.artefact("reference", "reference"),
+        "support": finished.artefact("reference", "support"),
         "filtered": finished.artefact("filtering", "filtered"),
-        "sft_student": finished.artefact("rejection-sampling", "student"),
+        "sft_student": finished.artefact("rejection", "student"),
     }
     config = finished.section("grpo") | {"steps": 1, "report_to": [], "quasi_ground_truth": "soft"}
     parameters = finished.parameters(student_config="student_config", seed="seed")
@@ -178,7 +178,7 @@ def test_grpo_of_one_step(finished, alone):
 
 def test_evaluation(finished, alone):
     files = {
-        "features": finished.artefact("build-features", "features"),
+        "features": finished.artefact("features", "features"),
         "sft_student": finished.artefact("sft", "student"),
         "student": finished.artefact("grpo", "student"),
     }
@@ -191,15 +191,15 @@ def test_evaluation(finished, alone):
         storage="storage_config",
         seed="seed",
     )
-    outputs = alone(evaluate, files, {**parameters, "champion_version": "", "labels_digest": ""}, finished.candidates)
+    outputs = alone(evaluation, files, {**parameters, "champion_version": "", "labels_digest": ""}, finished.candidates)
     found = json.loads(outputs["evaluation"].read_text())
-    expected = json.loads(finished.artefact("evaluate", "evaluation").read_text())
+    expected = json.loads(finished.artefact("evaluation", "evaluation").read_text())
     assert found["arms"].keys() == expected["arms"].keys()
     assert found["arms"]["teacher_weighted"] == expected["arms"]["teacher_weighted"]
 
 
 def test_gate(finished, alone):
-    files = {"evaluation": finished.artefact("evaluate", "evaluation")}
+    files = {"evaluation": finished.artefact("evaluation", "evaluation")}
     outputs = alone(gate, files, finished.parameters(config="gate_config"))
     expected = json.loads(finished.artefact("gate", "gate_decision").read_text())
     assert json.loads(outputs["gate_decision"].read_text()) == expected
@@ -207,14 +207,14 @@ def test_gate(finished, alone):
 
 def test_report(finished, alone):
     files = {
-        "evaluation": finished.artefact("evaluate", "evaluation"),
+        "evaluation": finished.artefact("evaluation", "evaluation"),
         "gate_decision": finished.artefact("gate", "gate_decision"),
         "labelling_report": finished.artefact("labelling", "report"),
-        "features_report": finished.artefact("build-features", "report"),
+        "features_report": finished.artefact("features", "report"),
         "sft_log": finished.artefact("sft", "log"),
         "grpo_log": finished.artefact("grpo", "log"),
         "filtering_report": finished.artefact("filtering", "report"),
-        "reference_report": finished.artefact("freeze-reference", "report"),
+        "reference_report": finished.artefact("reference", "report"),
         "outcome": finished.artefact("promotion", "outcome"),
     }
     outputs = alone(report, files, finished.parameters(configuration="configuration"))

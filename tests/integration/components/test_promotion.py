@@ -12,7 +12,7 @@ from kfp import dsl, local
 from components.promotion.component import promotion
 from components.promotion.step import file_hash, run
 from conf_profile.cli.models import models as models_command
-from conf_profile.config import RunConfig, StorageConfig
+from conf_profile.config import RunConfig, StorageConfig, resolve
 from conf_profile.errors import ConfigError, DataError, RegistryConflictError, RegistryError
 from conf_profile.registry.registry import connect
 from conf_profile.storage import configuration_file
@@ -106,6 +106,16 @@ def test_smoke_profiles_are_kept_with_the_version_and_apart_from_the_evaluation(
 def test_addresses_that_may_hold_a_password_stay_out_of_the_manifest(promote, config):
     promote(run_config=json.dumps({"seed": 1, "features": {"redis_url": "host,password=hush"}, "storage": {}}))
     assert connect(config).show().extra["config"] == {"seed": 1}
+
+
+def test_every_section_that_made_the_model_is_in_the_manifest(promote, config):
+    given = json.loads(resolve(overrides=["rejection.rounds=2"]).model_dump_json())
+    promote(run_config=json.dumps(given))
+    recorded = connect(config).show().extra["config"]
+    assert recorded["rejection"]["rounds"] == 2
+    assert set(recorded) == {
+        "preset", "seed", "prompt", "labelling", "student", "sft", "rejection", "reference", "filtering", "grpo",
+    }  # fmt: skip
 
 
 def test_a_rejected_model_is_not_uploaded_and_s3_is_not_asked(promote, access, tmp_path):

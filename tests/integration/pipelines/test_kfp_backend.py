@@ -33,7 +33,7 @@ LEARNS = ["--users=1200", "--set=grpo.steps=4", f"--set=storage.model={MODEL}"]
 """As `make run`'s preset, with four steps of GRPO: fewer users leave a student that answers nothing."""
 KILLED = "sft"
 WITHIN_SECONDS = 3600
-FROM_CACHE = {"build-features", "synthesis", "labelling", "sft", "freeze-reference", "filtering", "grpo"}
+FROM_CACHE = {"features", "synthesis", "labelling", "sft", "reference", "filtering", "grpo"}
 
 
 def namespace():

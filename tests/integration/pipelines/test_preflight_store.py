@@ -66,7 +66,7 @@ def findings(labels_secret="labels", values=None, **changes):
         "namespace": "runs",
         "service_account": None,
         "resources": Resources.model_validate(merged(Resources().values(), sections, values or {})),
-        "steps": ("build_features", "sft", "evaluate"),
+        "steps": ("features", "sft", "evaluation"),
         "addresses": {"behaviour": f"s3://{BUCKET}/{BEHAVIOUR}", "lexicon": f"s3://{BUCKET}/{EMPTY}", "ceiling": ""},
         "labels_addresses": {"labels": f"s3://{BUCKET}/{LABELS}"},
         "storage": StorageConfig(bucket=BUCKET),

@@ -119,7 +119,7 @@ def test_another_grpo_setting_trains_again_but_asks_no_teacher(killed_then_finis
         env=environment(), capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
-    assert executed(folder) == {"grpo", "evaluate", "gate", "promotion", "report"}
+    assert executed(folder) == {"grpo", "evaluation", "gate", "promotion", "report"}
 
 
 def test_a_failing_step_says_why(tmp_path):

@@ -32,8 +32,8 @@ from support.pods_server import pod, serve_pods, unschedulable, waiting
 BUCKET = "artefacts"
 ROOT = f"s3://{BUCKET}/kfp"
 STEPS = [
-    "build-features", "synthesis", "labelling", "sft", "rejection-sampling", "freeze-reference", "filtering", "grpo",
-    "evaluate", "gate", "promotion", "report",
+    "features", "synthesis", "labelling", "sft", "rejection", "reference", "filtering", "grpo",
+    "evaluation", "gate", "promotion", "report",
 ]  # fmt: skip
 FAILURE = """2026-06-01 step began
 Traceback (most recent call last):
@@ -141,24 +141,24 @@ def marks(shown):
 def test_steps_are_shown_as_they_end_and_once(server, started):
     server.looks = [
         run("PENDING"),
-        run("RUNNING", *cached("build-features"), *step("synthesis", "RUNNING")),
-        run("RUNNING", *cached("build-features"), *step("synthesis", "SUCCEEDED"), *step("labelling", "PENDING")),
+        run("RUNNING", *cached("features"), *step("synthesis", "RUNNING")),
+        run("RUNNING", *cached("features"), *step("synthesis", "SUCCEEDED"), *step("labelling", "PENDING")),
         # The run's state is ahead of its nodes'.
-        run("SUCCEEDED", *cached("build-features"), *step("synthesis", "SUCCEEDED"), *step("labelling", "RUNNING")),
+        run("SUCCEEDED", *cached("features"), *step("synthesis", "SUCCEEDED"), *step("labelling", "RUNNING")),
     ]
     shown, error = started.wait()
     assert error is None
-    assert marks(shown) == ["✓build-features", "✓synthesis", "✓labelling"]
-    assert "build-features 7 s (from the cache)" in shown
+    assert marks(shown) == ["✓features", "✓synthesis", "✓labelling"]
+    assert "features 7 s (from the cache)" in shown
 
 
 def test_a_failed_step_is_told_with_the_end_of_its_log(server, started):
-    server.looks = [run("FAILED", *step("build-features", "SUCCEEDED"), *step("labelling", "FAILED"))]
+    server.looks = [run("FAILED", *step("features", "SUCCEEDED"), *step("labelling", "FAILED"))]
     server.node_logs = {"labelling-pod": FAILURE}
     shown, error = started.wait()
     assert f"step 'labelling' failed: {REASON}\n" in str(error)
     assert f"{server.url}/#/runs/details/{started.id}" in str(error)
-    assert marks(shown) == ["✓build-features", "✗labelling"]
+    assert marks(shown) == ["✓features", "✗labelling"]
     assert "    Traceback (most recent call last):" in shown and f"    {REASON}" in shown
     assert f"/apis/v1alpha1/runs/{started.id}/nodes/labelling-pod/log" in shown
 
@@ -177,8 +177,8 @@ def test_a_failed_step_may_show_after_its_run(server, started):
 
 def test_the_log_is_read_from_the_runs_root_first(server, rooted, store):
     rooted.leave(store, "labelling", executor_logs=FAILURE)
-    rooted.leave(store, "build-features", "features", executor_logs="all is well\n")
-    server.looks = [run("FAILED", *step("build-features", "SUCCEEDED"), *step("labelling", "FAILED"))]
+    rooted.leave(store, "features", "features", executor_logs="all is well\n")
+    server.looks = [run("FAILED", *step("features", "SUCCEEDED"), *step("labelling", "FAILED"))]
     shown, error = rooted.wait()
     assert REASON in str(error)
     assert f"{ROOT}/{PIPELINE_NAME}/{rooted.id}/labelling/s1/executor-logs" in shown
@@ -358,13 +358,13 @@ def heed_interrupts():
 
 def interrupted_submit(server, *options):
     """A real `conf-profile submit`, with Ctrl-C as soon as it shows a first step; its status, what it said, the run."""
-    server.looks = [run("RUNNING", *step("build-features", "SUCCEEDED"), *step("sft", "RUNNING"))]
+    server.looks = [run("RUNNING", *step("features", "SUCCEEDED"), *step("sft", "RUNNING"))]
     command = [sys.executable, "-m", "conf_profile", "submit", "--endpoint", server.url, "--users=30", *options]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
     )
     for line in process.stderr:
-        if "build-features" in line:
+        if "features" in line:
             break
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=120)[1]

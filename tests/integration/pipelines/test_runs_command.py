@@ -50,12 +50,12 @@ def test_runs_are_listed_the_newest_first(server, run_id):
 
 
 def test_a_run_is_shown(server, run_id):
-    server.looks = [run("FAILED", *cached("build-features"), *step("sft", "FAILED"))]
+    server.looks = [run("FAILED", *cached("features"), *step("sft", "FAILED"))]
     server.node_logs = {"sft-pod": FAILURE}
     shown = json.loads(command(server, "runs", "show", run_id, "--json").stdout)
     assert (shown["state"], shown["reason"]) == ("FAILED", f"step 'sft' failed: {REASON}")
     assert shown["steps"] == [
-        {"name": "build-features", "state": "CACHED", "seconds": 7.0},
+        {"name": "features", "state": "CACHED", "seconds": 7.0},
         {"name": "sft", "state": "FAILED", "seconds": 7.0},
     ]
     assert shown["failures"][0]["log"]["last_lines"][-2] == REASON

@@ -127,13 +127,13 @@ def test_a_new_schedule_starts_no_run_beside_one_under_way(server, backend):
 
 def test_steps_that_have_ended_do_not_put_the_new_schedule_off(server, backend):
     server.trigger(make(backend).made)
-    nodes = [*step("build-features", "SUCCEEDED"), *step("synthesis", "SUCCEEDED"), *step("labelling", "SUCCEEDED")]
+    nodes = [*step("features", "SUCCEEDED"), *step("synthesis", "SUCCEEDED"), *step("labelling", "SUCCEEDED")]
     server.looks = [run("RUNNING", *nodes, *step("sft", "RUNNING"))]
     before = datetime.now(UTC)
     make(backend, LATER)
     after = datetime.now(UTC)
     start = datetime.fromisoformat(server.kept["recurringRuns"][1]["trigger"]["cron_schedule"]["start_time"])
-    left = schedules.longest_seconds(resources.load(), 1, {"build-features", "synthesis", "labelling"})
+    left = schedules.longest_seconds(resources.load(), 1, {"features", "synthesis", "labelling"})
     assert before <= start - timedelta(seconds=left) <= after
     assert left < schedules.longest_seconds(resources.load(), 1) - 72 * 3600
 

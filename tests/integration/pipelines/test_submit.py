@@ -95,15 +95,15 @@ def arguments_of(started):
 def test_a_run_is_started_and_followed_to_its_end(server):
     server.looks = [
         run("PENDING"),
-        run("RUNNING", node("build-features", "SUCCEEDED"), node("build-features-driver", "SUCCEEDED")),
-        run("RUNNING", node("build-features", "SUCCEEDED"), node("sft", "RUNNING")),
-        run("SUCCEEDED", node("build-features", "SUCCEEDED"), node("sft", "SUCCEEDED")),
+        run("RUNNING", node("features", "SUCCEEDED"), node("features-driver", "SUCCEEDED")),
+        run("RUNNING", node("features", "SUCCEEDED"), node("sft", "RUNNING")),
+        run("SUCCEEDED", node("features", "SUCCEEDED"), node("sft", "SUCCEEDED")),
     ]
     result = submit(server, "--image", "registry/training:abc")
     assert result.exit_code == 0, result.output + str(result.exception)
     assert f"run: {server.url}/#/runs/details/runs-" in result.stdout
     shown = [line.split()[1] for line in result.stderr.splitlines() if line.startswith("✓")]
-    assert shown == ["build-features", "sft"]
+    assert shown == ["features", "sft"]
     assert "7 s" in result.stderr
     (started,) = server.kept["runs"]
     (version,) = server.kept["pipeline_versions"]

@@ -62,7 +62,7 @@ def make_artefacts(folder):
     features = [
         {**behaviour(user), **EMPTY, "split": split} for user, split in ((ADA, "train"), (BOB, "train"), (EVE, "test"))
     ]
-    write(folder / "build-features" / "features", tables.FEATURES, *features)
+    write(folder / "features" / "features", tables.FEATURES, *features)
     samples = [
         given | {"user_id": user, "sample": sample, "level": 4, "rationale": "chess", "well_formed": True}
         for user in (ADA, BOB)
@@ -145,7 +145,7 @@ def test_every_store_loses_the_user_and_no_other(run):
         "half-written files": (0, 0),
     }
     assert holding(run, ADA) == []
-    left = tables.read(run / "artefacts/first/build-features/features", tables.FEATURES)
+    left = tables.read(run / "artefacts/first/features/features", tables.FEATURES)
     assert left.column("user_id").to_pylist() == [BOB, EVE]
     with AnswerStore(run / "workspace" / "answers", "a teacher") as store:
         assert store.text(BOB, PROMPT, 1) == f"about {BOB}"
@@ -273,7 +273,7 @@ def test_versions_of_a_user_who_trained():
 
 def test_the_splits_come_from_every_features_table_of_the_run(run):
     moved = {**behaviour(ADA), **EMPTY, "split": "second_stage"}
-    write(run / "artefacts" / "second" / "build-features" / "features", tables.FEATURES, moved)
+    write(run / "artefacts" / "second" / "features" / "features", tables.FEATURES, moved)
     assert trained_versions.training_splits(run, ADA) == ("train", "second_stage")
     assert trained_versions.training_splits(run, EVE) == (), "test users train nothing"
     assert set(trained_versions.TRAINING_SPLITS) == set(splits.SPLITS) - {"validation", "test"}

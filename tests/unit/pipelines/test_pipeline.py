@@ -17,7 +17,8 @@ import yaml
 
 from conf_profile.config import RunConfig, defaults_digest, resolve
 from conf_profile.storage.configuration_file import read
-from pipelines import cluster_data
+from pipelines import cluster_data, resources
+from pipelines.compile import compile_to
 from pipelines.resources import DEFAULT_STEPS
 from support.paths import ROOT
 
@@ -32,8 +33,8 @@ VALUES = {
 CACHED = {"cached": {"values": [], "overrides": [], "caching": True}}
 """As `submit` compiles it for a run whose arguments name the content of its data."""
 TRUTH = {"labels_uri", "ceiling_uri", "labels_digest"}
-GPU_STEPS = {"sft": "4", "rejection-sampling": "1", "freeze-reference": "1", "grpo": "4", "evaluate": "1"}
-OPTIONAL = {"rejection-sampling", "rollout"}
+GPU_STEPS = {"sft": "4", "rejection": "1", "reference": "1", "grpo": "4", "evaluation": "1"}
+OPTIONAL = {"rejection", "rollout"}
 
 
 COMPILE = """
@@ -198,10 +199,10 @@ def test_secrets_reach_only_the_steps_that_need_them(documents):
         ("conf-profile-labels", "CONF_PROFILE_LABELS_SECRET_KEY"),
     }
     assert found.pop("synthesis") == store | {("teacher", "DEEPSEEK_API_KEY")}
-    assert found.pop("evaluate") == store | labels
-    for step in ("build-features", "labelling", "sft", "rejection-sampling", "grpo", "promotion", "rollout", "report"):
+    assert found.pop("evaluation") == store | labels
+    for step in ("features", "labelling", "sft", "rejection", "grpo", "promotion", "rollout", "report"):
         assert found.pop(step) == store, step
-    assert found == {"freeze-reference": set(), "filtering": set(), "gate": set()}
+    assert found == {"reference": set(), "filtering": set(), "gate": set()}
 
 
 def test_a_step_knows_its_budget_for_retries_and_which_defaults_its_arguments_differ_from(documents):
@@ -224,7 +225,7 @@ def test_shards_run_at_most_so_many_at_once(documents):
 def test_what_depends_on_the_champion_of_the_moment_is_never_taken_from_the_cache(documents):
     found = tasks(documents["cached"][0])
     cached = {name for name, task in found.items() if task.get("cachingOptions", {}).get("enableCache")}
-    assert {name for name in found if is_step(name)} - cached == {"evaluate", "promotion"}
+    assert {name for name in found if is_step(name)} - cached == {"evaluation", "promotion"}
 
 
 def test_nothing_is_taken_from_the_cache_where_nobody_knows_the_content_of_the_data(spec, documents):
@@ -279,8 +280,8 @@ def test_every_parameter_has_a_default(documents, name):
 def test_true_labels_reach_the_evaluation_and_what_judges_it_and_no_step_that_trains(documents):
     for pipeline, _ in documents.values():
         outer = pipeline["root"]["dag"]["tasks"]
-        assert {name for name, task in outer.items() if TRUTH & set(reads(task))} == {"evaluate"}
-        judges = {"evaluate", "gate", "promotion", "report", "rollout"}
+        assert {name for name, task in outer.items() if TRUTH & set(reads(task))} == {"evaluation"}
+        judges = {"evaluation", "gate", "promotion", "report", "rollout"}
         assert tainted(outer, TRUTH) == judges & outer.keys()
 
 
@@ -289,7 +290,7 @@ def test_the_check_would_find_a_leak(spec):
     outer = {name: dict(task) for name, task in spec["root"]["dag"]["tasks"].items()}
     leak = {"parameters": {"extra": {"componentInputParameter": "labels_uri"}}}
     outer["sft"] = {**outer["sft"], "inputs": leak}
-    assert {name for name, task in outer.items() if TRUTH & set(reads(task))} == {"evaluate", "sft"}
+    assert {name for name, task in outer.items() if TRUTH & set(reads(task))} == {"evaluation", "sft"}
     assert {"sft", "grpo"} <= tainted(outer, TRUTH)
 
 
@@ -328,3 +329,11 @@ def test_steps_install_nothing_and_share_one_image(spec):
     assert len(executors) == 11
     assert {container["image"] for container in executors} == {"conf-profile/training:0.1.0"}
     assert not any("pip install" in part for container in executors for part in container["command"])
+
+
+def test_a_pipeline_can_end_after_a_named_step(tmp_path):
+    compile_to(tmp_path / "short.yaml", RunConfig(), resources.load(), until="labelling")
+    pipeline, platform = yaml.safe_load_all((tmp_path / "short.yaml").read_text(encoding="utf-8"))
+    assert set(containers((pipeline, platform))) == {"features", "synthesis", "labelling"}
+    assert set(pipeline["root"]["outputDefinitions"]["artifacts"]) == {"features", "features_report"}
+    assert not TRUTH & {name for task in tasks(pipeline).values() for name in reads(task)}

@@ -180,7 +180,7 @@ def test_what_the_values_name_is_what_the_cluster_is_asked_for():
 
 
 def test_a_teachers_secret_matters_only_where_the_teacher_is_asked():
-    declared = declared_objects(request(DECLARED, steps=("sft", "evaluate")))
+    declared = declared_objects(request(DECLARED, steps=("sft", "evaluation")))
     assert "teacher" not in {each.name for each in declared}
 
 

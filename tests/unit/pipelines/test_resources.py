@@ -49,6 +49,21 @@ def test_a_later_file_wins_key_by_key(load):
     assert declared.pipelines.shard_parallelism == 2
 
 
+def test_steps_of_the_release_before_load_with_a_warning(load, caplog):
+    before = {"pipelines": {"steps": {"build_features": {"timeoutSeconds": 60}, "evaluate": {"limits": {"cpu": 3}}}}}
+    declared = load(before)
+    assert declared.pipelines.steps["features"].timeout_seconds == 60
+    assert declared.pipelines.steps["evaluation"].limits.cpu == "3"
+    assert set(declared.pipelines.steps) == set(resources.DEFAULT_STEPS)
+    assert "pipelines.steps.build_features is called pipelines.steps.features now; rename the key" in caplog.text
+
+
+def test_values_of_the_release_before_override_the_charts_own(load):
+    """Helm merges a user's file with the chart's values, which have the new names."""
+    merged = {"pipelines": {"steps": {"features": {"timeoutSeconds": 3600}, "build_features": {"timeoutSeconds": 60}}}}
+    assert load(merged).pipelines.steps["features"].timeout_seconds == 60
+
+
 def test_lists_are_replaced_and_null_takes_away(load):
     taint = {"key": "a", "operator": "Exists"}
     first = {"nodePools": {"gpu": {"tolerations": [taint, taint]}, "spare": {"nodeSelector": {"x": "y"}}}}
@@ -77,7 +92,7 @@ def test_what_is_printed_is_read_again(load):
     [
         (
             {"pipelines": {"steps": {"sfft": {}}}},
-            r"pipelines\.steps: .*no such step: sfft; the steps are build_features",
+            r"pipelines\.steps: .*no such step: sfft; the steps are features",
         ),
         (
             {"pipelines": {"steps": {"sft": {"pool": "tpu"}}}},

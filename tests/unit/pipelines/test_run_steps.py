@@ -26,7 +26,16 @@ def test_the_reason_is_the_last_exception(log, expected):
 
 @pytest.mark.parametrize(
     ("task", "expected"),
-    [("sft", "sft"), ("build-features-2", "build-features"), ("sft-driver", None), ("executor", None), ("sft-x", None)],
+    [
+        ("sft", "sft"),
+        ("features-2", "features"),
+        ("sft-driver", None),
+        ("executor", None),
+        ("sft-x", None),
+        # Of a run of release 0.1.0.
+        ("build-features", "features"),
+        ("evaluate-2", "evaluation"),
+    ],
 )
 def test_a_task_is_a_step_by_its_name(task, expected):
     assert step_name(task) == expected

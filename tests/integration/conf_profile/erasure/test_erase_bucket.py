@@ -104,10 +104,10 @@ def fill(store):
     keep_answers(store, ADA, BOB)
     keep_answers(store, ADA, EVE)
     rows = [features(user, split) for user, split in ((ADA, "train"), (BOB, "train"), (EVE, "test"))]
-    put_table(store, f"{ROOT}/build-features/1/features", tables.FEATURES, *rows)
+    put_table(store, f"{ROOT}/features/1/features", tables.FEATURES, *rows)
     kept = [{"user_id": user, "confidence": 0.9, "kept": True} for user in (ADA, ADA, BOB)]
     put_table(store, f"{ROOT}/filtering/2/filtered", tables.FILTERED, *kept)
-    store.write_new(f"{ROOT}/evaluate/3/metrics", b'{"f1": 0.5}')
+    store.write_new(f"{ROOT}/evaluation/3/metrics", b'{"f1": 0.5}')
     store.write_new(f"{ROOT}/sft/4/student/model.safetensors", b"weights")
     store.client.create_multipart_upload(Bucket=store.bucket, Key=f"{ROOT}/sft/5/big")
     return store
@@ -148,7 +148,7 @@ def another_bucket(access, name):
 
 def test_every_store_loses_the_user_and_no_other(filled):
     assert len(holding(filled, ADA)) == 6
-    shared = (f"{ROOT}/build-features/1/features", f"{ROOT}/filtering/2/filtered")
+    shared = (f"{ROOT}/features/1/features", f"{ROOT}/filtering/2/filtered")
     others = {key: rows_of(filled, key, BOB) for key in shared}
     weights = filled.etag(f"{ROOT}/sft/4/student/model.safetensors")
     error, rows, _ = erase(filled, ADA)
@@ -180,7 +180,7 @@ def test_a_versioned_bucket_keeps_no_older_version(access):
     assert rows[f"older versions, artefacts: s3://{filled.bucket}/pipelines/"] == (4, 0)
     assert rows["older versions, uploads: data/"] == (1, 0)
     assert holding(filled, ADA) == set()
-    assert rows_of(filled, f"{ROOT}/build-features/1/features", BOB)
+    assert rows_of(filled, f"{ROOT}/features/1/features", BOB)
 
 
 def test_what_was_paid_and_the_answers_of_others_stay(filled):
@@ -284,7 +284,7 @@ def test_rows_that_are_left_are_status_2_and_no_erasure(filled, monkeypatch):
 
 
 def test_an_object_that_is_replaced_meanwhile_is_read_again(filled, monkeypatch):
-    key = f"{ROOT}/build-features/1/features"
+    key = f"{ROOT}/features/1/features"
     again, replace = filled.read(key).body + b"", ObjectStore.replace
     raced = []
 
