@@ -14,20 +14,23 @@ RUN_ARGS ?=
 run: environment
 	$(BIN)/conf-profile run $(RUN_ARGS)
 
-# One process for each core, four at most: each of them imports torch and Feast.
-UNIT_TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(shell nproc) --maxprocesses 4 --dist loadscope tests/unit
+# One process for each core, four at most: each of them imports torch and Feast. One thread in each, or they would
+# starve each other.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(shell nproc) --maxprocesses 4
+UNIT_TESTS := $(TESTS) --dist loadscope tests/unit
 
-# Servers and trainings want the machine for themselves. No cluster is touched unawares: see test-cluster.
+# No cluster is touched unawares: see test-cluster.
 test: environment lint
 	$(UNIT_TESTS)
-	env -u KUBECONFIG $(BIN)/pytest tests/integration tests/cluster
+	$(TESTS) --dist loadgroup tests/integration
+	env -u KUBECONFIG $(BIN)/pytest tests/cluster
 
 # The pure part: no servers, no training.
 test-fast: environment lint
 	$(UNIT_TESTS) -m "not slow"
 
 test-chart: environment
-	$(BIN)/pytest tests/unit/test_chart_*.py
+	$(BIN)/pytest tests/unit/charts
 
 # On the cluster of KUBECONFIG, else on one that kind makes; needs kubectl and helm.
 test-cluster: environment

@@ -5,6 +5,17 @@ import pytest
 from support.running import ORDER, executed, kill_in, start
 
 
+def pytest_collection_modifyitems(items):
+    """With several processes a file's tests stay in one, which starts its servers once; so do those of the one run.
+
+    That run takes longest, so it begins first.
+    """
+    for item in items:
+        of_the_run = "attempts" in item.fixturenames
+        item.add_marker(pytest.mark.xdist_group("run" if of_the_run else item.path.stem))
+    items.sort(key=lambda item: "attempts" not in item.fixturenames)
+
+
 @pytest.fixture(scope="session")
 def attempts(tmp_path_factory):
     """A run that was killed in the middle of each of its steps in turn, and then finished.
