@@ -34,8 +34,8 @@ import psutil
 from benchmarks.teacher_vllm import machine
 from feature_repo import store as feature_store
 from serving.model import bundle as bundles
-from serving.predictor.client import PredictorClient, Question
 from serving.settings import PredictorSettings
+from serving.transformer.predictor_client import PredictorClient, Question
 
 Ask = Callable[[str], Awaitable[None]]
 MANY, TOGETHER = 32, 100

@@ -19,8 +19,8 @@ from serving.model import model_source
 from serving.telemetry import logs, tracing
 
 if TYPE_CHECKING:
-    from serving.predictor.versions import Served
     from serving.transformer.transformer import ProfileTransformer
+    from serving.transformer.versions import Served
 
 logger = logging.getLogger(__name__)
 
@@ -97,9 +97,9 @@ def build(given: settings.Settings, predictor_host: str | None = None) -> Profil
 
 def served(given: settings.Settings, predictor_host: str | None = None) -> Served:
     """The model version of these settings and the way to its predictor."""
-    from serving.predictor.client import PredictorClient, asks_by_version
-    from serving.predictor.versions import OtherVersions, Served
     from serving.telemetry.drift import DriftMonitor
+    from serving.transformer.predictor_client import PredictorClient, asks_by_version
+    from serving.transformer.versions import OtherVersions, Served
 
     if predictor_host:
         url = predictor_host if "://" in predictor_host else f"http://{predictor_host}"

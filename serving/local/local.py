@@ -227,7 +227,7 @@ def _first_answer(predictor: Predictor, name: str) -> None:
     import asyncio
 
     from conf_profile.dialogue.prompts import UserFeatures
-    from serving.predictor.client import PredictorClient, PredictorError, Question
+    from serving.transformer.predictor_client import PredictorClient, PredictorError, Question
 
     model = bundle.load(predictor.folder)
 

@@ -25,14 +25,14 @@ from kserve.errors import InvalidInput
 
 from serving.model import profile
 from serving.model.profile import Attribute, Profile
-from serving.predictor.client import PredictorError, Question
-from serving.predictor.versions import Reply, Served, ask
 from serving.telemetry import metrics, tracing
 from serving.telemetry.drift import COLLECTOR
 from serving.telemetry.logs import FIELDS
 from serving.transformer import request, write_back
 from serving.transformer.features import BadFeaturesError, FeaturesError, Known, OnlineFeatures, from_request
+from serving.transformer.predictor_client import PredictorError, Question
 from serving.transformer.request import BadRequestError, Instance, ProfileRequest
+from serving.transformer.versions import Reply, Served, ask
 
 logger = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.dialogue.prompts import UserFeatures, quote
 from serving.model.bundle import Bundle
 from serving.model.profile import NO_CONSENT
-from serving.predictor.versions import Served
 from serving.transformer.features import LISTS, TEXTS, Known
 from serving.transformer.transformer import ProfileTransformer
+from serving.transformer.versions import Served
 
 FILES = {
     "/web": ("page.html", "text/html"),

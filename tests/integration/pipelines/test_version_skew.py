@@ -12,12 +12,12 @@ from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.dialogue import taxonomy
 from conf_profile.errors import RegistryError
 from serving.model.bundle import Bundle
-from serving.predictor import versions
-from serving.predictor.client import PredictorClient
-from serving.predictor.versions import OtherVersions, Served
 from serving.settings import PredictorSettings, Settings
 from serving.telemetry.drift import DriftMonitor
+from serving.transformer import versions
+from serving.transformer.predictor_client import PredictorClient
 from serving.transformer.transformer import ProfileTransformer
+from serving.transformer.versions import OtherVersions, Served
 from support.teacher_server import completion, error, serve
 
 TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})

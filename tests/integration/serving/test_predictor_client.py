@@ -12,7 +12,8 @@ from conf_profile.config import PromptConfig
 from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.dialogue import taxonomy
 from serving.model.bundle import Bundle
-from serving.predictor.client import (
+from serving.settings import PredictorSettings
+from serving.transformer.predictor_client import (
     BreakerOpenError,
     DeadlineExceededError,
     OtherVersionError,
@@ -22,7 +23,6 @@ from serving.predictor.client import (
     Question,
     RefusedError,
 )
-from serving.settings import PredictorSettings
 from support.teacher_server import Reply, completion, error, serve
 
 TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})

@@ -18,10 +18,10 @@ from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.dialogue import taxonomy
 from conf_profile.errors import ServingError
 from serving.model.bundle import Bundle
-from serving.predictor.client import PredictorClient
 from serving.settings import PredictorSettings, Settings
 from serving.telemetry.drift import DriftMonitor
 from serving.telemetry.logs import JsonFormatter
+from serving.transformer.predictor_client import PredictorClient
 from serving.transformer.transformer import ProfileTransformer, Served
 from support.teacher_server import completion, error, serve
 

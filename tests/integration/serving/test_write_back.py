@@ -30,12 +30,12 @@ from feature_repo.definitions import INFERRED, SERVICE
 from serving import settings
 from serving.local import processes
 from serving.model.bundle import Bundle
-from serving.predictor.client import PredictorClient
 from serving.settings import PredictorSettings, Settings, WriteBackSettings
 from serving.telemetry.drift import DriftMonitor
 from serving.telemetry.metrics import WRITTEN_BACK
 from serving.transformer import write_back
 from serving.transformer.features import OnlineFeatures
+from serving.transformer.predictor_client import PredictorClient
 from serving.transformer.transformer import ProfileTransformer, Served
 from support.s3 import wait_until
 from support.teacher_server import completion, serve

@@ -242,8 +242,6 @@ def test_only_the_predictor_holds_vllm():
 
 # What the images hold is enough
 
-# Drawn and rendered in a checkout, not in a container.
-IN_A_CHECKOUT = ("pipelines/experiments/", "pipelines/chart")
 # Python's own, found by its file rather than imported.
 NO_MODULES = ("conf_profile/storage/local_s3_guard.py",)
 CLOSED_WORLD = """
@@ -276,7 +274,7 @@ def refused(lock):
 def sources(rooms):
     paths = [path for room in rooms for path in sorted((ROOT / room).rglob("*.py"))]
     relative = [path.relative_to(ROOT).as_posix() for path in paths]
-    return [name for name in relative if not name.startswith((*IN_A_CHECKOUT, *NO_MODULES)) and "__main__" not in name]
+    return [name for name in relative if not name.startswith(NO_MODULES) and "__main__" not in name]
 
 
 def module_of(source):

@@ -24,9 +24,9 @@ from serving.circuit_breaker import CircuitBreaker
 from serving.model.bundle import UNRELEASED, Bundle
 from serving.model.levels import TOP_LOGPROBS, expected_levels
 from serving.model.profile import Completion
-from serving.predictor.http import BrokeOffError, NotConnectedError, PredictorHTTP, Response, WentAwayError
 from serving.settings import PredictorSettings
 from serving.telemetry.metrics import BREAKER_OPEN, RETRIES
+from serving.transformer.predictor_http import BrokeOffError, NotConnectedError, PredictorHTTP, Response, WentAwayError
 
 T = TypeVar("T")
 

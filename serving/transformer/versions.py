@@ -21,16 +21,16 @@ from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import ConfProfileError
 from serving.model.bundle import Bundle
 from serving.model.profile import Completion
-from serving.predictor.client import (
+from serving.settings import Settings
+from serving.telemetry.drift import DriftMonitor
+from serving.telemetry.metrics import OTHER_VERSION
+from serving.transformer.predictor_client import (
     DeadlineExceededError,
     OtherVersionError,
     PredictorClient,
     PredictorUnavailableError,
     Question,
 )
-from serving.settings import Settings
-from serving.telemetry.drift import DriftMonitor
-from serving.telemetry.metrics import OTHER_VERSION
 
 logger = logging.getLogger(__name__)
 
