@@ -16,10 +16,13 @@ from components.filtering.component import filtering
 from components.gate.component import gate
 from components.grpo.component import grpo
 from components.labelling.component import labelling
+from components.promotion.component import promotion
 from components.reference.component import reference
 from components.rejection.component import rejection
 from components.report.component import report
+from components.rollout.component import rollout
 from components.sft.component import sft
+from components.steps import BY_NAME
 from components.synthesis.component import synthesis
 from conf_profile import tables
 
@@ -219,3 +222,28 @@ def test_report(finished, alone):
     }
     outputs = alone(report, files, finished.parameters(configuration="configuration"))
     assert outputs["page"].read_text(encoding="utf-8").count("<svg") >= 5
+
+
+def test_promotion_of_a_model_that_was_rejected(finished, alone, tmp_path):
+    (tmp_path / "gate").write_text('{"decision": "reject", "reasons": ["FAILED: F1 fell"]}')
+    files = {
+        "model": finished.artefact("grpo", "student"),
+        "evaluation": finished.artefact("evaluation", "evaluation"),
+        "gate": tmp_path / "gate",
+        "reference": finished.artefact("reference", "reference"),
+    }
+    parameters = finished.parameters(config="storage_config", configuration="configuration")
+    outputs = alone(promotion, files, {**parameters, "expected_champion": ""})
+    assert json.loads(outputs["outcome"].read_text()) == {"promoted": False, "reasons": ["FAILED: F1 fell"]}
+
+
+def test_rollout_where_nothing_was_promoted(alone, tmp_path):
+    (tmp_path / "outcome").write_text('{"promoted": false}')
+    config = json.dumps({"inference_service": "conf-profile"})
+    outputs = alone(rollout, {"outcome": tmp_path / "outcome"}, {"config": config, "storage": ""})
+    assert json.loads(outputs["served"].read_text()) == {"in_service": False, "reason": "nothing was promoted"}
+
+
+def test_every_wrapper_is_run_here():
+    tested = {name.removeprefix("test_") for name in globals()}
+    assert all(any(name == step or name.startswith(f"{step}_") for name in tested) for step in BY_NAME)
