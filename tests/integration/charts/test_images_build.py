@@ -27,12 +27,16 @@ MEGABYTE = 10**6
 
 @dataclass(frozen=True)
 class Saved:
-    """One image as its docker-archive tells it."""
+    """One image as its docker-archive tells it; `files` are those of its own layers, `bytes` are of all."""
 
     tags: list[str]
     config: dict
     files: set[str]
     bytes: int
+
+    @property
+    def layers(self):
+        return self.config["rootfs"]["diff_ids"]
 
 
 @pytest.fixture(scope="module")
@@ -55,23 +59,31 @@ def name(engine):
 
 @pytest.fixture(scope="module")
 def saved(engine, name, tmp_path_factory):
-    path = tmp_path_factory.mktemp("images") / "serving.tar"
+    path = tmp_path_factory.mktemp("images") / "image.tar"
+    images.save(engine, SETTINGS.base_image, path)
+    base = read(path)
     images.save(engine, name, path)
-    yield read(path)
+    found = read(path, len(base.layers))
+    assert found.layers[: len(base.layers)] == base.layers, "the image begins with the base image's layers"
+    yield found
     path.unlink()
 
 
-def read(path):
-    """docker-archive: manifest.json names the configuration and the layers, which are plain tar files."""
+def read(path, skipped=0):
+    """docker-archive: manifest.json names the configuration and the layers, which are plain tar files.
+
+    The files of the first layers may be skipped: what the base image brings is not the project's to judge.
+    """
     with tarfile.open(path) as archive:
         (manifest,) = json.load(archive.extractfile("manifest.json"))
         config = json.load(archive.extractfile(manifest["Config"]))
         files, size = set(), 0
-        for layer in manifest["Layers"]:
+        for number, layer in enumerate(manifest["Layers"]):
             with tarfile.open(fileobj=archive.extractfile(layer)) as content:
                 for member in content:
-                    files.add(member.name.removeprefix("./"))
                     size += member.size
+                    if number >= skipped:
+                        files.add(member.name.removeprefix("./"))
     return Saved(manifest["RepoTags"], config, files, size)
 
 
