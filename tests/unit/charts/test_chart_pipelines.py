@@ -3,13 +3,13 @@
 import pytest
 import yaml
 
+from components.steps import STEPS
 from conf_profile import config
 from conf_profile.cli import places
 from conf_profile.cli.retention import retention
 from pipelines import resources
 from pipelines.commands.submit import submit
 from pipelines.compile import compile_to
-from pipelines.placement import USES_S3
 from support.chart_manifests import NAME, PRESETS, environment, of_kind, pods, refusal, render
 
 ON = {"pipelines": {"enabled": True, "s3Secret": {"name": "keys"}}}
@@ -125,7 +125,7 @@ def test_steps_that_ask_the_object_store_have_the_releases_certificates(tmp_path
             asking.add(name.removeprefix("exec-"))
             assert given["AWS_CA_BUNDLE"] == "/etc/s3-ca/root.pem"
             assert (volume["configMapName"], volume["mountPath"]) == ("company-ca", "/etc/s3-ca")
-    assert asking == {name.replace("_", "-") for name in USES_S3}
+    assert asking == {step.name for step in STEPS if step.uses_store}
 
 
 def command(*layers):

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from components.rollout.step import run
+from components.steps import steps_of
 from conf_profile.config import RolloutConfig, RunConfig, StorageConfig
 from conf_profile.errors import DataError
 from pipelines import arguments
-from pipelines.plan import plan_of
 
 SERVICE = RolloutConfig(inference_service="prod", namespace="profiles")
 NOWHERE = StorageConfig(endpoint="http://127.0.0.1:9")
@@ -30,8 +30,8 @@ def test_an_outcome_that_is_none_is_named(tmp_path):
 
 def test_off_unless_an_inference_service_is_named():
     inputs, places = arguments.Inputs(*[""] * 9), arguments.Places("", "", "")
-    assert "rollout" not in plan_of(RunConfig()).steps
+    assert "rollout" not in [step.name for step in steps_of(RunConfig())]
     assert arguments.with_inputs(RunConfig(), inputs, "any", places)["rollout_config"] == ""
-    assert "rollout" in plan_of(RunConfig(rollout=SERVICE)).steps
+    assert "rollout" in [step.name for step in steps_of(RunConfig(rollout=SERVICE))]
     given = arguments.with_inputs(RunConfig(rollout=SERVICE), inputs, "any", places)
     assert json.loads(given["rollout_config"])["namespace"] == "profiles"
