@@ -14,15 +14,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components.steps import FORMER_NAMES, STEPS
 from conf_profile.config import RunConfig, resolve
 from pipelines import arguments, cluster_data, resources
 from pipelines.compile import compile_to
 from pipelines.node_status import count_pods, estimate
-from pipelines.resources import DEFAULT_STEPS
 
 BEFORE = Path(__file__).resolve().parents[1] / "tests" / "golden" / "before"
-JUDGING = ("evaluation", "gate", "promotion", "rollout", "report")
-TRAINING = tuple(name.replace("_", "-") for name in DEFAULT_STEPS if name not in JUDGING)
+TRAINING = tuple(
+    name.replace("_", "-")
+    for step in STEPS
+    if step.makes_model
+    for name in (step.name, *(former for former, present in FORMER_NAMES.items() if present == step.name))
+)
+"""The steps that a second run takes from the cache, in the pipeline of the release before by their former names."""
 _HASH = "0123456789abcdef" * 2
 
 

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import threading
 from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+_HASHES: dict[tuple[str, ...], str] = {}
+_PARSING = threading.Lock()
 _RESOURCES = frozenset({".yaml", ".html"})
 """Files beside a module that it may read."""
 
 
 def source_hash(*modules: str) -> str:
-    """16 hexadecimal digits over the modules, all that they import of this project, and the files that lie there."""
-    return _in_this_process(modules)
+    """16 hexadecimal digits over the modules, all that they import of this project, and the files that lie there.
 
-
-@cache
-def _in_this_process(modules: tuple[str, ...]) -> str:
-    # Once: that is the code that this process runs, whatever is edited meanwhile.
-    return hash_of(ROOT, rooms(), modules)
+    Read once in a process: that is the code that it runs, whatever is edited meanwhile.
+    """
+    # Python 3.11 cannot parse in two threads at once: "AST constructor recursion depth mismatch".
+    with _PARSING:
+        if modules not in _HASHES:
+            _HASHES[modules] = hash_of(ROOT, rooms(), modules)
+        return _HASHES[modules]
 
 
 @cache

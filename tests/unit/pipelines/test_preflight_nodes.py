@@ -47,7 +47,7 @@ def test_pools_that_fit_are_fine():
 def test_steps_that_ask_for_the_same_are_one_finding():
     (found,) = node_findings(values(), ("sft", "grpo", "evaluation"), [node(memory="1Gi")])
     assert found.what == (
-        "sft, grpo, evaluate (pool cpu; cpu 500m, memory 2Gi): no node of the pool is large enough; "
+        "sft, grpo, evaluation (pool cpu; cpu 500m, memory 2Gi): no node of the pool is large enough; "
         "node-1 has memory 1Gi"
     )
 
