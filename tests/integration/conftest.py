@@ -5,6 +5,7 @@ import pytest
 from support.running import ORDER, executed, kill_in, start
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """With several processes a file's tests stay in one, which starts its servers once; so do those of the one run.
 
