@@ -22,7 +22,7 @@ UNIT_TESTS := $(TESTS) --dist loadscope tests/unit
 # No cluster is touched unawares: see test-cluster.
 test: environment lint
 	$(UNIT_TESTS)
-	$(TESTS) --dist loadgroup tests/integration
+	$(TESTS) --dist loadfile --no-loadscope-reorder tests/integration
 	env -u KUBECONFIG $(BIN)/pytest tests/cluster
 
 # The pure part: no servers, no training.

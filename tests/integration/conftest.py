@@ -1,20 +1,31 @@
 """One small run of the whole pipeline serves every test that looks at what a run leaves behind."""
 
+from pathlib import Path
+
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from support.running import ORDER, executed, kill_in, start
 
+THE_RUN = ("test_run", "test_components")
+"""The files that look at one and the same run."""
 
-@pytest.hookimpl(tryfirst=True)
+
+class ByServers(LoadFileScheduling):
+    """With several processes a file's tests stay in one, which starts its servers once; so do those of the one run."""
+
+    def _split_scope(self, nodeid):
+        file = super()._split_scope(nodeid)
+        return "the run" if Path(file).stem in THE_RUN else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByServers(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    """With several processes a file's tests stay in one, which starts its servers once; so do those of the one run.
-
-    That run takes longest, so it begins first.
-    """
-    for item in items:
-        of_the_run = "attempts" in item.fixturenames
-        item.add_marker(pytest.mark.xdist_group("run" if of_the_run else item.path.stem))
-    items.sort(key=lambda item: "attempts" not in item.fixturenames)
+    """The run takes longest, so it begins first."""
+    items.sort(key=lambda item: item.path.stem not in THE_RUN)
 
 
 @pytest.fixture(scope="session")
