@@ -56,9 +56,14 @@ def defined(file):
     return set(re.findall(r"\w+", file.read_text(encoding="utf-8")))
 
 
+@cache
+def chart_values():
+    return yaml.safe_load((ROOT / "charts" / "conf-profile" / "values.yaml").read_text(encoding="utf-8"))
+
+
 def is_chart_value(parts):
     """Whether the chart has this value; capitals stand for any key, and a map without keys takes every one."""
-    place = yaml.safe_load((ROOT / "charts" / "conf-profile" / "values.yaml").read_text(encoding="utf-8"))
+    place = chart_values()
     for part in parts:
         if not place:
             break
@@ -68,6 +73,7 @@ def is_chart_value(parts):
     return True
 
 
+@cache
 def name_exists(name):
     """Whether a dotted name is a package, a module, a word of a module's source, a value of the chart, or a group of
     entry points."""
