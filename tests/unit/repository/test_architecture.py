@@ -171,3 +171,40 @@ def test_every_component_has_its_five_parts():
     for folder in folders:
         for part in ("component.py", "task.py", "README.md", "__init__.py"):
             assert (folder / part).is_file(), f"{folder.name}/{part}"
+
+
+def section(title):
+    """A section of the architecture page."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    return re.search(rf"^#+ {title}$(.*?)(?=^#)", text, re.MULTILINE | re.DOTALL)[1]
+
+
+def test_the_page_shows_every_room_and_its_folders():
+    shown, room = set(), ""
+    for line in section("The tree").splitlines():
+        if indent := len(line) - len(line.lstrip()):
+            names = re.findall(r"(\w+)/", line.strip().split("  ")[0])
+            room = names[0] if indent == 4 else room
+            shown |= {name if indent == 4 else f"{room}/{name}" for name in names}
+    packages = {path.parent.relative_to(ROOT) for room in ALLOWED for path in files(room) if path.name == "__init__.py"}
+    folders = {package.as_posix() for package in packages if len(package.parts) <= 2}
+    assert {name for name in shown if name.split("/")[0] in ALLOWED} == folders
+
+
+def test_the_page_shows_the_arrows_between_rooms():
+    rows = re.findall(r"^\| `(\w+)` \| (.*)\|$", section("What depends on what"), re.MULTILINE)
+    assert {room: {room, *re.findall(r"`(\w+)`", row)} for room, row in rows} == ALLOWED
+
+
+def test_the_page_shows_the_arrows_within_the_method():
+    rows = [line.split() for line in section("What depends on what").splitlines() if line.startswith("    ")]
+    height = {name: row for row, names in enumerate(rows) for name in names}
+    assert height.keys() == {path.parent.name for path in (ROOT / "conf_profile").glob("*/__init__.py")}
+    pairs = {
+        (module.split(".")[1], name.split(".")[1])
+        for module, names in arrows().items()
+        for name in names
+        if module.startswith("conf_profile.") and name.startswith("conf_profile.")
+    }
+    within = {(lower, upper) for lower, upper in pairs if lower != upper and {lower, upper} <= height.keys()}
+    assert within and not [pair for pair in within if height[pair[1]] >= height[pair[0]]]
