@@ -10,12 +10,11 @@ from components.report import figures
 from components.report.inputs import Inputs
 from components.report.markup import Child, Html, element, join
 from conf_profile.evaluation.summary import arm_title
-from conf_profile.registry.format import parse_uri
 
 
-def header(inputs: Inputs, run: Mapping[str, Any]) -> Html:
+def header(inputs: Inputs) -> Html:
     """Title, what was run, the result in words, and the figures that matter most."""
-    meta = ", ".join(f"{name} {value}" for name, value in run.items())
+    meta = ", ".join(f"{name} {value}" for name, value in inputs.run_facts.items())
     rejected = inputs.gate["decision"] != "promote"
     words = element(
         "div",
@@ -127,29 +126,18 @@ def slices(inputs: Inputs) -> Html:
 def gate(inputs: Inputs) -> Html:
     """The decision with every reason."""
     promoted = inputs.gate["decision"] == "promote"
-    items = [
-        element(
-            "li",
-            element(
-                "span",
-                "passed" if c["passed"] else "failed",
-                class_="badge" if c["passed"] else "badge failed",
-            ),
-            element("div", element("b", c["name"].replace("_", " ")), element("br"), c["message"]),
-        )
-        for c in inputs.gate["checks"]
-    ]
     words = "The candidate was promoted: every check passed." if promoted else (
         "The candidate was rejected and nothing was uploaded. A rejection is a normal outcome of a run."
     )  # fmt: skip
-    return _section("The gate's decision", words, element("ul", *items, class_="reasons"))
+    return _section("The gate's decision", words, _checks(inputs.gate["checks"]))
 
 
 def model(inputs: Inputs) -> Html:
-    """The promoted version and the command that serves it."""
+    """The promoted version and the command that serves it, or why there is nothing to serve."""
     outcome = inputs.outcome
     if not outcome.get("promoted"):
-        return _section("The model", "Nothing was promoted in this run; the champion, if there is one, stays.")
+        lead = "Nothing was promoted in this run; the champion, if there is one, stays."
+        return _section("The model", lead, *_why_nothing_is_served(inputs.gate))
     uri = str(outcome["uri"])
     facts = _facts({"Version": outcome["version"], "Address": uri})
     return _section(
@@ -157,10 +145,12 @@ def model(inputs: Inputs) -> Html:
         "The new champion. The version is immutable; its manifest holds the hash of every file.",
         facts,
         element("h3", "Serve it"),
-        element("pre", str(outcome.get("command") or serving_command(uri))),
+        element("pre", serving_command(uri, inputs.serve_options)),
         element(
             "p",
-            "On a cluster the address above is the storageUri of a KServe InferenceService.",
+            "This serves exactly this version, whatever the champion is, and every file's hash is compared first. The "
+            "models are in the S3 store at AWS_ENDPOINT_URL, or where --endpoint says. On a cluster the address above "
+            "is the storageUri of a KServe InferenceService.",
             class_="note",
         ),
     )
@@ -184,22 +174,9 @@ def spoken(arm: str) -> str:
     return _SPOKEN.get(arm, arm)
 
 
-def s3_folder(uri: str) -> str:
-    """The S3 folder of a pinned champion:// address, as the registry lays it out; others stay as they are."""
-    if not uri.startswith("champion://"):
-        return uri
-    found = parse_uri(uri)
-    return f"s3://{found.bucket}/models/{found.model}/versions/{found.version}"
-
-
-def serving_command(uri: str) -> str:
-    """Fetches the version from S3 (AWS_ENDPOINT_URL says which) and starts vLLM's OpenAI server on it."""
-    source = shlex.quote(s3_folder(uri))
-    return (
-        f"aws s3 sync {source} conf-profile-model\n"
-        "python -m vllm.entrypoints.openai.api_server --model conf-profile-model "
-        "--served-model-name conf-profile"
-    )
+def serving_command(uri: str, options: Sequence[str] = ()) -> str:
+    """The command that serves the version at a pinned champion:// address, and no other one."""
+    return shlex.join(["conf-profile", "serve", uri, *options])
 
 
 _RATES = ("precision", "recall", "f1")
@@ -326,6 +303,30 @@ def _thresholds_table(inputs: Inputs) -> Html:
         ),
         _table(list(chosen), [[f"level {level}" for level in chosen.values()]]),
     )
+
+
+def _why_nothing_is_served(gate: Mapping[str, Any]) -> list[Html]:
+    failed = [check for check in gate["checks"] if not check["passed"]]
+    if not failed:
+        return []
+    return [element("p", "There is nothing to serve, because the gate rejected the model:"), _checks(failed)]
+
+
+def _checks(checks: Sequence[Mapping[str, Any]]) -> Html:
+    """The gate's checks with their messages, each marked as passed or failed."""
+    items = [
+        element(
+            "li",
+            element(
+                "span",
+                "passed" if check["passed"] else "failed",
+                class_="badge" if check["passed"] else "badge failed",
+            ),
+            element("div", element("b", check["name"].replace("_", " ")), element("br"), check["message"]),
+        )
+        for check in checks
+    ]
+    return element("ul", *items, class_="reasons")
 
 
 def _section(title: str, lead: str, *children: Child) -> Html:
