@@ -51,6 +51,7 @@ def good_again(server):
 def test_it_answers(running):
     (found,) = running.ask(brought()).json()["predictions"]
     assert found["profile"]["gender"] == {"tag": "female", "level": 5, "score": 0.8, "accepted": True}
+    assert "# TYPE conf_profile_drift_bits gauge" in running.http.get("/metrics").text
 
 
 def test_a_slow_predictor_costs_a_request_its_deadline_and_no_more(running, server):
