@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from components.report import sections
 from components.report.inputs import Inputs, read_log, read_object
-from components.report.markup import Html, join
 from conf_profile import tables
 from conf_profile.errors import DataError
 
@@ -59,26 +58,18 @@ def run(
 def page(inputs: Inputs) -> str:
     """The whole page as text."""
     try:
-        body = _body(inputs)
+        values = sections.values(inputs)
     except KeyError as error:
         raise DataError(f"the report cannot be written: {error} is missing from a step's output") from error
-    template = Template((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
-    return template.substitute(title="Conf-Profile report", body=body)
-
-
-def _body(inputs: Inputs) -> Html:
-    return join(
-        sections.header(inputs),
-        sections.results(inputs),
-        sections.gate(inputs),
-        sections.confidence(inputs),
-        sections.training(inputs),
-        sections.slices(inputs),
-        sections.confusion(inputs),
-        sections.data(inputs),
-        sections.model(inputs),
-        sections.configuration(inputs),
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    return templates.get_template("page.html").render(values)
 
 
 def _parse_config(config_yaml: str) -> Mapping[str, Any]:

@@ -3,6 +3,8 @@
 A supervisor starts the processes and, unless it serves one version for good, watches the registry. When the champion
 changes, the new version is fetched and verified, a second vLLM loads and answers a first prompt, the transformer
 changes over, and only after the last request of the old version is over does the old vLLM end: no request is dropped.
+No library does this on one machine: vLLM exchanges LoRA adapters while it runs, but no weights, and KServe and BentoML
+leave a change of version to a cluster's rollout.
 """
 
 from __future__ import annotations
