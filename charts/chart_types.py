@@ -1,12 +1,51 @@
-"""JSON schemas of the values that occur in several places of the chart, or whose default says too little."""
+"""JSON schemas of the values that occur in several places of the chart, or whose default says too little.
+
+What the pipeline reads, too (node pools, steps, quantities), is declared by the models of `pipelines.resources`, and
+its schema is made of them.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+
 from components.steps import BY_NAME, FORMER_NAMES
+from pipelines.resources import Memory, NodePools, Step
 
 Schema = dict[str, Any]
+
+
+class ModelSchema(GenerateJsonSchema):
+    """A model's schema for Helm: null takes a key away before it is checked, and defaults stand in values.yaml."""
+
+    def nullable_schema(self, schema: Any) -> Schema:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: Any) -> Schema:
+        return self.generate_inner(schema["schema"])
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def model_schema(self, schema: Any) -> Schema:
+        """Without the docstring, which is about the class."""
+        return {
+            key: value for key, value in super().model_schema(schema).items() if key not in ("title", "description")
+        }
+
+
+def model_definitions() -> Schema:
+    """Definitions by the models' names, and of two types that are no models by the chart's own names."""
+    mode: JsonSchemaMode = "validation"
+    types = {"quantity": Memory, "nodePools": NodePools, "step": Step}
+    found, models = TypeAdapter.json_schemas(
+        [(name, mode, TypeAdapter(kind)) for name, kind in types.items()],
+        schema_generator=ModelSchema,
+        ref_template="#/$defs/{model}",
+    )
+    return {**{name: found[name, mode] for name in ("quantity", "nodePools")}, **models["$defs"]}
 
 
 def _object(properties: Schema, required: list[str] | None = None) -> Schema:
@@ -25,28 +64,8 @@ def _reference(name: str) -> Schema:
 
 _TEXT: Schema = {"type": "string"}
 _NAME: Schema = {"type": "string", "minLength": 1}
-_TOLERATION = _object(
-    {
-        "key": _TEXT,
-        "operator": {"enum": ["Equal", "Exists"]},
-        "value": _TEXT,
-        "effect": {"enum": ["NoExecute", "NoSchedule", "PreferNoSchedule"]},
-        "tolerationSeconds": {"type": "integer"},
-    },
-    required=[],
-)
-_GPU = _object({"resource": _NAME, "count": {"type": "integer", "minimum": 0}}, required=[])
-_RETRIES = _object(
-    {
-        "count": {"type": "integer", "minimum": 0},
-        "backoffSeconds": {"type": "integer", "minimum": 1},
-        "factor": {"type": "integer", "minimum": 1},
-        "maxSeconds": {"type": "integer", "minimum": 0},
-    },
-    required=[],
-)
-
 DEFINITIONS: Schema = {
+    **model_definitions(),
     "strings": {"type": "object", "additionalProperties": _TEXT},
     "nameReference": _object({"name": _NAME}),
     "image": _object(
@@ -56,15 +75,7 @@ DEFINITIONS: Schema = {
             "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
         }
     ),
-    "cpu": {
-        "anyOf": [
-            {"type": "string", "pattern": r"^([0-9]*\.)?[0-9]+m?$"},
-            {"type": "number", "exclusiveMinimum": 0},
-        ]
-    },
-    "quantity": {"type": "string", "pattern": "^[0-9]+([KMGTPE]i?)?$"},
-    "amounts": _object({"cpu": _reference("cpu"), "memory": _reference("quantity")}),
-    "resources": _object({"requests": _reference("amounts"), "limits": _reference("amounts")}),
+    "resources": _object({"requests": _reference("Quantities"), "limits": _reference("Quantities")}),
     "environment": {
         "type": "array",
         "items": {
@@ -94,34 +105,5 @@ DEFINITIONS: Schema = {
     "cron": {"type": "string", "pattern": r"^(@[a-z]+|\S+( \S+){4,5})$"},
     "duration": {"type": "string", "pattern": "^([0-9]+(ms|s|m|h|d|w))+$"},
     "share": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-    "nodePools": {
-        "type": "object",
-        "minProperties": 1,
-        "additionalProperties": _object(
-            {
-                "nodeSelector": _reference("strings"),
-                "tolerations": {"type": "array", "items": _TOLERATION},
-                "gpu": _GPU,
-                "sharedMemory": {"anyOf": [{"const": ""}, _reference("quantity")]},
-            },
-            required=[],
-        ),
-    },
-    "steps": _object(
-        {
-            name: _object(
-                {
-                    "pool": _NAME,
-                    "requests": _reference("amounts"),
-                    "limits": _reference("amounts"),
-                    "gpus": {"type": "integer", "minimum": 0},
-                    "timeoutSeconds": {"type": "integer", "minimum": 1},
-                    "retries": _RETRIES,
-                },
-                required=["requests", "limits", "timeoutSeconds"],
-            )
-            for name in (*BY_NAME, *FORMER_NAMES)
-        },
-        required=[],
-    ),
+    "steps": _object({name: _reference("Step") for name in (*BY_NAME, *FORMER_NAMES)}, required=[]),
 }

@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 _HASHES: dict[tuple[str, ...], str] = {}
 _PARSING = threading.Lock()
-_RESOURCES = frozenset({".yaml", ".html"})
+_RESOURCES = frozenset({".yaml", ".html", ".jinja"})
 """Files beside a module that it may read."""
 
 

@@ -41,9 +41,11 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-Cpu = Annotated[str, BeforeValidator(_text), Field(pattern=r"^([0-9]*\.)?[0-9]+m?$")]
-"""Cores: '2', '0.5' or '500m'."""
-Memory = Annotated[str, BeforeValidator(_text), Field(pattern=r"^[0-9]+([KMGTPE]i?)?$")]
+_CORES = Annotated[str, Field(pattern=r"^([0-9]*\.)?[0-9]+m?$")]
+_BYTES = Annotated[str, Field(pattern=r"^[0-9]+([KMGTPE]i?)?$")]
+Cpu = Annotated[_CORES, BeforeValidator(_text, json_schema_input_type=_CORES | Annotated[float, Field(gt=0)])]
+"""Cores: '2', '0.5' or '500m'; the chart's schema, which is made of these models, takes the number 2 as well."""
+Memory = Annotated[_BYTES, BeforeValidator(_text, json_schema_input_type=_BYTES)]
 """Bytes: '512Mi', '16Gi'."""
 
 
@@ -66,7 +68,7 @@ class Toleration(_Part):
 class Gpu(_Part):
     """The GPUs of one node of a pool; count 0: the pool has none."""
 
-    resource: str = "nvidia.com/gpu"
+    resource: str = Field("nvidia.com/gpu", min_length=1)
     count: int = Field(0, ge=0)
 
 
@@ -77,6 +79,9 @@ class NodePool(_Part):
     tolerations: tuple[Toleration, ...] = ()
     gpu: Gpu = Gpu()
     shared_memory: Memory | Literal[""] = Field("", description="size of /dev/shm, in memory; empty: the runtime's own")
+
+
+NodePools = Annotated[dict[str, NodePool], Field(min_length=1)]
 
 
 class Quantities(_Part):
@@ -109,7 +114,7 @@ class Retries(_Part):
 class Step(_Part):
     """What one step asks for. `timeout_seconds` counts the start of its pod, too."""
 
-    pool: str = DEFAULT_POOL
+    pool: str = Field(DEFAULT_POOL, min_length=1)
     requests: Quantities
     limits: Quantities
     timeout_seconds: int = Field(gt=0)
@@ -243,7 +248,7 @@ class Pipelines(_Part):
 class Resources(_Part):
     """Everything that compiling reads of the values."""
 
-    node_pools: dict[str, NodePool] = dict(DEFAULT_POOLS)
+    node_pools: NodePools = dict(DEFAULT_POOLS)
     pipelines: Pipelines = Pipelines()
     s3: S3 = S3()
 

@@ -30,9 +30,10 @@ sys.modules.setdefault("vllm", None)  # type: ignore[arg-type]
 
 def main() -> None:
     """Builds the transformer and serves until SIGTERM; what a user can put right ends with status 2."""
-    import kserve
     from kserve.model_server import parser
+    from prometheus_client import REGISTRY
 
+    from serving.telemetry.drift import DriftCollector
     from serving.transformer import rest
 
     # KServe always names the model; a process that somebody starts by hand has the name of its settings.
@@ -50,12 +51,12 @@ def main() -> None:
         sys.exit(2)
     logs.configure()
     tracing.configure(configured.traces_endpoint, configured.name)
-    rest.install(given.host)
     if configured.web:
         _show_page(model)
+    REGISTRY.register(DriftCollector(lambda: model.served.drift))
     _reload_on_hangup(model, given.settings, given.predictor_host)
     _spare_the_collector()
-    kserve.ModelServer(enable_grpc=False, enable_latency_logging=False).start([model])
+    rest.serve(model, given.host)
 
 
 def _spare_the_collector() -> None:

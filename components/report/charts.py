@@ -1,7 +1,8 @@
 """Charts as inline SVG that takes its colours from the page, so that it follows light and dark.
 
-Drawn here rather than with a plotting library: no fonts to embed, no import of seconds, and every text is
-escaped by `markup`. A chart is a <figure> with a title, axis labels, a legend and a tooltip for each mark.
+Drawn here, since no library draws such charts: pygal and leather write colours of their own into every SVG (pygal a
+script, too), matplotlib embeds fonts and takes seconds to import. A chart is a <figure> with a title, axis labels, a
+legend and a tooltip for each mark; every text is escaped by `markup`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from components.report.markup import Html, element, join
+from markupsafe import Markup
+
+from components.report.markup import element, join
 
 WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 14, 46
@@ -70,7 +73,7 @@ def line_chart(
     x_ticks: Sequence[float] | None = None,
     percent: bool = False,
     note: str = "",
-) -> Html:
+) -> Markup:
     """Lines over a common pair of axes; empty series are left out, and a chart without points says so."""
     drawn = [item for item in series if item.points]
     if not drawn:
@@ -97,7 +100,7 @@ def bar_chart(
     percent: bool = False,
     reference: float | None = None,
     note: str = "",
-) -> Html:
+) -> Markup:
     """Grouped bars; a group is (name, colour, one value for each category), `reference` a dashed line."""
     values = [value for _, _, group in groups for value in group]
     if not values:
@@ -116,7 +119,7 @@ def bar_chart(
 
 def dot_chart(
     title: str, x_label: str, rows: Sequence[tuple[str, Sequence[Dot]]], percent: bool = True, note: str = ""
-) -> Html:
+) -> Markup:
     """A row for each name, a dot for each series in it, and a bar for the interval: made for long names."""
     dots = [dot for _, row in rows for dot in row]
     if not dots:
@@ -135,7 +138,7 @@ def dot_chart(
     return _figure(title, body, height, list(legend) if several else [], note)
 
 
-def heatmap(title: str, rows: Sequence[str], columns: Sequence[str], matrix: Sequence[Sequence[int]]) -> Html:
+def heatmap(title: str, rows: Sequence[str], columns: Sequence[str], matrix: Sequence[Sequence[int]]) -> Markup:
     """A confusion matrix: rows are shaded by their own sum, cells carry counts and a tooltip."""
     canvas = WIDTH if len(columns) <= WIDE_FROM else WIDE
     left, top = 120.0, 26.0
@@ -155,12 +158,12 @@ def heatmap(title: str, rows: Sequence[str], columns: Sequence[str], matrix: Seq
 
 def _figure(
     title: str,
-    body: Html,
+    body: Markup,
     height: float,
     legend: Sequence[tuple[str, str, bool]],
     note: str,
     width: int = WIDTH,
-) -> Html:
+) -> Markup:
     picture = element("svg", body, viewBox=f"0 0 {width} {height:.0f}", role="img", aria_label=title)
     keys = [
         element("span", element("i", style=f"--key: var(--{colour})", class_="dashed" if dashed else None), name)
@@ -172,11 +175,11 @@ def _figure(
     return element("figure", *parts, class_="full" if width > WIDTH else None)
 
 
-def _empty(title: str) -> Html:
+def _empty(title: str) -> Markup:
     return element("figure", element("figcaption", title), element("p", "Nothing was recorded.", class_="note"))
 
 
-def _line(series: Series, x: Scale, y: Scale, written: Callable[[float], str]) -> Html:
+def _line(series: Series, x: Scale, y: Scale, written: Callable[[float], str]) -> Markup:
     path = " ".join(f"{x(px):.1f},{y(py):.1f}" for px, py in series.points)
     style = f"stroke: var(--{series.colour})"
     line = element("polyline", points=path, style=style, class_="dashed line" if series.dashed else "line")
@@ -201,7 +204,7 @@ def _bars(
     groups: Sequence[tuple[str, str, Sequence[float]]],
     y: Scale,
     written: Callable[[float], str],
-) -> list[Html]:
+) -> list[Markup]:
     slot = (WIDTH - LEFT - RIGHT) / max(1, len(categories))
     width = min(44.0, 0.76 * slot / max(1, len(groups)))
     drawn = []
@@ -227,7 +230,7 @@ def _bars(
     return drawn
 
 
-def _dot_row(name: str, row: Sequence[Dot], x: Scale, middle: float, left: float) -> Html:
+def _dot_row(name: str, row: Sequence[Dot], x: Scale, middle: float, left: float) -> Markup:
     label = element(
         "text",
         element("title", name),
@@ -239,7 +242,7 @@ def _dot_row(name: str, row: Sequence[Dot], x: Scale, middle: float, left: float
     return join(label, *(_dot(dot, name, x, middle) for dot in row))
 
 
-def _dot(dot: Dot, name: str, x: Scale, middle: float) -> Html:
+def _dot(dot: Dot, name: str, x: Scale, middle: float) -> Markup:
     tip = f"{name}, {dot.series}: {_percent(dot.value)}"
     parts = []
     if dot.low is not None and dot.high is not None:
@@ -266,7 +269,7 @@ def _cell(
     column: int,
     names: tuple[str, str],
     right: bool,
-) -> Html:
+) -> Markup:
     share = row[column] / sum(row) if sum(row) else 0.0
     tip = element("title", f"true {names[0]}, predicted {names[1]}: {row[column]} ({share:.0%} of the row)")
     box = element(
@@ -285,7 +288,7 @@ def _cell(
     return join(box, _text(str(row[column]), x + size[0] / 2, y + size[1] / 2 + 4, "middle", shade))
 
 
-def _slanted(name: str, x: float, y: float) -> Html:
+def _slanted(name: str, x: float, y: float) -> Markup:
     return element(
         "text",
         _shorten(name, 14),
@@ -296,7 +299,7 @@ def _slanted(name: str, x: float, y: float) -> Html:
     )
 
 
-def _y_axis(y: Scale, label: str, written: Callable[[float], str]) -> Html:
+def _y_axis(y: Scale, label: str, written: Callable[[float], str]) -> Markup:
     lines = [join(_rule(y(tick), "grid"), _text(written(tick), LEFT - 8, y(tick) + 4, "end")) for tick in y.ticks()]
     middle = (TOP + HEIGHT - BOTTOM) / 2
     title = element(
@@ -318,7 +321,7 @@ def _x_axis(
     height: float = HEIGHT,
     written: Callable[[float], str] | None = None,
     grid: bool = False,
-) -> Html:
+) -> Markup:
     written = written or _number
     base = height - BOTTOM
     marks = [_text(written(tick), x(tick), base + 18, "middle") for tick in ticks]
@@ -330,15 +333,15 @@ def _x_axis(
     return join(line, *marks, _text(label, (x.start + x.end) / 2, height - 6, "middle", "axis"))
 
 
-def _axis_title(label: str) -> Html:
+def _axis_title(label: str) -> Markup:
     return _text(label, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, "middle", "axis")
 
 
-def _rule(y: float, kind: str = "reference") -> Html:
+def _rule(y: float, kind: str = "reference") -> Markup:
     return element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=f"{y:.1f}", y2=f"{y:.1f}", class_=kind)
 
 
-def _text(content: str, x: float, y: float, anchor: str, kind: str | None = None) -> Html:
+def _text(content: str, x: float, y: float, anchor: str, kind: str | None = None) -> Markup:
     return element("text", content, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, class_=kind)
 
 

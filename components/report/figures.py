@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from components.report.charts import Dot, Series, bar_chart, dot_chart, heatmap, line_chart
 from components.report.inputs import Inputs, curve
-from components.report.markup import Html, join
+from components.report.markup import join
 from conf_profile.evaluation.summary import arm_title
 
 VOTED = "the vote that the student was taught by"
@@ -30,7 +32,7 @@ CONFIDENCE_ARMS = ("teacher_single", VOTED, "sft", "sft_grpo", "champion", "ceil
 STUDENT_ARMS = ("sft", "sft_grpo", "champion")
 
 
-def arms(inputs: Inputs) -> Html:
+def arms(inputs: Inputs) -> Markup:
     """F1 of every arm with its interval."""
     rows = [
         (arm_title(name), [Dot("F1", colour(name), arm["f1"], *arm["f1_ci"])])
@@ -39,7 +41,7 @@ def arms(inputs: Inputs) -> Html:
     return dot_chart("F1 of every arm, with 95% intervals", "F1", rows)
 
 
-def levels(inputs: Inputs) -> Html:
+def levels(inputs: Inputs) -> Markup:
     """Confidence levels raw and calibrated: the teacher's, and the students'."""
     teacher = _raw_and_calibrated(inputs.labelling, "Teacher: verbal and calibrated confidence", "teacher1", "teacher3")
     student = _raw_and_calibrated(
@@ -54,7 +56,7 @@ def levels(inputs: Inputs) -> Html:
     return join(teacher, *([student] if _has_levels(inputs.reference) else []), final)
 
 
-def reliability(inputs: Inputs) -> Html:
+def reliability(inputs: Inputs) -> Markup:
     """Accuracy over the stated score; the diagonal is what a perfect calibration gives."""
     diagonal = Series("perfectly calibrated", ((0.0, 0.0), (1.0, 1.0)), "majority", dashed=True)
     series = [
@@ -68,7 +70,7 @@ def reliability(inputs: Inputs) -> Html:
     )
 
 
-def thresholds(inputs: Inputs) -> Html:
+def thresholds(inputs: Inputs) -> Markup:
     """Precision and recall over the threshold tau."""
     return join(
         _over_tau(inputs, "precision", "Precision over the threshold τ"),
@@ -76,7 +78,7 @@ def thresholds(inputs: Inputs) -> Html:
     )
 
 
-def training(inputs: Inputs) -> Html:
+def training(inputs: Inputs) -> Markup:
     """The curves of both stages; a key that the logs do not have is left out."""
     sft = [_curve("SFT: loss", "loss", inputs.sft_log, "loss", "sft")]
     grpo = [
@@ -93,7 +95,7 @@ def training(inputs: Inputs) -> Html:
     return join(*sft, *grpo)
 
 
-def difficulty(inputs: Inputs) -> Html:
+def difficulty(inputs: Inputs) -> Markup:
     """The difficulty filter: users by aggregated confidence, before and after."""
     before, after = (inputs.filtering.get(key) or () for key in ("before", "after"))
     if not before or len(before) != len(after):
@@ -103,7 +105,7 @@ def difficulty(inputs: Inputs) -> Html:
     return bar_chart("Difficulty filter", "aggregated confidence, from", "users", bins, groups)
 
 
-def confusion(inputs: Inputs) -> Html:
+def confusion(inputs: Inputs) -> Markup:
     """One matrix for each attribute, for the candidate."""
     found = inputs.evaluation["arms"][inputs.candidate]["confusion"]
     return join(
@@ -114,7 +116,7 @@ def confusion(inputs: Inputs) -> Html:
     )
 
 
-def slices(inputs: Inputs) -> Html:
+def slices(inputs: Inputs) -> Markup:
     """F1 of each student by slice."""
     rows: dict[str, list[Dot]] = {}
     for line in inputs.evaluation["slices"]:
@@ -134,7 +136,7 @@ def shares(counts: Sequence[int]) -> list[float]:
     return [count / total if total else 0.0 for count in counts]
 
 
-def _raw_and_calibrated(report: Mapping[str, Any], title: str, raw: str, calibrated: str) -> Html:
+def _raw_and_calibrated(report: Mapping[str, Any], title: str, raw: str, calibrated: str) -> Markup:
     groups = [
         (name, key_colour, shares(_summed(report.get(key))))
         for key, name, key_colour in (
@@ -151,7 +153,7 @@ def _has_levels(report: Mapping[str, Any]) -> bool:
     return any(report.get(key) for key in ("raw_levels", "stated_levels", "calibrated_levels"))
 
 
-def _level_chart(title: str, groups: Sequence[tuple[str, str, Sequence[float]]]) -> Html:
+def _level_chart(title: str, groups: Sequence[tuple[str, str, Sequence[float]]]) -> Markup:
     return bar_chart(
         title, "confidence level", "share of the answers", LEVEL_NAMES, groups, percent=True, reference=0.2,
         note="Dashed: the balanced 20% that the partition aims for.",
@@ -165,7 +167,7 @@ def _summed(levels_by_attribute: Any) -> list[int]:
     return list(levels_by_attribute)
 
 
-def _over_tau(inputs: Inputs, metric: str, title: str) -> Html:
+def _over_tau(inputs: Inputs, metric: str, title: str) -> Markup:
     series = [
         Series(
             arm_title(name),
@@ -185,5 +187,5 @@ def _confident(inputs: Inputs) -> list[tuple[str, Mapping[str, Any]]]:
     return [(name, found[name]) for name in names if name in found]
 
 
-def _curve(title: str, label: str, log: Sequence[Mapping[str, Any]], key: str, key_colour: str) -> Html:
+def _curve(title: str, label: str, log: Sequence[Mapping[str, Any]], key: str, key_colour: str) -> Markup:
     return line_chart(title, "step", label, [Series(title, curve(log, key), key_colour)])

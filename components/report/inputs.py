@@ -14,7 +14,11 @@ from conf_profile.errors import DataError
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that the report shows, parsed. Logs are lists of {"step": 1, "loss": 0.5, ...}."""
+    """Everything that the report shows, parsed. Logs are lists of {"step": 1, "loss": 0.5, ...}.
+
+    `run_facts` say in a line what was run; `serve_options` are what `conf-profile serve` needs besides the model's
+    address to find the run's store and people.
+    """
 
     evaluation: Mapping[str, Any]
     gate: Mapping[str, Any]
@@ -26,6 +30,8 @@ class Inputs:
     reference: Mapping[str, Any] = field(default_factory=dict)
     sft_log: Sequence[Mapping[str, Any]] = ()
     grpo_log: Sequence[Mapping[str, Any]] = ()
+    run_facts: Mapping[str, str] = field(default_factory=dict)
+    serve_options: Sequence[str] = ()
 
     @property
     def candidate(self) -> str:

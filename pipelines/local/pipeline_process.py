@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -20,8 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conf_profile import tables
+from conf_profile import process_family, tables
 from conf_profile.errors import LostPromotionError, PipelineError, RegistryConflictError
+from conf_profile.process_family import ProcessFamily
 from conf_profile.source import source_hash
 
 _COLOUR = re.compile(r"\x1b\[\d+m")
@@ -83,12 +83,15 @@ def run(arguments: Mapping[str, Any], folder: Path, console: Any, steps: Sequenc
         start_new_session=True,
         cwd=folder,
     )
-    memory = _MemoryWatch(process.pid)
+    family = ProcessFamily(process.pid)
+    memory = _MemoryWatch(family)
     try:
         watch = _follow(process, folder / "run.log", workspace / "seconds.json", console, len(steps))
         status = process.wait()
     finally:
-        _end_group(process)
+        # Steps are grandchildren: whatever is left of them ends with us.
+        process_family.end([family])
+        process.wait()
         memory.stop()
     if status or not outputs_file.is_file():
         raise _failure(watch, folder)
@@ -181,21 +184,12 @@ def _failure(watch: _Watch, folder: Path) -> PipelineError:
     return kind(f"step {watch.current or 'start'!r} failed: {reason}\n{where}")
 
 
-def _end_group(process: subprocess.Popen[str]) -> None:
-    """Steps are grandchildren: whatever is left of the group ends with us."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    process.wait()
-
-
 class _MemoryWatch:
     """Samples the resident memory of a process and all that it started, once a second."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, family: ProcessFamily) -> None:
         self.peak_mib = 0.0
-        self._pid = pid
+        self._family = family
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -206,21 +200,4 @@ class _MemoryWatch:
 
     def _watch(self) -> None:
         while not self._stopped.wait(1.0):
-            self.peak_mib = max(self.peak_mib, _resident_mib(self._pid))
-
-
-def _resident_mib(pid: int) -> float:
-    import psutil
-
-    total = 0
-    try:
-        root = psutil.Process(pid)
-        family = [root, *root.children(recursive=True)]
-    except psutil.Error:
-        return 0.0
-    for process in family:
-        try:
-            total += process.memory_info().rss
-        except psutil.Error:
-            continue  # it ended between the listing and the look
-    return float(total) / 2**20
+            self.peak_mib = max(self.peak_mib, self._family.resident_mib())

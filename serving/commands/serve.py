@@ -1,10 +1,11 @@
-"""`conf-profile serve`: the champion on this machine, and `conf-profile profile`: one user asked for."""
+"""`conf-profile serve`: a model on this machine, the champion by default; `conf-profile profile` asks for one user."""
 
 from __future__ import annotations
 
 import json
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
     from serving.local.local import Options
 
 
-@click.command(short_help="Serve the champion on this machine.")
+POLL_SECONDS = 10.0
+
+
+@click.command(short_help="Serve a model on this machine, the champion by default.")
+@click.argument("uri", required=False, metavar="[champion://BUCKET/models/NAME[@VERSION]]")
 @storage_options
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: a free one.")
 @click.option("--web/--no-web", default=False, help="Serve the page at /web; it shows what is known of users.")
@@ -24,10 +29,11 @@ if TYPE_CHECKING:
 @click.option("--threshold", "thresholds", multiple=True, metavar="ATTRIBUTE=LEVEL", help="Over the model's own.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of vLLM on a CPU; default: one fewer than cores.")
 @click.option(
-    "--poll", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Seconds between looks at the champion."
+    "--poll", type=click.FloatRange(0.1), help=f"Seconds between looks at the champion; default: {POLL_SECONDS:g}."
 )
 @click.option("--work", type=click.Path(path_type=Path), help="Models, online store and logs; default: RUN/serving.")
 def serve(
+    uri: str | None,
     storage: Storage,
     as_json: bool,
     port: int,
@@ -35,10 +41,13 @@ def serve(
     write_back: bool,
     thresholds: tuple[str, ...],
     threads: int | None,
-    poll: float,
+    poll: float | None,
     work: Path | None,
 ) -> None:
-    """Serve the champion: online features of the run's people, vLLM, and the transformer that callers ask.
+    """Serve a model: online features of the run's people, vLLM, and the transformer that callers ask.
+
+    The champion of the address, or of the options where no address is given; its successors too. With @VERSION that
+    version, whatever the champion is. Every file's hash is compared with the manifest's before it is used.
 
     Prints one line of JSON when it is ready, and another one whenever the champion has changed. Ctrl-C or SIGTERM ends
     everything that it started.
@@ -48,13 +57,15 @@ def serve(
     from serving.local import local
     from serving.local.processes import free_port
 
+    storage, version = resolve_target(uri, storage, poll)
     folder = (work or (storage.run or Path("runs/world-tiny")) / "serving").resolve()
     options = local.Options(
         port=port or free_port(),
         web=web,
         write_back=write_back,
         threads=threads or max(1, (os.cpu_count() or 2) - 1),
-        poll_seconds=poll,
+        version=version,
+        poll_seconds=poll or POLL_SECONDS,
         thresholds=tuple(map(_threshold, thresholds)),
     )
     # Children are ended by the blocks that started them, so both signals have to unwind the stack.
@@ -68,12 +79,30 @@ def serve(
         _end_all()
 
 
+def resolve_target(uri: str | None, storage: Storage, poll: float | None) -> tuple[Storage, str | None]:
+    """Where the registry is and the version to serve for good, None for the champion.
+
+    RegistryError for what is no model URI, click.UsageError for options that say otherwise than the URI.
+    """
+    if uri is None:
+        return storage, None
+    from conf_profile.registry.format import parse_uri
+
+    found = parse_uri(uri)
+    for option, given, named in (("--bucket", storage.bucket, found.bucket), ("--model", storage.model, found.model)):
+        if given not in (None, named):
+            raise click.UsageError(f"{option} {given} contradicts {uri}, which names {named}: leave the option out")
+    if found.version and poll is not None:
+        raise click.UsageError(f"--poll looks for another champion, but {uri} names one version: leave the option out")
+    return replace(storage, bucket=found.bucket, model=found.model), found.version
+
+
 def _serve(storage: Storage, folder: Path, options: Options) -> None:
     from conf_profile.data import run_folder
     from serving.local import local
 
     with open_registry(storage) as registry:
-        registry.require_champion()
+        registry.show(options.version)
         repository = local.online_store(storage.run, folder) if storage.run else None
         if storage.run:
             run_folder.remember(storage.run, folder)

@@ -1,8 +1,10 @@
 """The whole serving path on one machine: online features, vLLM on the champion, the transformer in front.
 
-A supervisor starts the processes and watches the registry. When the champion changes, the new version is fetched and
-verified, a second vLLM loads and answers a first prompt, the transformer changes over, and only after the last request
-of the old version is over does the old vLLM end: no request is dropped.
+A supervisor starts the processes and, unless it serves one version for good, watches the registry. When the champion
+changes, the new version is fetched and verified, a second vLLM loads and answers a first prompt, the transformer
+changes over, and only after the last request of the old version is over does the old vLLM end: no request is dropped.
+No library does this on one machine: vLLM exchanges LoRA adapters while it runs, but no weights, and KServe and BentoML
+leave a change of version to a cluster's rollout.
 """
 
 from __future__ import annotations
@@ -38,10 +40,11 @@ FIRST_ANSWER_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Options:
-    """How to serve."""
+    """How to serve. `version`: this one for good; None: the champion, whichever it is."""
 
     port: int
     name: str = "conf-profile"
+    version: str | None = None
     web: bool = False
     write_back: bool = False
     device: str = "cpu"
@@ -66,7 +69,7 @@ class LocalServing:
 
     def __init__(self, registry: Registry, repository: Path | None, work: Path, options: Options) -> None:
         self._registry, self._repository, self._work, self._options = registry, repository, work, options
-        self._predictor = self._start_predictor(self._registry.show().name)
+        self._predictor = self._start_predictor(registry.show(options.version).name)
         try:
             self._transformer = self._start_transformer()
         except BaseException:
@@ -97,7 +100,7 @@ class LocalServing:
                     raise ServingError(
                         f"{child.name} ended with status {child.process.returncode}: {child.last_words()}"
                     )
-            champion = self._champion()
+            champion = self._champion() if self._options.version is None else None
             if champion not in (None, self._predictor.version):
                 self._change_over(str(champion))
 

@@ -1,4 +1,4 @@
-"""Child processes of the local server: started in a group of their own, waited for by asking, ended as a group.
+"""Child processes of the local server: started in a session of their own, waited for by asking, ended with all theirs.
 
 A signal's handler runs between any two steps, so also between the start of a process and the block that would end it.
 Whoever handles signals therefore calls `end_all` last.
@@ -12,15 +12,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from conf_profile import process_family
 from conf_profile.errors import ServingError
-
-if TYPE_CHECKING:
-    import psutil
+from conf_profile.process_family import ProcessFamily
 
 GRACE_SECONDS = 10.0
 POLL_SECONDS = 0.2
@@ -32,6 +29,7 @@ class Child:
 
     name: str
     process: subprocess.Popen[bytes]
+    family: ProcessFamily
     log: Path
 
     def wait_until(self, answers: Callable[[], bool], seconds: float) -> None:
@@ -54,11 +52,8 @@ class Child:
         self.process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
-        """SIGTERM for the group, SIGKILL for what is left of it."""
-        _signal_group(self.process.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(GRACE_SECONDS)
-        _signal_group(self.process.pid, signal.SIGKILL)
+        """SIGTERM for it and all that it started, SIGKILL for what is left of them."""
+        process_family.end([self.family], GRACE_SECONDS)
         self.process.wait()
 
 
@@ -74,41 +69,14 @@ def start(name: str, command: Sequence[str], environment: Mapping[str, str], log
             env={**os.environ, **environment},
             start_new_session=True,
         )
-    return Child(name, process, log)
+    return Child(name, process, ProcessFamily(process.pid), log)
 
 
 def end_all() -> None:
     """Ends every process that this one has started, known to anybody or not."""
     import psutil
 
-    children = psutil.Process().children()
-    groups = [child.pid for child in children if _leads_a_group(child.pid)]
-    for child in children:
-        _signal(child, signal.SIGTERM, groups)
-    psutil.wait_procs(children, GRACE_SECONDS)
-    for child in children:
-        _signal(child, signal.SIGKILL, groups)
-    psutil.wait_procs(children)
-
-
-def _leads_a_group(pid: int) -> bool:
-    """Not so for what a library has started beside us, in our own group."""
-    try:
-        return os.getpgid(pid) == pid
-    except ProcessLookupError:
-        return False
-
-
-def _signal(child: psutil.Process, number: signal.Signals, groups: Sequence[int]) -> None:
-    if child.pid in groups:
-        _signal_group(child.pid, number)
-    elif child.is_running():
-        child.send_signal(number)
-
-
-def _signal_group(group: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(group, number)
+    process_family.end([ProcessFamily(child.pid) for child in psutil.Process().children()], GRACE_SECONDS)
 
 
 def free_port() -> int:

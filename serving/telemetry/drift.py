@@ -9,12 +9,11 @@ applies.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from prometheus_client import REGISTRY
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -57,9 +56,13 @@ class DriftMonitor:
 
 
 class DriftCollector(Collector):
-    """Exposes the divergences of the version that is served; they are computed when Prometheus asks."""
+    """Exposes the divergences of the version that is served; they are computed when Prometheus asks.
 
-    monitor: DriftMonitor | None = None
+    `monitor` gives the monitor of the version that is served at that moment.
+    """
+
+    def __init__(self, monitor: Callable[[], DriftMonitor]) -> None:
+        self._monitor = monitor
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         family = GaugeMetricFamily(
@@ -67,14 +70,9 @@ class DriftCollector(Collector):
             "Jensen-Shannon divergence of served answers from those at evaluation",
             labels=["attribute", "of"],
         )
-        for attribute, kind, bits in self.monitor.divergences() if self.monitor else ():
+        for attribute, kind, bits in self._monitor().divergences():
             family.add_metric([attribute, kind], bits)
         yield family
-
-
-COLLECTOR = DriftCollector()
-"""One for the process: Prometheus allows a name once."""
-REGISTRY.register(COLLECTOR)
 
 
 def baseline(bundle: Bundle) -> Mapping[str, tuple[Counts, Counts]]:

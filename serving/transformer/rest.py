@@ -3,25 +3,26 @@
 Left out are routes that it does not serve (explain, v2 inference, versions by number) or that would let any caller end
 it (load and unload of the model repository), and what KServe does for every request and nobody reads. Errors are logged
 by kind and place: KServe's own handlers write messages too, and a message may quote what a user wrote.
+
+`kserve.ModelServer.start` makes its server itself and lets nobody choose routes, middlewares, address or event loop.
+The public way around it is to make the server that it would make: a `RESTServer`, whose `create_application` hands out
+the whole application and whose `run` serves it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import uvloop
-from fastapi import FastAPI, Request
+import kserve
+from fastapi import Request
 from fastapi.responses import JSONResponse
 from kserve import model_server
+from kserve.constants.constants import FASTAPI_APP_IMPORT_STRING
 from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady
-from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from serving.telemetry import logs
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 NOT_SERVED = frozenset(
     {
@@ -35,71 +36,54 @@ NOT_SERVED = frozenset(
     }
 )
 MAX_BODY_BYTES = 32 * 2**20
-"""Of one request: hundreds of users with all their features fit many times."""
+"""Of one request: hundreds of users with all their features fit many times. A longer one is refused (413) unread."""
 RETRY_SECONDS = 1
 
 
-def install(host: str | None) -> None:
-    """kserve.ModelServer starts this server from now on; `host`: listen on this address alone, default on all.
+def serve(model: kserve.Model, host: str | None) -> None:
+    """Serves the model until SIGTERM and the end of the last request; `host`: on this address alone, default on all.
 
-    On uvloop, which KServe takes for several workers only. asyncio's own loop sends head and body of each answer apart.
+    On uvloop. asyncio's own loop sends head and body of each answer apart.
     """
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    # KServe looks at the thread's loop before it runs one of its own.
-    asyncio.set_event_loop(asyncio.new_event_loop())
-
-    class Server(RESTServer):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self.config.host = host or self.config.host
-
-    model_server.RESTServer = Server
+    server = kserve.ModelServer(enable_grpc=False, enable_latency_logging=False)
+    server.register_model(model)
+    # uvicorn catches SIGTERM and raises it again after the last request: then KServe stops the model.
+    server.register_signal_handler()
+    rest = RESTServer(
+        FASTAPI_APP_IMPORT_STRING,
+        server.dataplane,
+        server.model_repository_extension,
+        server.http_port,
+        access_log_format=server.access_log_format,
+        grace_period=server.grace_period,
+        event_loop="uvloop",
+        timeout_keep_alive=server.timeout_keep_alive,
+        ssl_certfile=server.ssl_certfile,
+        ssl_keyfile=server.ssl_keyfile,
+    )
+    rest.config.host = host or rest.config.host
+    rest.run()
 
 
 class RESTServer(model_server.RESTServer):  # type: ignore[misc]  # kserve is not analysed
-    """The three steps in which KServe builds its application, each with less in it."""
+    """KServe's server with less in its application, a limit to bodies, and errors that quote nobody."""
 
-    def _add_middlewares(self, app: FastAPI) -> None:
-        app.add_middleware(LimitedBody)
-        logs.keep_messages_out("kserve", "uvicorn.error")
-        if self.access_log_format:
-            super()._add_middlewares(app)
-        else:
+    def create_application(self) -> None:
+        """Completes the one application that KServe has, before uvicorn loads it."""
+        super().create_application()
+        app = model_server.app
+        app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") not in NOT_SERVED]
+        if not self.access_log_format:
             # The transformer itself logs each request, as JSON. Without a handler uvicorn does not even try.
+            app.user_middleware.clear()
             access = logging.getLogger("uvicorn.access")
             access.handlers, access.propagate = [], False
-
-    def _register_endpoints(self, app: FastAPI) -> None:
-        super()._register_endpoints(app)
-        app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") not in NOT_SERVED]
-
-    def _add_exception_handlers(self, app: FastAPI) -> None:
-        super()._add_exception_handlers(app)
+        app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
+        logs.keep_messages_out("kserve", "uvicorn.error")
         app.add_exception_handler(InvalidInput, _status(400))
         app.add_exception_handler(ModelNotFound, _status(404))
         app.add_exception_handler(ModelNotReady, _status(503))
         app.add_exception_handler(Exception, _failed)
-
-
-class LimitedBody:
-    """Refuses a body of more than MAX_BODY_BYTES (413) before it has all been read."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request; its length is counted, since a caller need not state it."""
-        read = 0
-
-        async def counted() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > MAX_BODY_BYTES:
-                raise HTTPException(413, f"the body has more than {MAX_BODY_BYTES} bytes")
-            return message
-
-        await self._app(scope, counted, send)
 
 
 def _status(status: int) -> Any:

@@ -26,7 +26,6 @@ from kserve.errors import InvalidInput
 from serving.model import profile
 from serving.model.profile import Attribute, Profile
 from serving.telemetry import metrics, tracing
-from serving.telemetry.drift import COLLECTOR
 from serving.telemetry.logs import FIELDS
 from serving.transformer import request, write_back
 from serving.transformer.features import BadFeaturesError, FeaturesError, Known, OnlineFeatures, from_request
@@ -72,7 +71,6 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
         served.bundle.check_thresholds(served.settings.thresholds)
         self._features, self._served = features, served
         self._write_back = write_back.start(served.settings)
-        COLLECTOR.monitor = served.drift
         self._predictor_seen = False
         self.ready = True
 
@@ -85,7 +83,6 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
         """From now on new requests are answered by this version; those under way end with the one they began with."""
         served.bundle.check_thresholds(served.settings.thresholds)
         before, self._served = self._served, served
-        COLLECTOR.monitor = served.drift
         _close_later(before)
 
     async def __call__(self, body: Any, headers: dict[str, str] | None = None, *args: Any, **kwargs: Any) -> Any:

@@ -51,6 +51,7 @@ def good_again(server):
 def test_it_answers(running):
     (found,) = running.ask(brought()).json()["predictions"]
     assert found["profile"]["gender"] == {"tag": "female", "level": 5, "score": 0.8, "accepted": True}
+    assert "# TYPE conf_profile_drift_bits gauge" in running.http.get("/metrics").text
 
 
 def test_a_slow_predictor_costs_a_request_its_deadline_and_no_more(running, server):
@@ -311,9 +312,11 @@ def test_logs_name_nobody_and_quote_nothing(running):
 # ---- what callers must not be able to do
 
 
-@pytest.mark.parametrize("action", ["load", "unload"])
-def test_nobody_can_unload_the_model(running, action):
-    assert running.http.post(f"/v2/repository/models/{running.name}/{action}").status_code == 404
+@pytest.mark.parametrize("path", sorted(rest.NOT_SERVED))
+def test_nobody_can_unload_the_model_or_ask_in_another_way(running, path):
+    address = path.format(model_name=running.name, model_version="1")
+    # 405: the rest of the path is taken for a model's name, of which a GET may ask.
+    assert {running.http.post(address, json={}).status_code, running.http.get(address).status_code} <= {404, 405}
     assert running.is_ready()
 
 

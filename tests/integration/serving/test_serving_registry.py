@@ -1,5 +1,7 @@
 """A transformer whose model comes from the registry: S3 that is away at its start or later, and a damaged file."""
 
+import subprocess
+import sys
 import uuid
 from contextlib import ExitStack
 
@@ -68,6 +70,11 @@ def test_a_damaged_file_is_refused_by_its_hash(predictor, champion, s3, tmp_path
     client.put_object(Bucket=BUCKET, Key=key, Body=content.replace(b"0.2", b"0.3"))
     words = last_words(tmp_path / "transformer", predictor, models.uri())
     assert f"{version}: calibration.json has the SHA-256" in words and "Traceback" not in words
+    for uri in (models.uri(), models.uri(version)):
+        command = [sys.executable, "-m", "conf_profile", "serve", uri, f"--work={tmp_path / 'serving'}"]
+        serve = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert serve.returncode == 2
+        assert f"{models.uri(version)}: calibration.json has the SHA-256" in serve.stderr
 
 
 def test_s3_that_goes_away_later_is_not_missed(predictor, tmp_path, monkeypatch):

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.gate import step as gate_step
-from components.report import figures
+from components.report import figures, task
 from components.report.charts import Scale, Series, bar_chart, line_chart
 from components.report.inputs import curve
-from components.report.markup import Html, element, join
+from components.report.markup import element, join
 from components.report.step import run
 from conf_profile.config import GateConfig, RunConfig
 from conf_profile.errors import DataError
+from conf_profile.storage import configuration_file
 from support.evaluation_world import World
+from support.report_page import serving_command
 
 VOID = {"meta", "br", "hr"}
 HOSTILE = "<script>alert(1)</script>"
@@ -60,6 +63,8 @@ def outline(page: str) -> Outline:
 
 class Run:
     """A run's JSON files, computed by evaluation and gate, and the report made of them."""
+
+    ARTEFACTS = ("evaluation", "gate", "labelling", "features", "sft", "grpo", "filtering", "reference", "outcome")
 
     def __init__(self, world: World, with_champion: bool = False) -> None:
         self.folder = world.folder
@@ -132,7 +137,11 @@ def test_headline_and_every_reason_are_in_words(finished: Run) -> None:
     assert f"reaches an F1 of {100 * evaluation['arms']['sft_grpo']['f1']:.1f}%" in page
     for check in json.loads((finished.folder / "gate.json").read_text())["checks"]:
         assert check["message"] in page
-    assert "aws s3 sync s3://conf-profile/models/conf-profile/versions/v7" in page
+    assert serving_command(finished.report()) == [
+        "conf-profile",
+        "serve",
+        "champion://conf-profile/models/conf-profile@v7",
+    ]
     assert "quasi_ground_truth: reference" in page
 
 
@@ -141,8 +150,26 @@ def test_rejection_is_told_with_its_failed_check_and_offers_no_model(tmp_path) -
     rejected.write("outcome", {"promoted": False, "version": None, "uri": None})
     page = "".join(outline(rejected.report()).text)
     assert "Rejected by the gate" in page
-    assert "Nothing was promoted in this run" in page
-    assert "aws s3 sync" not in page
+    assert "conf-profile serve" not in page
+    of_the_model = page.partition("Nothing was promoted in this run")[2]
+    assert "There is nothing to serve, because the gate rejected the model:" in of_the_model
+    checks = json.loads((rejected.folder / "gate.json").read_text())["checks"]
+    assert {check["message"] in of_the_model for check in checks if not check["passed"]} == {True}
+    assert {check["message"] in of_the_model for check in checks if check["passed"]} == {False}
+
+
+def test_the_command_names_the_runs_own_store_and_folder(finished: Run, tmp_path) -> None:
+    place = configuration_file.write(RunConfig(storage={"endpoint": "http://s3.example.com"}), tmp_path / "workspace")
+    arguments = [SimpleNamespace(path=finished.folder / f"{name}.json") for name in Run.ARTEFACTS]
+    page = SimpleNamespace(path=tmp_path / "page.html")
+
+    def options() -> list[str]:
+        task.run(*arguments, page, place)
+        return serving_command(page.path.read_text(encoding="utf-8"))[3:]
+
+    assert options() == ["--endpoint", "http://s3.example.com"]
+    (tmp_path / "workspace" / "arguments.json").write_text("{}")
+    assert options() == ["--endpoint", "http://s3.example.com", "--run", str(tmp_path)]
 
 
 def test_nothing_is_loaded_from_elsewhere(finished: Run) -> None:
@@ -172,7 +199,8 @@ def test_markup_in_tags_regions_and_configuration_is_escaped(tmp_path) -> None:
     assert "onerror" not in {name for name, _ in found.attributes}
     assert HOSTILE not in page
     assert HOSTILE in "".join(found.text)
-    assert "aws s3 sync 's3://b/$(reboot)'" in "".join(found.text)
+    assert serving_command(page) == ["conf-profile", "serve", "s3://b/$(reboot)"]
+    assert "serve 's3://b/$(reboot)'" in "".join(found.text)
 
 
 def test_optional_inputs_may_be_missing(finished: Run) -> None:
@@ -219,7 +247,7 @@ def test_text_is_never_markup(text: str) -> None:
     parser.close()
     assert parser.tags == ["p"]
     assert [name for name, _ in parser.attributes] == ["title"]
-    assert join(text) == Html(join(text))
+    assert join(join(text)) == join(text)
 
 
 @settings(deadline=None)

@@ -50,6 +50,7 @@ def before(checkout):
         ("conf_profile/registry/registry.py", {"run", "evaluation", "promotion"}),
         ("components/sft/step.py", {"run", "sft"}),
         ("components/report/page.html", {"run", "report"}),
+        ("conf_profile/evaluation/model_card.md.jinja", {"run", "evaluation", "promotion", "report"}),
         ("feature_repo/definitions.py", {"run", "features"}),
         ("pipelines/training.py", {"run"}),
         ("pipelines/local/pipeline_process.py", set()),

@@ -71,10 +71,11 @@ def test_too_few_answers_or_no_baseline_have_no_divergence():
 
 
 def test_prometheus_reads_the_version_that_is_served():
-    registry, collector = CollectorRegistry(), DriftCollector()
-    registry.register(collector)
+    served = [DriftMonitor(bundle(EVALUATION), minimum=1)]
+    registry = CollectorRegistry()
+    registry.register(DriftCollector(lambda: served[-1]))
     labels = {"attribute": "gender", "of": "tag"}
     assert registry.get_sample_value("conf_profile_drift_bits", labels) is None
-    collector.monitor = DriftMonitor(bundle(EVALUATION), minimum=1)
-    collector.monitor.observe(said("male", 5))
+    served.append(DriftMonitor(bundle(EVALUATION), minimum=1))
+    served[-1].observe(said("male", 5))
     assert registry.get_sample_value("conf_profile_drift_bits", labels) == pytest.approx(0.3113, abs=1e-4)

@@ -2,7 +2,7 @@
 
 import yaml
 from huggingface_hub import ModelCard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf_profile.evaluation.model_card import CardFacts, candidate_arm, render
@@ -102,6 +102,7 @@ def test_a_model_without_a_second_stage_does_not_claim_one():
     assert "GRPO" in render(FACTS)
 
 
+@settings(deadline=None)
 @given(region=st.text(max_size=40))
 def test_a_region_of_any_text_stays_in_its_cell(region):
     line = {"slice": f"region: {region}", "arm": "sft_grpo", "users": 1, "f1": 0.5}
