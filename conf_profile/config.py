@@ -328,14 +328,10 @@ def resolve(
     values: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """Layers preset, file, `values` (nested) and `section.key=value` overrides; ConfigError names the key."""
-    layers: dict[str, Any] = {"preset": preset}
-    merge(layers, _preset(preset))
+    layers = [{"preset": preset}, _preset(preset)]
     if file is not None:
-        merge(layers, read_mapping(read_text(file), str(file)))
-    merge(layers, dict(values or {}))
-    for override in overrides:
-        merge(layers, parse_override(override))
-    return _validate(layers)
+        layers.append(read_mapping(read_text(file), str(file)))
+    return _validate(merge(*layers, values or {}, *map(parse_override, overrides)))
 
 
 def defaults_digest() -> str:

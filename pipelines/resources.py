@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_camel
 
 from components.steps import FORMER_NAMES, STEPS, Machine
+from conf_profile.config_layers import merge
 from conf_profile.errors import ConfigError
 
 DEFAULT_POOL = "cpu"
@@ -274,9 +275,8 @@ def load(files: Iterable[Path] = ()) -> Resources:
     Steps' names of release 0.1.0 are still read, with a warning.
     """
     names = [str(file) for file in files]
-    values = Resources().values()
-    for name in names:
-        _lay_over(values, _sections(Path(name)))
+    layers = (Resources().values(), *(_sections(Path(name)) for name in names))
+    values = merge(*layers, null_removes=True)
     try:
         return Resources.model_validate(values)
     except ValidationError as error:
@@ -293,30 +293,19 @@ def _sections(file: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: expected a mapping, found {type(values).__name__}")
     sections = {name: values[name] for name in SECTIONS if values.get(name) is not None}
-    _rename_steps(sections.get("pipelines"), file)
+    pipelines = sections.get("pipelines")
+    if isinstance(pipelines, dict) and isinstance(pipelines.get("steps"), dict):
+        sections["pipelines"] = {**pipelines, "steps": _with_new_names(pipelines["steps"], file)}
     return sections
 
 
-def _rename_steps(pipelines: Any, file: Path) -> None:
+def _with_new_names(steps: dict[str, Any], file: Path) -> dict[str, Any]:
     """Values of the release before override, as Helm has merged them with the chart's own, which have the new names."""
-    steps = pipelines.get("steps") if isinstance(pipelines, dict) else None
-    if not isinstance(steps, dict):
-        return
-    for former, name in FORMER_NAMES.items():
-        if former in steps:
-            _log.warning("%s: pipelines.steps.%s is called pipelines.steps.%s now; rename the key", file, former, name)
-            _lay_over(steps, {name: steps.pop(former)})
-
-
-def _lay_over(base: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """Helm's rule: mappings are merged, everything else is replaced, null takes a key away."""
-    for key, value in layer.items():
-        if value is None:
-            base.pop(key, None)
-        elif isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            _lay_over(base[key], value)
-        else:
-            base[key] = value
+    renames = {former: name for former, name in FORMER_NAMES.items() if former in steps}
+    for former, name in renames.items():
+        _log.warning("%s: pipelines.steps.%s is called pipelines.steps.%s now; rename the key", file, former, name)
+    current = {name: step for name, step in steps.items() if name not in renames}
+    return merge(current, *({name: steps[former]} for former, name in renames.items()))
 
 
 def _explain(error: ValidationError) -> str:

@@ -22,6 +22,7 @@ from benchmarks.evidence.plan import EXPERIMENTS, PAPERS_VOTE, Settings
 from benchmarks.evidence.results import Results
 from conf_profile import tables
 from conf_profile.config import RunConfig, resolve
+from conf_profile.config_layers import merge
 
 REGIMES = "regimes"
 
@@ -132,11 +133,4 @@ def with_settings(config: RunConfig, settings: Settings) -> RunConfig:
         for section in sections:
             at = at.setdefault(section, {})
         at[last] = value
-    return resolve(config.preset, values=_merged(config.model_dump(mode="json"), nested))
-
-
-def _merged(base: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
-    return base | {
-        key: _merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-        for key, value in layer.items()
-    }
+    return resolve(config.preset, values=merge(config.model_dump(mode="json"), nested))
