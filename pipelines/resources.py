@@ -22,6 +22,7 @@ from pydantic.alias_generators import to_camel
 from components.steps import FORMER_NAMES, STEPS, Machine
 from conf_profile.config_layers import merge
 from conf_profile.errors import ConfigError
+from conf_profile.strict_model import StrictModel, explain
 
 DEFAULT_POOL = "cpu"
 SECTIONS = ("nodePools", "pipelines", "s3")
@@ -48,10 +49,10 @@ Memory = Annotated[str, BeforeValidator(_text), Field(pattern=r"^[0-9]+([KMGTPE]
 """Bytes: '512Mi', '16Gi'."""
 
 
-class _Part(BaseModel):
-    """Unknown keys are errors; keys are camelCase in files, as everywhere in Kubernetes."""
+class _Part(StrictModel):
+    """Keys are camelCase in files, as everywhere in Kubernetes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
 
 class Toleration(_Part):
@@ -74,7 +75,7 @@ class Gpu(_Part):
 class NodePool(_Part):
     """Nodes of one kind, and how pods get onto them. An empty selector means any node."""
 
-    node_selector: dict[str, str] = {}
+    node_selector: dict[str, str] = Field({})
     tolerations: tuple[Toleration, ...] = ()
     gpu: Gpu = Gpu()
     shared_memory: Memory | Literal[""] = Field("", description="size of /dev/shm, in memory; empty: the runtime's own")
@@ -210,7 +211,7 @@ class S3Secret(_Part):
 class Pipelines(_Part):
     """The pipeline's part of the values."""
 
-    steps: dict[str, Step] = dict(DEFAULT_STEPS)
+    steps: dict[str, Step] = Field(dict(DEFAULT_STEPS))
     shard_parallelism: int = Field(4, ge=1, description="shards of the synthesis that run at once")
     teacher_secret: TeacherSecret = TeacherSecret()
     s3_secret: S3Secret = S3Secret()
@@ -244,7 +245,7 @@ class Pipelines(_Part):
 class Resources(_Part):
     """Everything that compiling reads of the values."""
 
-    node_pools: dict[str, NodePool] = dict(DEFAULT_POOLS)
+    node_pools: dict[str, NodePool] = Field(dict(DEFAULT_POOLS))
     pipelines: Pipelines = Pipelines()
     s3: S3 = S3()
 
@@ -280,7 +281,7 @@ def load(files: Iterable[Path] = ()) -> Resources:
     try:
         return Resources.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{', '.join(names)}: {_explain(error)}") from error
+        raise ConfigError(f"{', '.join(names)}: {explain(error)}") from error
 
 
 def _sections(file: Path) -> dict[str, Any]:
@@ -306,13 +307,3 @@ def _with_new_names(steps: dict[str, Any], file: Path) -> dict[str, Any]:
         _log.warning("%s: pipelines.steps.%s is called pipelines.steps.%s now; rename the key", file, former, name)
     current = {name: step for name, step in steps.items() if name not in renames}
     return merge(current, *({name: steps[former]} for former, name in renames.items()))
-
-
-def _explain(error: ValidationError) -> str:
-    return "; ".join(": ".join(filter(None, (".".join(map(str, e["loc"])), _message(e)))) for e in error.errors())
-
-
-def _message(error: Mapping[str, Any]) -> str:
-    if error["type"] == "extra_forbidden":
-        return "there is no such key"
-    return str(error["msg"]).removeprefix("Value error, ")
