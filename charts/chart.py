@@ -21,9 +21,9 @@ from typing import Any
 import yaml
 
 from charts.chart_types import DEFINITIONS, Schema
-from conf_profile import tables
 from conf_profile.config_layers import merge
 from conf_profile.errors import ConfigError
+from conf_profile.files import write_text
 from pipelines.resources import Resources
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -256,7 +256,7 @@ def main() -> None:
     """Writes all of them."""
     for make in (documentation, renderings):
         for path, text in make().items():
-            tables.write_text(path, text)
+            write_text(path, text)
             print(f"wrote {path.relative_to(ROOT)}", file=sys.stderr)
 
 

@@ -33,6 +33,7 @@ from conf_profile.consensus.candidates import BLOCK_ROWS, Block, UserRows, block
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.dialogue.taxonomy import load as load_taxonomy
 from conf_profile.errors import DataError
+from conf_profile.files import write_text
 
 KIND = "teacher-vote"
 TRAIN = "train"
@@ -105,7 +106,7 @@ def run(
         levels = _write_labels(spill, pseudo_labels, fitted, questions)
     confidence.save(fitted, calibration)
     summary = _report(totals, levels, questions, config)
-    tables.write_text(report, json.dumps(summary, indent=2) + "\n")
+    write_text(report, json.dumps(summary, indent=2) + "\n")
     log.info("labelled %d users, %d pseudo-labels", len(totals.users), int(totals.answered.sum()))
 
 

@@ -21,6 +21,7 @@ from conf_profile.config import ReferenceConfig
 from conf_profile.consensus import confidence, voting
 from conf_profile.consensus.ballots import MAX_LEVEL, NO_ANSWER
 from conf_profile.consensus.voting import Vote
+from conf_profile.files import write_text
 from conf_profile.students import folder, training
 from conf_profile.students.reference import Samples, sample, second_stage_users
 
@@ -44,7 +45,7 @@ def run(
     tables.write(reference, table, tables.REFERENCE)
     tables.write(support, _support(samples), tables.SUPPORT)
     summary = _summary(samples, table) | {"sha256": hashlib.sha256(reference.read_bytes()).hexdigest()}
-    tables.write_text(report, json.dumps(summary, indent=2))
+    write_text(report, json.dumps(summary, indent=2))
     return summary
 
 

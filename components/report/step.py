@@ -13,8 +13,8 @@ import yaml
 from components.report import sections
 from components.report.inputs import Inputs, read_log, read_object
 from components.report.markup import Html, join
-from conf_profile import tables
 from conf_profile.errors import DataError
+from conf_profile.files import write_text
 
 
 def run(
@@ -47,7 +47,7 @@ def run(
         sft_log=read_log(sft_log),
         grpo_log=read_log(grpo_log),
     )
-    tables.write_text(report, page(inputs))
+    write_text(report, page(inputs))
 
 
 def page(inputs: Inputs) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from conf_profile import tables
 from conf_profile.config import RunConfig
 from conf_profile.errors import ConfigError
+from conf_profile.files import write_text
 from conf_profile.storage import object_store
 from conf_profile.storage.object_store import ObjectStore
 from conf_profile.strict_model import explain
@@ -31,7 +31,7 @@ def write(config: RunConfig, folder: Path) -> str:
     """Writes the configuration into a folder of this machine; its path."""
     path = folder / FOLDER / name_of(config)
     if not path.is_file():
-        tables.write_text(path, config.to_yaml())
+        write_text(path, config.to_yaml())
     return str(path)
 
 
