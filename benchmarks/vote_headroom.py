@@ -17,6 +17,7 @@ import numpy as np
 
 from conf_profile import tables
 from conf_profile.consensus import voting
+from conf_profile.consensus.ballots import Ballots
 from conf_profile.dialogue.output_format import ProfileAnswer, parse_or_none
 from conf_profile.dialogue.prompts import UserFeatures, quote, split_keyphrases
 from conf_profile.dialogue.taxonomy import Taxonomy
@@ -35,21 +36,13 @@ def sample(student: Student, people: list[UserFeatures], temperature: float, sam
     return [[parse_or_none(text, student.taxonomy) for text in row] for row in texts]
 
 
-def ballots(parsed: Parsed, name: str, taxonomy: Taxonomy) -> tuple[np.ndarray, np.ndarray]:
-    """[users, samples] tag indices (-1: none) and levels of one attribute."""
-    index = taxonomy[name].index
-    tags = np.array([[index.get(a.answers[name].tag or "", -1) if a else -1 for a in row] for row in parsed])
-    levels = np.array([[a.answers[name].level if a else 0 for a in row] for row in parsed])
-    return tags, np.where(tags < 0, 0, levels)
-
-
 def accuracies(parsed: Parsed, truth: dict[str, np.ndarray], taxonomy: Taxonomy) -> dict[str, float]:
     """Accuracy of one sample and of the weighted vote, averaged over the attributes; no answer is wrong."""
     single, voted = [], []
     for name in taxonomy.names:
-        tags, levels = ballots(parsed, name, taxonomy)
-        single.append((tags == truth[name][:, None]).mean())
-        voted.append((voting.vote(tags, levels, len(taxonomy[name].tags)).tag == truth[name]).mean())
+        ballots = Ballots.from_answers(parsed, taxonomy[name])
+        single.append((ballots.tags == truth[name][:, None]).mean())
+        voted.append((voting.vote_on(ballots).tag == truth[name]).mean())
     well_formed = np.mean([answer is not None for row in parsed for answer in row])
     return {"single": float(np.mean(single)), "vote": float(np.mean(voted)), "well_formed": float(well_formed)}
 

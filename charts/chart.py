@@ -21,8 +21,9 @@ from typing import Any
 import yaml
 
 from charts.chart_types import DEFINITIONS, Schema
-from conf_profile import tables
+from conf_profile.config_layers import merge
 from conf_profile.errors import ConfigError
+from conf_profile.files import write_text
 from pipelines.resources import Resources
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,23 +146,12 @@ def renderings() -> dict[Path, str]:
     return {GOLDEN / f"{name}.yaml": _rendering(preset, layers) for name, (preset, layers) in RENDERINGS.items()}
 
 
-def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Values laid over each other as Helm lays them: mappings are merged, everything else is replaced."""
-    found: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            there = found.get(key)
-            merges = isinstance(value, Mapping) and isinstance(there, Mapping)
-            found[key] = merged(there or {}, value) if merges else value
-    return found
-
-
 def _rendering(preset: str | None, layers: Sequence[Mapping[str, Any]]) -> str:
     """All objects in one file, each template under its name."""
     import helm_python
 
     base = yaml.safe_load((CHART / preset).read_text(encoding="utf-8")) if preset else {}
-    rendered = helm_python.Chart.load(CHART).render(merged(base, *layers), name="conf-profile", namespace="profiles")
+    rendered = helm_python.Chart.load(CHART).render(merge(base, *layers), name="conf-profile", namespace="profiles")
     parts = [
         f"---\n# Source: {path}\n{text.strip().removeprefix('---').strip()}\n"
         for path, text in sorted(rendered.items())
@@ -266,7 +256,7 @@ def main() -> None:
     """Writes all of them."""
     for make in (documentation, renderings):
         for path, text in make().items():
-            tables.write_text(path, text)
+            write_text(path, text)
             print(f"wrote {path.relative_to(ROOT)}", file=sys.stderr)
 
 

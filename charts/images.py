@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 from components.image import HASH_DIGITS
 from conf_profile import __version__
 from conf_profile.errors import ConfProfileError, ImageError
+from conf_profile.files import atomic_path, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGINES = ("podman", "buildah", "docker")
@@ -188,19 +189,13 @@ def _network(environment: Mapping[str, str]) -> dict[str, str]:
 
 def save(engine: str, name: str, path: Path) -> None:
     """Writes one image as a docker-archive, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    commands = {
-        "podman": ["podman", "save", "--quiet", "--format", "docker-archive", "--output", str(temporary), name],
-        "buildah": ["buildah", "push", "--quiet", name, f"docker-archive:{temporary}:{name}"],
-        "docker": ["docker", "save", "--output", str(temporary), name],
-    }
-    try:
+    with atomic_path(path, one_writer=True, error=ImageError) as temporary:
+        commands = {
+            "podman": ["podman", "save", "--quiet", "--format", "docker-archive", "--output", str(temporary), name],
+            "buildah": ["buildah", "push", "--quiet", name, f"docker-archive:{temporary}:{name}"],
+            "docker": ["docker", "save", "--output", str(temporary), name],
+        }
         _loud(commands[engine], f"{name} could not be saved")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _revision() -> str:
@@ -296,7 +291,7 @@ def _build(images: Sequence[Image], settings: Settings, given: argparse.Namespac
     if given.save:
         for target, name in built.items():
             save(engine, name, given.save / f"{target}.tar")
-        (given.save / "TAGS.json").write_text(json.dumps(built, indent=2) + "\n", encoding="utf-8")
+        write_text(given.save / "TAGS.json", json.dumps(built, indent=2) + "\n", error=ImageError)
     width = max(map(len, built.values()))
     print(f"{'image':{width}}  size")
     for name in built.values():

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from conf_profile.config_layers import merge, parse_override, read_mapping, read_text
 from conf_profile.errors import ConfigError
+from conf_profile.strict_model import StrictModel, explain
 
 DEFAULTS = "CONF_PROFILE_DEFAULTS"
 """Environment variable of a step on a cluster: which defaults its arguments differ from."""
@@ -26,10 +27,8 @@ Vote = Literal["weighted", "majority", "majority_blind", "log_odds", "em"]
 """The paper's vote is `weighted`; see `voting` and `learned_votes`."""
 
 
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values do not change after the check."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Section(StrictModel):
+    """Base of all sections."""
 
     def for_step(self) -> str:
         """The JSON that travels to a pipeline step as a parameter: what differs from the defaults; empty for none.
@@ -328,14 +327,10 @@ def resolve(
     values: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """Layers preset, file, `values` (nested) and `section.key=value` overrides; ConfigError names the key."""
-    layers: dict[str, Any] = {"preset": preset}
-    merge(layers, _preset(preset))
+    layers = [{"preset": preset}, _preset(preset)]
     if file is not None:
-        merge(layers, read_mapping(read_text(file), str(file)))
-    merge(layers, dict(values or {}))
-    for override in overrides:
-        merge(layers, parse_override(override))
-    return _validate(layers)
+        layers.append(read_mapping(read_text(file), str(file)))
+    return _validate(merge(*layers, values or {}, *map(parse_override, overrides)))
 
 
 def defaults_digest() -> str:
@@ -357,23 +352,14 @@ def parse_section(kind: type[SectionT], text: str) -> SectionT:
     try:
         return kind.model_validate_json(text or "{}")
     except ValidationError as error:
-        raise ConfigError(f"{kind.__name__}: {_explain(error)}") from error
+        raise ConfigError(f"{kind.__name__}: {explain(error, 'run')}") from error
 
 
 def _validate(layers: Mapping[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(layers)
     except ValidationError as error:
-        raise ConfigError(f"configuration: {_explain(error)}") from error
-
-
-def _explain(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, item['loc'])) or 'run'}: {item['msg']} (given: {item['input']!r})"
-        if not isinstance(item["input"], dict)
-        else f"{'.'.join(map(str, item['loc'])) or 'run'}: {item['msg']}"
-        for item in error.errors()
-    )
+        raise ConfigError(f"configuration: {explain(error, 'run')}") from error
 
 
 def _preset(name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Layers of a configuration as plain mappings: read from YAML or from `--set`, merged later over earlier.
+"""Layers of a configuration or of values as plain mappings: read from YAML or from `--set`, and merged.
 
 What the keys mean, and which exist, is `config`'s to say.
 """
@@ -50,10 +50,20 @@ def parse_override(override: str) -> dict[str, Any]:
     return dict(nested)
 
 
-def merge(base: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """Puts a later layer over `base`, key by key within mappings."""
-    for key, value in layer.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            merge(base[key], value)
-        else:
-            base[key] = json.loads(json.dumps(value, default=str)) if isinstance(value, Mapping) else value
+def merge(*layers: Mapping[str, Any], null_removes: bool = False) -> dict[str, Any]:
+    """A new mapping in which later layers override earlier ones, key by key within mappings.
+
+    With `null_removes`, as Helm reads values files: a null takes away what an earlier layer says of its key.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            earlier = merged.get(key)
+            if value is None and null_removes:
+                merged.pop(key, None)
+            elif isinstance(value, Mapping) and isinstance(earlier, Mapping):
+                merged[key] = merge(earlier, value, null_removes=null_removes)
+            else:
+                # A copy, in JSON's types: a path, or a time that YAML has recognised, is the text that was written.
+                merged[key] = json.loads(json.dumps(value, default=str))
+    return merged

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from conf_profile import tables
 from conf_profile.errors import DataError
+from conf_profile.files import atomic_path, is_temporary
 
 USER_ID = "user_id"
 MAGIC = b"PAR1"
@@ -29,14 +29,14 @@ def tables_of_users(folder: Path, left_out: Iterable[str] = ()) -> Iterator[Path
     DataError for a file that begins like Parquet and cannot be read: nobody knows whom it holds.
     """
     for path in _files(folder, frozenset(left_out)):
-        if not _is_unfinished(path) and _begins_like_parquet(path) and USER_ID in _schema(path, str(path)).names:
+        if not is_temporary(path) and _begins_like_parquet(path) and USER_ID in _schema(path, str(path)).names:
             yield path
 
 
 def unfinished(folder: Path, left_out: Iterable[str] = ()) -> Iterator[Path]:
     """Half-written Parquet files that a kill has left behind. They may hold anybody, and nobody reads them."""
     for path in _files(folder, frozenset(left_out)):
-        if _is_unfinished(path) and _begins_like_parquet(path):
+        if is_temporary(path) and _begins_like_parquet(path):
             yield path
 
 
@@ -65,7 +65,7 @@ def remove(path: Path, user_id: str) -> int:
     """
     found = count(path, user_id)
     if found:
-        with tables.atomic_path(path) as temporary:
+        with atomic_path(path) as temporary:
             _copy_others(path, temporary, user_id)
             shutil.copymode(path, temporary)
     return found
@@ -98,11 +98,6 @@ def _files(folder: Path, left_out: frozenset[str]) -> Iterator[Path]:
             folders[:] = [name for name in folders if name not in left_out]
         folders.sort()
         yield from (path for name in sorted(names) if not (path := Path(where, name)).is_symlink())
-
-
-def _is_unfinished(path: Path) -> bool:
-    """`tables.atomic_path` writes under such a name."""
-    return path.name.startswith(".") and path.suffix == ".tmp"
 
 
 def _begins_like_parquet(path: Path) -> bool:

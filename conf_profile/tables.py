@@ -1,15 +1,13 @@
 """The tables between the steps: schemas declared once, checked on every read and write.
 
-Files are Parquet. A write goes to a temporary name in the same folder and is renamed, so a reader never sees
-half a table and a full disk leaves the old one in place.
+Files are Parquet, written whole or not at all (`files`).
 """
 
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from conf_profile import files
 from conf_profile.errors import DataError
 
 _KEYPHRASES = pa.list_(pa.string())
@@ -198,31 +197,10 @@ def writer(path: Path | str, table: TableSchema) -> Iterator[pq.ParquetWriter]:
     """A streaming writer; the file appears under its name only when the block ends without an error."""
     final = Path(path)
     with (
-        atomic_path(final) as temporary,
+        files.atomic_path(final) as temporary,
         pq.ParquetWriter(temporary, table.schema, compression="zstd") as out,
     ):
         yield out
-
-
-@contextmanager
-def atomic_path(final: Path) -> Iterator[Path]:
-    """A temporary path beside `final`, renamed to it on success and removed on failure."""
-    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(final)
-    except OSError as error:
-        raise DataError(f"{final}: cannot be written: {error.strerror or error}; nothing was changed") from error
-    finally:
-        with suppress(OSError):  # nothing to remove where nothing could be made
-            temporary.unlink()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path, advice: str) -> dict[str, Any]:

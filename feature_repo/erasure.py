@@ -22,6 +22,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from conf_profile import parquet_rows
 from conf_profile.erasure.erasure import Store
 from conf_profile.errors import DataError
+from conf_profile.files import leftovers
 from feature_repo.definitions import USER_ID
 from feature_repo.inferred import inferred_file, only_writer
 from feature_repo.store import connect
@@ -78,7 +79,7 @@ def count_inferred(store: FeatureStore, user_id: str) -> int:
 def erase_inferred(store: FeatureStore, user_id: str) -> int:
     """Takes them out and returns how many there were."""
     with only_writer(store) as file:
-        for leftover in file.parent.glob(f".{file.name}.*.tmp"):  # of a writer that was killed
+        for leftover in leftovers(file.parent, file.name):
             leftover.unlink()
         return parquet_rows.remove(file, user_id) if file.is_file() else 0
 

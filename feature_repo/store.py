@@ -22,11 +22,11 @@ import pyarrow.compute as pc
 import yaml
 from feast import FeatureService, FeatureStore
 
-from conf_profile import tables
 from conf_profile.config import FeaturesConfig
 from conf_profile.data.dataset import parse_time
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import DataError
+from conf_profile.files import write_text
 from feature_repo.dask_tokens import name_frames_without_hashing
 from feature_repo.definitions import (
     BEHAVIOUR,
@@ -79,7 +79,7 @@ def open_store(workspace: Path, behaviour: Path, demographics: Path, config: Fea
     """A feature store over two Parquet files, its registry under `workspace`, applied and ready to read."""
     workspace.mkdir(parents=True, exist_ok=True)
     settings = _settings(workspace.resolve(), config)
-    tables.write_text(workspace / "feature_store.yaml", yaml.safe_dump(settings, sort_keys=False))
+    write_text(workspace / "feature_store.yaml", yaml.safe_dump(settings, sort_keys=False))
     store = connect(workspace)
     apply(store, behaviour, demographics)
     return store

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from components.steps import steps_of
-from conf_profile import tables
 from conf_profile.config import RunConfig
+from conf_profile.files import atomic_path
 from pipelines import cluster_data, node_status
 from pipelines.resources import Resources
 
@@ -35,7 +35,7 @@ def compile_to(
     from pipelines.training import training_pipeline
 
     values = dict(defaults or cluster_data.default_arguments(config, caching=caching))
-    with tables.atomic_path(path) as temporary:
+    with atomic_path(path) as temporary:
         # kfp looks at the suffix to choose its format.
         yaml_file = temporary.with_suffix(".yaml")
         pipeline = training_pipeline(values, steps_of(config, until), on_cluster(given, image, caching))

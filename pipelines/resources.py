@@ -20,7 +20,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_camel
 
 from components.steps import FORMER_NAMES, STEPS, Machine
+from conf_profile.config_layers import merge
 from conf_profile.errors import ConfigError
+from conf_profile.strict_model import StrictModel, explain
 
 DEFAULT_POOL = "cpu"
 SECTIONS = ("nodePools", "pipelines", "s3")
@@ -49,10 +51,10 @@ Memory = Annotated[_BYTES, BeforeValidator(_text, json_schema_input_type=_BYTES)
 """Bytes: '512Mi', '16Gi'."""
 
 
-class _Part(BaseModel):
-    """Unknown keys are errors; keys are camelCase in files, as everywhere in Kubernetes."""
+class _Part(StrictModel):
+    """Keys are camelCase in files, as everywhere in Kubernetes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
 
 class Toleration(_Part):
@@ -75,7 +77,7 @@ class Gpu(_Part):
 class NodePool(_Part):
     """Nodes of one kind, and how pods get onto them. An empty selector means any node."""
 
-    node_selector: dict[str, str] = {}
+    node_selector: dict[str, str] = Field({})
     tolerations: tuple[Toleration, ...] = ()
     gpu: Gpu = Gpu()
     shared_memory: Memory | Literal[""] = Field("", description="size of /dev/shm, in memory; empty: the runtime's own")
@@ -214,7 +216,7 @@ class S3Secret(_Part):
 class Pipelines(_Part):
     """The pipeline's part of the values."""
 
-    steps: dict[str, Step] = dict(DEFAULT_STEPS)
+    steps: dict[str, Step] = Field(dict(DEFAULT_STEPS))
     shard_parallelism: int = Field(4, ge=1, description="shards of the synthesis that run at once")
     teacher_secret: TeacherSecret = TeacherSecret()
     s3_secret: S3Secret = S3Secret()
@@ -248,7 +250,7 @@ class Pipelines(_Part):
 class Resources(_Part):
     """Everything that compiling reads of the values."""
 
-    node_pools: NodePools = dict(DEFAULT_POOLS)
+    node_pools: NodePools = Field(dict(DEFAULT_POOLS))
     pipelines: Pipelines = Pipelines()
     s3: S3 = S3()
 
@@ -279,13 +281,12 @@ def load(files: Iterable[Path] = ()) -> Resources:
     Steps' names of release 0.1.0 are still read, with a warning.
     """
     names = [str(file) for file in files]
-    values = Resources().values()
-    for name in names:
-        _lay_over(values, _sections(Path(name)))
+    layers = (Resources().values(), *(_sections(Path(name)) for name in names))
+    values = merge(*layers, null_removes=True)
     try:
         return Resources.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{', '.join(names)}: {_explain(error)}") from error
+        raise ConfigError(f"{', '.join(names)}: {explain(error)}") from error
 
 
 def _sections(file: Path) -> dict[str, Any]:
@@ -298,37 +299,16 @@ def _sections(file: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: expected a mapping, found {type(values).__name__}")
     sections = {name: values[name] for name in SECTIONS if values.get(name) is not None}
-    _rename_steps(sections.get("pipelines"), file)
+    pipelines = sections.get("pipelines")
+    if isinstance(pipelines, dict) and isinstance(pipelines.get("steps"), dict):
+        sections["pipelines"] = {**pipelines, "steps": _with_new_names(pipelines["steps"], file)}
     return sections
 
 
-def _rename_steps(pipelines: Any, file: Path) -> None:
+def _with_new_names(steps: dict[str, Any], file: Path) -> dict[str, Any]:
     """Values of the release before override, as Helm has merged them with the chart's own, which have the new names."""
-    steps = pipelines.get("steps") if isinstance(pipelines, dict) else None
-    if not isinstance(steps, dict):
-        return
-    for former, name in FORMER_NAMES.items():
-        if former in steps:
-            _log.warning("%s: pipelines.steps.%s is called pipelines.steps.%s now; rename the key", file, former, name)
-            _lay_over(steps, {name: steps.pop(former)})
-
-
-def _lay_over(base: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """Helm's rule: mappings are merged, everything else is replaced, null takes a key away."""
-    for key, value in layer.items():
-        if value is None:
-            base.pop(key, None)
-        elif isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            _lay_over(base[key], value)
-        else:
-            base[key] = value
-
-
-def _explain(error: ValidationError) -> str:
-    return "; ".join(": ".join(filter(None, (".".join(map(str, e["loc"])), _message(e)))) for e in error.errors())
-
-
-def _message(error: Mapping[str, Any]) -> str:
-    if error["type"] == "extra_forbidden":
-        return "there is no such key"
-    return str(error["msg"]).removeprefix("Value error, ")
+    renames = {former: name for former, name in FORMER_NAMES.items() if former in steps}
+    for former, name in renames.items():
+        _log.warning("%s: pipelines.steps.%s is called pipelines.steps.%s now; rename the key", file, former, name)
+    current = {name: step for name, step in steps.items() if name not in renames}
+    return merge(current, *({name: steps[former]} for former, name in renames.items()))

@@ -15,9 +15,9 @@ from typing import Any, Literal, cast, get_args
 import yaml
 
 from components.image import IMAGE
-from conf_profile import tables
 from conf_profile.config import DEFAULTS, RunConfig, Section, defaults_digest
 from conf_profile.errors import ConfigError
+from conf_profile.files import write_text
 from conf_profile.students.remote_job import JOB
 from pipelines.placement import SHARED_MEMORY, WRITABLE
 from pipelines.resources import CA_FOLDER, S3, NodePool, Resources, S3Secret, Step
@@ -44,7 +44,7 @@ class TrainJob:
 
 def write(path: Path, job: TrainJob, config: RunConfig, resources: Resources, image: str) -> None:
     """Writes the manifest as YAML, whole or not at all; an empty `image` is the release's."""
-    tables.write_text(path, yaml.safe_dump(manifest(job, config, resources, image or IMAGE), sort_keys=False))
+    write_text(path, yaml.safe_dump(manifest(job, config, resources, image or IMAGE), sort_keys=False))
 
 
 def manifest(job: TrainJob, config: RunConfig, resources: Resources, image: str) -> dict[str, Any]:

@@ -6,18 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from conf_profile.errors import ServingError
+from conf_profile.strict_model import StrictModel, explain
 
 
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values do not change after the check."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PredictorSettings(Section):
+class PredictorSettings(StrictModel):
     """How vLLM is asked."""
 
     url: str = Field("http://127.0.0.1:8000", description="base URL of its OpenAI server, without /v1")
@@ -36,14 +31,14 @@ class PredictorSettings(Section):
     vote_temperature: float = Field(0.7, gt=0, le=2, description="of the samples when a request asks for several")
 
 
-class FeatureSettings(Section):
+class FeatureSettings(StrictModel):
     """Where features come from when a request brings none."""
 
     repository: Path | None = Field(None, description="folder with feature_store.yaml; null: features in requests only")
     require_consent: bool = Field(True, description="for features that a request brings, too: it must say consent")
 
 
-class WriteBackSettings(Section):
+class WriteBackSettings(StrictModel):
     """Accepted tags into Feast's view inferred_profile; needs features.repository."""
 
     enabled: bool = Field(False, description="off: what is inferred of a user leaves the server only as an answer")
@@ -53,7 +48,7 @@ class WriteBackSettings(Section):
     shutdown_seconds: float = Field(5.0, ge=0, description="for writing what waits when the server ends")
 
 
-class Settings(Section):
+class Settings(StrictModel):
     """Everything that the transformer can be told."""
 
     name: str = Field("conf-profile", description="the model's name in the API")
@@ -88,5 +83,4 @@ def parse(data: Any, source: str) -> Settings:
     try:
         return Settings.model_validate(data)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise ServingError(f"{source}: {problems}") from error
+        raise ServingError(f"{source}: {explain(error)}") from error

@@ -17,8 +17,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from conf_profile import tables
 from conf_profile.errors import ConfProfileError
+from conf_profile.files import write_text
 from conf_profile.registry.download import Filled, everything, no_weights
 from conf_profile.registry.format import parse_uri
 from serving import termination
@@ -43,7 +43,7 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         filled = fetch(options.uri, options.folder, options.without_weights)
         if options.vllm_config:
-            tables.write_text(options.folder / VLLM_CONFIG, config_file(options.folder, options.vllm_config))
+            write_text(options.folder / VLLM_CONFIG, config_file(options.folder, options.vllm_config))
     except ConfProfileError as error:
         termination.tell("storage", error, options.termination_log)
         return 1

@@ -19,10 +19,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from conf_profile import tables
 from conf_profile.config import RunConfig
 from conf_profile.data.build import build
 from conf_profile.data.dataset import FEATURE_FILES, MANIFEST, TEACHING_FILES, Dataset, load
+from conf_profile.files import write_text
 from conf_profile.source import source_hash
 
 SHAPED_BY = ("pipelines.training", "conf_profile.data.build")
@@ -173,7 +173,7 @@ class Chain:
                 self.refined, folder / "student", folder / "log.json", config.grpo, config.student,
                 self._checkpoints("grpo", key), config.seed,
             )  # fmt: skip
-            tables.write_text(folder / "counts.json", json.dumps(counts))
+            write_text(folder / "counts.json", json.dumps(counts))
 
         key = [_name(self.filtered), config.grpo.for_step(), config.seed]
         return self._once("grpo", key, make)

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.evidence.measure import ALL_ATTRIBUTES, EVERYBODY
 from benchmarks.evidence.plan import Comparison, Experiment
-from conf_profile import tables
 from conf_profile.evaluation import metrics
+from conf_profile.files import atomic_path
 
 METRICS = ("precision", "recall", "f1")
 ROUNDING = 1e-12
@@ -115,7 +115,7 @@ def write(folder: Path, name: str, results: Results) -> None:
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Rows of equal columns as one Parquet file, whole or not at all."""
-    with tables.atomic_path(path) as temporary:
+    with atomic_path(path) as temporary:
         pq.write_table(pa.Table.from_pylist(rows), temporary)
 
 

@@ -20,8 +20,9 @@ from benchmarks.evidence.chain import Chain
 from benchmarks.evidence.measure import Yardstick
 from benchmarks.evidence.plan import EXPERIMENTS, PAPERS_VOTE, Settings
 from benchmarks.evidence.results import Results
-from conf_profile import tables
 from conf_profile.config import RunConfig, resolve
+from conf_profile.config_layers import merge
+from conf_profile.files import write_text
 
 REGIMES = "regimes"
 
@@ -41,7 +42,7 @@ def run(name: str, config: RunConfig, seeds: Sequence[int], out: Path, jobs: int
         found.observations.extend(of_seed_.observations)
         results.write(out, name, found)
         summary = results.summarise(experiment, found, config.data.name)
-        tables.write_text(out / f"{name}.json", json.dumps(summary, indent=2))
+        write_text(out / f"{name}.json", json.dumps(summary, indent=2))
     return summary
 
 
@@ -69,7 +70,7 @@ def _run_regimes(config: RunConfig, seeds: Sequence[int], out: Path, jobs: int) 
         rows.extend(of_seed_)
         results.write_rows(out / f"{REGIMES}.parquet", rows)
         summary = regimes.summarise(rows, config.data.name)
-        tables.write_text(out / f"{REGIMES}.json", json.dumps(summary, indent=2))
+        write_text(out / f"{REGIMES}.json", json.dumps(summary, indent=2))
     return summary
 
 
@@ -132,11 +133,4 @@ def with_settings(config: RunConfig, settings: Settings) -> RunConfig:
         for section in sections:
             at = at.setdefault(section, {})
         at[last] = value
-    return resolve(config.preset, values=_merged(config.model_dump(mode="json"), nested))
-
-
-def _merged(base: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
-    return base | {
-        key: _merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-        for key, value in layer.items()
-    }
+    return resolve(config.preset, values=merge(config.model_dump(mode="json"), nested))

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from benchmarks.scale import inputs, page
 from benchmarks.scale.model import Limits
-from conf_profile import tables
 from conf_profile.config import resolve
 from conf_profile.errors import ConfProfileError
+from conf_profile.files import write_text
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def _run(given: argparse.Namespace) -> int:
     before = place.read_text(encoding="utf-8")
     after = page.fill(before, figures, config, limits)
     if given.write:
-        tables.write_text(place, after)
+        write_text(place, after)
         return 0
     if before != after:
         print(f"{place}: not current; run: python -m benchmarks.scale --write {place}", file=sys.stderr)

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import yaml
 
 from benchmarks.scale.sharding import Balance
-from conf_profile import tables
 from conf_profile.errors import ConfigError
+from conf_profile.files import write_text
 
 FILE = Path(__file__).with_name("inputs.yaml")
 Again = Literal["gpu", "cluster", "own data", "no"]
@@ -62,7 +62,7 @@ def update(values: Mapping[str, float], balances: Sequence[Mapping[str, Any]], m
         raw["figures"][name]["value"] = rounded(value)
     raw["machine"] = machine
     raw["balances"] = [dict(entry) for entry in balances] or raw["balances"]
-    tables.write_text(file, yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=120))
+    write_text(file, yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=120))
 
 
 def rounded(value: float) -> float:

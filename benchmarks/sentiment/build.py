@@ -33,6 +33,7 @@ from conf_profile.data.movielens.sources import default_cache
 from conf_profile.dialogue import taxonomy
 from conf_profile.dialogue.prompts import quote
 from conf_profile.errors import ConfProfileError, DataError
+from conf_profile.files import atomic_path, write_text
 
 ATTRIBUTE = "sentiment"
 TAGS = ("negative", "neutral", "positive")
@@ -67,9 +68,9 @@ def build(
     chosen = choose([snippet for snippet in data.snippets if words(snippet.text, known)], texts)
     _reopen(folder)
     _write_tables(folder, chosen, known)
-    with tables.atomic_path(folder / dataset.TAXONOMY) as temporary:
+    with atomic_path(folder / dataset.TAXONOMY) as temporary:
         taxonomy.parse({"attributes": {ATTRIBUTE: list(TAGS)}}).save(temporary)
-    tables.write_text(folder / dataset.LEXICON, json.dumps(lexicon(data.valences), indent=1, sort_keys=True))
+    write_text(folder / dataset.LEXICON, json.dumps(lexicon(data.valences), indent=1, sort_keys=True))
     return dataset.finish(folder, NAME, MOMENT, source=SDIST, licence=source.LICENCE)
 
 

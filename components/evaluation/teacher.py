@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.evaluation.cells import Population, answers, integers, positions, require_all_users
-from conf_profile import tables
+from components.evaluation.cells import Population, answers, integers, require_all_users
 from conf_profile.consensus import confidence, voting
+from conf_profile.consensus.candidates import blocks, check_users, sample_count
 from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.evaluation.metrics import NONE, Cells, FloatArray, IntArray
@@ -56,16 +56,13 @@ def arms(candidates: Sequence[Path], people: Population, methods: Sequence[str] 
 
 def read_samples(candidates: Sequence[Path], taxonomy: Taxonomy) -> tuple[Samples, pa.Array]:
     """The samples of everybody who was asked, and their ids."""
-    columns = ["user_id", "sample", "attribute", "tag", "level"]
-    parts = [tables.read(path, tables.CANDIDATES).select(columns) for path in candidates]
-    rows = pa.concat_tables(parts) if parts else tables.CANDIDATES.schema.empty_table().select(columns)
-    asked = pc.unique(rows["user_id"]).cast(pa.string())
-    at = positions(rows, asked, taxonomy, "candidates")
-    sample = integers(rows["sample"])
-    shape = (len(asked), len(taxonomy.names), int(sample.max(initial=-1)) + 1)
-    tags, levels = np.full(shape, NONE), np.zeros(shape, dtype=np.int64)
-    tags[at.user, at.attribute, sample] = at.tag
-    levels[at.user, at.attribute, sample] = integers(rows["level"])
+    count = sample_count(candidates)
+    found = [block for path in candidates for block in blocks(path, taxonomy, count)]
+    check_users([block.user_rows for block in found])
+    nobody = np.empty((0, len(taxonomy.names), count), dtype=np.int64)
+    tags = np.concatenate([nobody, *(block.tags.transpose(1, 0, 2) for block in found)])
+    levels = np.concatenate([nobody, *(block.levels.transpose(1, 0, 2) for block in found)])
+    asked = pa.chunked_array([block.users for block in found], pa.string()).combine_chunks()
     return Samples(tags, levels), asked
 
 

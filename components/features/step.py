@@ -23,6 +23,7 @@ from conf_profile.config import FeaturesConfig
 from conf_profile.data import splits
 from conf_profile.data.dataset import parse_time
 from conf_profile.errors import DataError
+from conf_profile.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def run(
     table = as_features(feature_store.training_features(store, consenting, moment), config)
     tables.write(features, table, tables.FEATURES)
     result = summarise(table, len(everybody) - len(consenting), moment)
-    tables.write_text(report, json.dumps(asdict(result), indent=2) + "\n")
+    write_text(report, json.dumps(asdict(result), indent=2) + "\n")
     logger.info("features: %s", result)
     return result
 

@@ -19,6 +19,7 @@ from conf_profile import tables
 from conf_profile.config import FilteringConfig
 from conf_profile.consensus import filtering
 from conf_profile.errors import DataError
+from conf_profile.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def run(reference: Path, filtered: Path, report: Path, config: FilteringConfig, 
         "strata": config.strata,
         **asdict(filtering.summarise(confidence, kept)),
     }
-    tables.write_text(report, json.dumps(summary, indent=2) + "\n")
+    write_text(report, json.dumps(summary, indent=2) + "\n")
     log.info("kept %d of %d users, shape %s", int(kept.sum()), len(users), config.shape)
 
 

@@ -12,12 +12,13 @@ from conf_profile.config import GateConfig
 from conf_profile.errors import DataError
 from conf_profile.evaluation.bootstrap import Difference
 from conf_profile.evaluation.gate import Candidate, Decision, Opponent, SliceDifference, decide
+from conf_profile.files import write_text
 
 
 def run(evaluation: Path, gate: Path, config: GateConfig) -> dict[str, Any]:
     """Reads evaluation.json, decides, writes gate.json and returns its content."""
     result = judge(tables.read_json(evaluation, "run the evaluation step again"), config, str(evaluation)).to_dict()
-    tables.write_text(gate, json.dumps(result, indent=2))
+    write_text(gate, json.dumps(result, indent=2))
     return result
 
 

@@ -26,13 +26,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.labelling import rationales
-from components.labelling.candidates import BLOCK_ROWS, Block, blocks
 from conf_profile import tables
 from conf_profile.config import LabellingConfig
 from conf_profile.consensus import confidence, voting
+from conf_profile.consensus.candidates import BLOCK_ROWS, Block, UserRows, blocks, check_users
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.dialogue.taxonomy import load as load_taxonomy
 from conf_profile.errors import DataError
+from conf_profile.files import write_text
 
 KIND = "teacher-vote"
 TRAIN = "train"
@@ -63,8 +64,7 @@ class _Totals:
     samples: int
     rows: int = 0
     malformed: int = 0
-    users: list[pa.StringArray] = field(default_factory=list)
-    places: list[tuple[Path, npt.NDArray[np.int64]]] = field(default_factory=list)
+    user_rows: list[UserRows] = field(default_factory=list)
     support: list[npt.NDArray[np.uint16]] = field(default_factory=list)
     raw_levels: npt.NDArray[np.int64] = field(init=False)
     disagreement: npt.NDArray[np.float64] = field(init=False)
@@ -76,8 +76,8 @@ class _Totals:
         self.answered = np.zeros(self.attributes, dtype=np.int64)
 
     @property
-    def user_count(self) -> int:
-        return sum(map(len, self.users))
+    def users(self) -> pa.ChunkedArray:
+        return pa.chunked_array([found.users for found in self.user_rows], pa.string())
 
 
 def run(
@@ -101,13 +101,13 @@ def run(
     with _spill_beside(pseudo_labels) as spill:
         voters = _voters(candidates, questions, samples, config.vote, block_rows)
         totals = _vote_all(candidates, questions, samples, voters, spill, block_rows)
-        _check_users(totals)
+        check_users(totals.user_rows)
         fitted = _fit(totals, features, questions)
         levels = _write_labels(spill, pseudo_labels, fitted, questions)
     confidence.save(fitted, calibration)
     summary = _report(totals, levels, questions, config)
-    tables.write_text(report, json.dumps(summary, indent=2) + "\n")
-    log.info("labelled %d users, %d pseudo-labels", totals.user_count, int(totals.answered.sum()))
+    write_text(report, json.dumps(summary, indent=2) + "\n")
+    log.info("labelled %d users, %d pseudo-labels", len(totals.users), int(totals.answered.sum()))
 
 
 @contextmanager
@@ -178,8 +178,7 @@ def _vote_all(
 def _count(totals: _Totals, block: Block, votes: Sequence[voting.Vote], taxonomy: Taxonomy) -> None:
     totals.rows += block.rows
     totals.malformed += block.malformed
-    totals.users.append(block.users)
-    totals.places.append((block.path, block.first_rows))
+    totals.user_rows.append(block.user_rows)
     totals.support.append(np.stack([_steps(vote) for vote in votes]))
     for position, attribute in enumerate(taxonomy.attributes):
         stated = np.bincount(block.levels[position].ravel(), minlength=confidence.LEVEL_COUNT + 1)
@@ -224,34 +223,10 @@ def _rationales(block: Block, tags: npt.NDArray[np.int16]) -> pa.Array:
     )
 
 
-def _check_users(totals: _Totals) -> None:
-    """DataError where a user's rows are not together, within a file or over the shards."""
-    users = pa.chunked_array(totals.users)
-    if pc.count_distinct(users).as_py() == len(users):
-        return
-    codes = users.combine_chunks().dictionary_encode().indices.to_numpy()
-    again = np.ones(len(codes), dtype=np.bool_)
-    again[np.unique(codes, return_index=True)[1]] = False
-    second = int(again.argmax())
-    first = int(np.flatnonzero(codes == codes[second])[0])
-    raise DataError(
-        f"{_place(totals, second)}: user {users[second].as_py()!r} appears again (first in "
-        f"{_place(totals, first)}); keep the rows of a user together, in one shard"
-    )
-
-
-def _place(totals: _Totals, position: int) -> str:
-    for path, first_rows in totals.places:
-        if position < len(first_rows):
-            return f"{path}: row {first_rows[position]}"
-        position -= len(first_rows)
-    raise IndexError(position)
-
-
 def _fit(totals: _Totals, features: Path | None, taxonomy: Taxonomy) -> confidence.Calibration:
     support = np.concatenate(totals.support, axis=1)
     if features is not None:
-        support = support[:, _in_training(pa.chunked_array(totals.users), features)]
+        support = support[:, _in_training(totals.users, features)]
     histograms = {}
     for name, of_attribute in zip(taxonomy.names, support, strict=True):
         counts = np.bincount(of_attribute, minlength=1)
@@ -321,7 +296,7 @@ def _decode(codes: npt.NDArray[np.integer[Any]], names: Sequence[str]) -> pa.Arr
 def _report(
     totals: _Totals, levels: npt.NDArray[np.int64], taxonomy: Taxonomy, config: LabellingConfig
 ) -> dict[str, Any]:
-    users, names = totals.user_count, taxonomy.names
+    users, names = len(totals.users), taxonomy.names
     # Rounded, since the last digits of a sum depend on where the blocks were cut.
     disagreement = np.round(totals.disagreement / np.maximum(totals.answered, 1), 9)
 

@@ -16,6 +16,7 @@ from conf_profile import tables
 from conf_profile.config import StorageConfig
 from conf_profile.errors import ConfigError, DataError
 from conf_profile.evaluation import model_card
+from conf_profile.files import write_text
 from conf_profile.registry import registry
 from conf_profile.registry.registry import ANY_CHAMPION, Champion, Registry, Version
 from conf_profile.rollout.smoke import SMOKE
@@ -55,7 +56,7 @@ def run(
         result = {"promoted": False, "reasons": list(decision.get("reasons", ()))}
     else:
         raise DataError(f"{gate}: 'decision' is {decision.get('decision')!r}; expected 'promote' or 'reject'")
-    tables.write_text(outcome, json.dumps(result, indent=2, ensure_ascii=False))
+    write_text(outcome, json.dumps(result, indent=2, ensure_ascii=False))
     return result
 
 

@@ -19,7 +19,9 @@ import pyarrow as pa
 from conf_profile import tables
 from conf_profile.config import ReferenceConfig
 from conf_profile.consensus import confidence, voting
-from conf_profile.consensus.voting import NO_ANSWER, Vote
+from conf_profile.consensus.ballots import MAX_LEVEL, NO_ANSWER
+from conf_profile.consensus.voting import Vote
+from conf_profile.files import write_text
 from conf_profile.students import folder, training
 from conf_profile.students.reference import Samples, sample, second_stage_users
 
@@ -43,7 +45,7 @@ def run(
     tables.write(reference, table, tables.REFERENCE)
     tables.write(support, _support(samples), tables.SUPPORT)
     summary = _summary(samples, table) | {"sha256": hashlib.sha256(reference.read_bytes()).hexdigest()}
-    tables.write_text(report, json.dumps(summary, indent=2))
+    write_text(report, json.dumps(summary, indent=2))
     return summary
 
 
@@ -63,8 +65,8 @@ def _support(samples: Samples) -> pa.Table:
     """Each named tag's summed confidence over the greatest possible sum."""
     columns: dict[str, list[Any]] = {"user_id": [], "attribute": [], "tag": [], "support": []}
     for attribute in samples.taxonomy.attributes:
-        tags, levels = samples.ballots(attribute.name)
-        summed = voting.tally(tags, levels, len(attribute.tags)) / (voting.MAX_LEVEL * tags.shape[1])
+        ballots = samples.ballots(attribute.name)
+        summed = ballots.confidence / (MAX_LEVEL * ballots.samples)
         for row, column in zip(*np.nonzero(summed), strict=True):
             columns["user_id"].append(samples.people[row].user_id)
             columns["attribute"].append(attribute.name)
@@ -77,9 +79,9 @@ def _summary(samples: Samples, reference: pa.Table) -> dict[str, Any]:
     disagreement: dict[str, float] = {}
     stated = np.zeros(confidence.LEVEL_COUNT, dtype=np.int64)
     for attribute in samples.taxonomy.attributes:
-        tags, levels = samples.ballots(attribute.name)
-        disagreement[attribute.name] = float(np.nanmean(voting.disagreement(tags, len(attribute.tags))))
-        stated += confidence.level_counts(levels[tags != NO_ANSWER])
+        ballots = samples.ballots(attribute.name)
+        disagreement[attribute.name] = float(np.nanmean(voting.disagreement(ballots.tags, ballots.tag_count)))
+        stated += confidence.level_counts(ballots.levels[ballots.tags != NO_ANSWER])
     answers = [found for row in samples.parsed for found in row]
     return {
         "users": len(samples.people),

@@ -18,6 +18,7 @@ from conf_profile.consensus import rewards
 from conf_profile.consensus.rewards import Reference, ReferenceOfUser
 from conf_profile.consensus.voting import NO_ANSWER, Vote
 from conf_profile.errors import StudentError
+from conf_profile.files import write_text
 from conf_profile.students import examples, folder, processes, supervised, training
 from conf_profile.students.checkpoints import remote as remote_checkpoints
 from conf_profile.students.examples import Example
@@ -52,7 +53,7 @@ def run(
         )
     current, counts = sft_student, {"rounds": config.rounds, "sequences": 0}
     if processes.is_first():
-        tables.write_text(log, "[]")
+        write_text(log, "[]")
     for number in range(config.rounds):
         after = checkpoints / f"round-{number}"
         counts["sequences"] = _round(
@@ -99,7 +100,7 @@ def _round(
             network, loaded.tokenizer, loaded.taxonomy, loaded.prompt, student_config, unlabelled,
             4 * config.batch_size, after / "student",
         )  # fmt: skip
-        tables.write_text(after / "counts.json", json.dumps({"sequences": len(sequences)}))
+        write_text(after / "counts.json", json.dumps({"sequences": len(sequences)}))
         # Last, since its presence says that the round is whole.
         training.write_log(after / "log.json", history, supervised.LOG_KEYS)
         remote_checkpoints.upload(after)

@@ -14,8 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from components.report import sections
 from components.report.inputs import Inputs, read_log, read_object
-from conf_profile import tables
 from conf_profile.errors import DataError
+from conf_profile.files import write_text
 
 
 def run(
@@ -52,7 +52,7 @@ def run(
         run_facts=_run_facts(config),
         serve_options=_serve_options(config, run_folder),
     )
-    tables.write_text(report, page(inputs))
+    write_text(report, page(inputs))
 
 
 def page(inputs: Inputs) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from conf_profile import tables
 from conf_profile.config import RolloutConfig, StorageConfig
 from conf_profile.errors import RolloutError
+from conf_profile.files import write_text
 from conf_profile.registry import registry
 from conf_profile.rollout.rollout import Serving, roll_out
 
@@ -26,7 +27,7 @@ def run(outcome: Path, served: Path, config: RolloutConfig, storage: StorageConf
     """
     promoted = tables.read_json(outcome, _ADVICE)
     result = _result(promoted, config, storage)
-    tables.write_text(served, json.dumps(result, indent=2))
+    write_text(served, json.dumps(result, indent=2))
     return result
 
 

@@ -1,7 +1,11 @@
-"""The sampled answers of one attribute as arrays, counted: what every vote starts from."""
+"""The sampled answers of one attribute as arrays, counted: what every vote starts from.
+
+Parsed answers become ballots here, rows of a candidates table in `candidates`, and nowhere else.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from conf_profile.dialogue.output_format import ProfileAnswer
+from conf_profile.dialogue.taxonomy import Attribute
 from conf_profile.errors import DataError
 
 NO_ANSWER = -1
@@ -34,12 +40,29 @@ class Ballots:
 
     def __post_init__(self) -> None:
         tags, levels = self.tags, self.levels
+        if self.tag_count < 1:
+            raise DataError("a vote needs at least one tag")
         if tags.ndim != 2 or tags.shape != levels.shape:
             raise DataError(f"a vote needs tags and levels [users, samples]; got {tags.shape} and {levels.shape}")
         if tags.size and not (tags.min() >= NO_ANSWER and tags.max() < self.tag_count):
             raise DataError(f"a vote over {self.tag_count} tags got tag numbers from {tags.min()} to {tags.max()}")
         if levels.size and not (levels.min() >= 0 and levels.max() <= MAX_LEVEL):
             raise DataError(f"levels are 1 to 5 (0: none); got {levels.min()} to {levels.max()}")
+
+    @classmethod
+    def from_answers(cls, answers: Sequence[Sequence[ProfileAnswer | None]], attribute: Attribute) -> Ballots:
+        """The ballots of parsed answers [users][samples], None where one is malformed.
+
+        Users may have different numbers of samples: what one has less than another counts as no answer.
+        """
+        tags = np.full((len(answers), max(map(len, answers), default=0)), NO_ANSWER)
+        levels = np.zeros_like(tags)
+        for row, samples in enumerate(answers):
+            for column, found in enumerate(samples):
+                if found is not None and (tag := found.answers[attribute.name].tag) is not None:
+                    tags[row, column] = attribute.index[tag]
+                    levels[row, column] = found.answers[attribute.name].level
+        return cls(tags, levels, len(attribute.tags))
 
     @property
     def samples(self) -> int:

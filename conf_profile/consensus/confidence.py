@@ -22,8 +22,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from conf_profile import tables
 from conf_profile.errors import DataError
+from conf_profile.files import write_text
 
 Kind = Literal["teacher-vote", "greedy", "vote"]
 """What was scored: the teacher's vote, the student's greedy answer, or a vote over the student's samples."""
@@ -116,7 +116,7 @@ def balance_of_counts(counts: npt.ArrayLike) -> float:
 def save(calibration: Calibration, path: Path) -> None:
     """Writes the JSON that `load` reads, whole or not at all."""
     boundaries = {name: list(part.boundaries) for name, part in calibration.partitions.items()}
-    tables.write_text(path, json.dumps({"kind": calibration.kind, "boundaries": boundaries}, indent=2) + "\n")
+    write_text(path, json.dumps({"kind": calibration.kind, "boundaries": boundaries}, indent=2) + "\n")
 
 
 def load(path: Path, expected_kind: str | None = None) -> Calibration:

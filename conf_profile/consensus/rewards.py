@@ -21,8 +21,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from conf_profile.consensus import voting
+from conf_profile.consensus.ballots import NO_ANSWER, Ballots
 from conf_profile.dialogue.output_format import LEVELS, Answer, ProfileAnswer, parse_or_none
-from conf_profile.dialogue.taxonomy import Taxonomy
+from conf_profile.dialogue.taxonomy import Attribute, Taxonomy
 
 Weight = Literal["frozen", "self", "none"]
 QuasiGroundTruth = Literal["reference", "rollouts", "soft"]
@@ -86,13 +88,17 @@ def level_agreement(answer: ProfileAnswer | None, truth: ReferenceOfUser, taxono
     return sum(_level_closeness(answer.answers[name], entry) for name, entry in judged) / len(judged)
 
 
-def vote_of_group(
-    answers: Sequence[ProfileAnswer | None], reference: ReferenceOfUser, taxonomy: Taxonomy
-) -> list[Reference | None]:
-    """The weighted vote over one group's rollouts; confidence and level stay the frozen reference's."""
+def vote_of_groups(
+    groups: Sequence[Sequence[ProfileAnswer | None]], references: Sequence[ReferenceOfUser], taxonomy: Taxonomy
+) -> list[ReferenceOfUser]:
+    """The weighted vote over each group's rollouts; confidence and level stay the frozen reference's."""
+    winners = [voting.vote_on(Ballots.from_answers(groups, attribute)).tag for attribute in taxonomy.attributes]
     return [
-        _group_winner(answers, taxonomy[name].tags, name, entry)
-        for name, entry in zip(taxonomy.names, reference, strict=True)
+        [
+            _voted(attribute, int(winner[row]), entry)
+            for attribute, winner, entry in zip(taxonomy.attributes, winners, reference, strict=True)
+        ]
+        for row, reference in enumerate(references)
     ]
 
 
@@ -167,23 +173,14 @@ def _group_truths(
     rows: dict[str, list[int]] = {}
     for row, user in enumerate(user_id):
         rows.setdefault(user, []).append(row)
-    voted = {
-        user: vote_of_group([answers[row] for row in members], references[members[0]], taxonomy)
-        for user, members in rows.items()
-    }
+    groups = [[answers[row] for row in members] for members in rows.values()]
+    truths = vote_of_groups(groups, [references[members[0]] for members in rows.values()], taxonomy)
+    voted = dict(zip(rows, truths, strict=True))
     return [voted[user] for user in user_id]
 
 
-def _group_winner(
-    answers: Sequence[ProfileAnswer | None], tags: Sequence[str], name: str, entry: Reference | None
-) -> Reference | None:
-    support, votes = dict.fromkeys(tags, 0), dict.fromkeys(tags, 0)
-    for answer in answers:
-        if answer is not None and (tag := answer.answers[name].tag) is not None:
-            support[tag] += answer.answers[name].level
-            votes[tag] += 1
-    # Ties as in `voting`: more votes, then the taxonomy's order (max keeps the first of equals).
-    winner = max(tags, key=lambda tag: (support[tag], votes[tag]))
-    if not votes[winner]:
+def _voted(attribute: Attribute, winner: int, entry: Reference | None) -> Reference | None:
+    if winner == NO_ANSWER:
         return None
-    return Reference(winner, entry.confidence, entry.level) if entry else Reference(winner, 0.5, 3)
+    tag = attribute.tags[winner]
+    return Reference(tag, entry.confidence, entry.level) if entry else Reference(tag, 0.5, 3)

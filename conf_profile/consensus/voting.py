@@ -21,9 +21,11 @@ import numpy.typing as npt
 
 from conf_profile.consensus.ballots import MAX_LEVEL, NO_ANSWER, Ballots, Floats, Integers, Numbers, disagreement, tally
 from conf_profile.consensus.learned_votes import DawidSkene, LogOdds
-from conf_profile.errors import ConfigError, DataError
+from conf_profile.errors import ConfigError
 
-__all__ = ["MAX_LEVEL", "NO_ANSWER", "VOTES", "Vote", "Voter", "disagreement", "fit", "tally", "vote"]
+__all__ = [
+    "MAX_LEVEL", "NO_ANSWER", "VOTES", "Ballots", "Vote", "Voter", "disagreement", "fit", "tally", "vote", "vote_on",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,18 +102,17 @@ class Voter:
 
     def elect(self, tags: Integers, levels: Integers) -> Vote:
         """One tag for each user; the arguments as for `vote`."""
-        ballots = Ballots(tags, levels, self.tag_count)
+        return self.count(Ballots(tags, levels, self.tag_count))
+
+    def count(self, ballots: Ballots) -> Vote:
+        """One tag for each user, from their ballots on the attribute that this was fitted for."""
         winner = _winner(self.evidence.ranks(ballots), ballots.votes > 0)
         return _outcome(ballots, winner, self.evidence.score(ballots, winner))
 
 
 def fit(tags: Integers, levels: Integers, tag_count: int, method: str = "weighted") -> Voter:
     """Fits a method on samples; the arguments as for `vote`."""
-    if method not in VOTES:
-        raise ConfigError(f"vote {method!r} does not exist; choose one of {', '.join(sorted(VOTES))}")
-    if tag_count < 1:
-        raise DataError("a vote needs at least one tag")
-    return Voter(VOTES[method](Ballots(tags, levels, tag_count)), tag_count)
+    return _fit(Ballots(tags, levels, tag_count), method)
 
 
 def vote(tags: Integers, levels: Integers, tag_count: int, method: str = "weighted") -> Vote:
@@ -121,7 +122,18 @@ def vote(tags: Integers, levels: Integers, tag_count: int, method: str = "weight
     verbal confidence 1-5 (0 where there is none; ignored where the tag is -1). Raises ConfigError for an
     unknown method, DataError for arrays that do not fit together.
     """
-    return fit(tags, levels, tag_count, method).elect(tags, levels)
+    return vote_on(Ballots(tags, levels, tag_count), method)
+
+
+def vote_on(ballots: Ballots, method: str = "weighted") -> Vote:
+    """`vote` for ballots that stand already."""
+    return _fit(ballots, method).count(ballots)
+
+
+def _fit(ballots: Ballots, method: str) -> Voter:
+    if method not in VOTES:
+        raise ConfigError(f"vote {method!r} does not exist; choose one of {', '.join(sorted(VOTES))}")
+    return Voter(VOTES[method](ballots), ballots.tag_count)
 
 
 def _winner(ranks: tuple[Numbers, ...], named: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:

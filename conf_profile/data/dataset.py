@@ -27,8 +27,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from conf_profile import tables
 from conf_profile.errors import DataError
+from conf_profile.files import write_text
 
 BEHAVIOUR = "behaviour.parquet"
 DEMOGRAPHICS = "demographics.parquet"
@@ -122,7 +122,7 @@ def finish(
         paths=paths,
         hashes={file: sha256(path) for file, path in paths.items()},
     )
-    tables.write_text(folder / MANIFEST, json.dumps(_manifest(dataset), indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / MANIFEST, json.dumps(_manifest(dataset), indent=2, ensure_ascii=False) + "\n")
     return dataset
 
 
@@ -133,7 +133,7 @@ def finish_again(folder: Path) -> None:
         "users": count_users(folder / DEMOGRAPHICS),
         "files": {name: sha256(folder / name) for name in manifest["files"]},
     }
-    tables.write_text(folder / MANIFEST, json.dumps(manifest | changed, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / MANIFEST, json.dumps(manifest | changed, indent=2, ensure_ascii=False) + "\n")
 
 
 def load(folder: Path) -> Dataset:

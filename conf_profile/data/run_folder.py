@@ -13,6 +13,7 @@ import yaml
 
 from conf_profile import tables
 from conf_profile.errors import DataError, PipelineError
+from conf_profile.files import write_text
 
 ELSEWHERE = "elsewhere.json"
 ARGUMENTS = Path("workspace") / "arguments.json"
@@ -59,7 +60,7 @@ def remember(folder: Path, place: Path) -> None:
     place = place.resolve()
     known = elsewhere(folder)
     if place not in known and not place.is_relative_to(folder.resolve()):
-        tables.write_text(folder / ELSEWHERE, json.dumps({"folders": [*map(str, known), str(place)]}, indent=2))
+        write_text(folder / ELSEWHERE, json.dumps({"folders": [*map(str, known), str(place)]}, indent=2))
 
 
 def elsewhere(folder: Path) -> list[Path]:

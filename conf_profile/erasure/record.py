@@ -23,8 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from conf_profile import tables
 from conf_profile.errors import RegistryConflictError
+from conf_profile.files import write_text
 from conf_profile.registry.trained_versions import TrainedVersion
 from conf_profile.storage.object_store import ObjectStore
 
@@ -87,4 +87,4 @@ def _read(run: Path) -> tuple[str, list[dict[str, Any]]]:
 
 
 def _write(run: Path, salt: str, entries: Sequence[dict[str, Any]]) -> None:
-    tables.write_text(run / FILE, "".join(json.dumps(line) + "\n" for line in ({"salt": salt}, *entries)))
+    write_text(run / FILE, "".join(json.dumps(line) + "\n" for line in ({"salt": salt}, *entries)))

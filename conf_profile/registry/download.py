@@ -6,9 +6,6 @@ whole; a killed download goes on where it stopped, and what is there with the ri
 
 from __future__ import annotations
 
-import errno
-import shutil
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conf_profile.errors import RegistryError
+from conf_profile.files import atomic_folder, atomic_path
 from conf_profile.registry.format import MANIFEST, Version, parse_manifest
 from conf_profile.storage.object_store import Digest, ObjectStore, digest_of
 
@@ -72,9 +70,8 @@ def _begin(target: Path, version: Version, files: Iterable[str]) -> None:
         if earlier.is_file() and earlier.read_bytes() != version.manifest:
             _remove(target, _named_in(earlier) - set(files))
     (target / MANIFEST).unlink(missing_ok=True)
-    written = target / f"{INCOMING}.part"
-    written.write_bytes(version.manifest)
-    written.replace(target / INCOMING)
+    with atomic_path(target / INCOMING, one_writer=True, error=RegistryError) as part:
+        part.write_bytes(version.manifest)
 
 
 def _named_in(manifest: Path) -> set[str]:
@@ -95,13 +92,11 @@ def _is_there(path: Path, expected: Digest) -> bool:
 
 
 def _fetch(store: ObjectStore, key: str, path: Path, expected: Digest, label: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    got = store.download(key, part, expected.size)
-    if got != expected:
-        part.unlink(missing_ok=True)
-        state = "is missing" if got is None else f"has the SHA-256 {got.sha256[:12]}, not {expected.sha256[:12]}"
-        raise RegistryError(f"{label} {state}; do not serve it, roll back")
-    part.replace(path)
+    with atomic_path(path, one_writer=True, error=RegistryError) as part:
+        got = store.download(key, part, expected.size)
+        if got != expected:
+            state = "is missing" if got is None else f"has the SHA-256 {got.sha256[:12]}, not {expected.sha256[:12]}"
+            raise RegistryError(f"{label} {state}; do not serve it, roll back")
 
 
 def _all(fetch: Callable[[str], None], paths: Iterable[str]) -> None:
@@ -124,20 +119,8 @@ def staging(target: Path) -> Iterator[Path]:
     if target.is_mount():
         yield target
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
-    temporary.mkdir()
     try:
-        yield temporary
-        _rename(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _rename(temporary: Path, target: Path) -> None:
-    try:
-        temporary.rename(target)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
+        with atomic_folder(target) as temporary:
+            yield temporary
+    except FileExistsError as error:
         raise RegistryError(f"{target}: somebody else filled it meanwhile; choose another folder") from error

@@ -12,11 +12,12 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from conf_profile import tables
 from conf_profile.config import RunConfig
 from conf_profile.errors import ConfigError
+from conf_profile.files import write_text
 from conf_profile.storage import object_store
 from conf_profile.storage.object_store import ObjectStore
+from conf_profile.strict_model import explain
 
 FOLDER = "configurations"
 
@@ -30,7 +31,7 @@ def write(config: RunConfig, folder: Path) -> str:
     """Writes the configuration into a folder of this machine; its path."""
     path = folder / FOLDER / name_of(config)
     if not path.is_file():
-        tables.write_text(path, config.to_yaml())
+        write_text(path, config.to_yaml())
     return str(path)
 
 
@@ -48,11 +49,13 @@ def inline(config: RunConfig) -> str:
 
 def read(place: str) -> RunConfig:
     """Reads a configuration from a path, an s3:// address or its own text; ConfigError says what is wrong with it."""
+    refusal = f"{place[:200]}: not a resolved configuration of this release"
     try:
-        content = yaml.safe_load(_text(place))
-        return RunConfig.model_validate(content)
-    except (yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"{place[:200]}: not a resolved configuration of this release: {error}") from error
+        return RunConfig.model_validate(yaml.safe_load(_text(place)))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{refusal}: {error}") from error
+    except ValidationError as error:
+        raise ConfigError(f"{refusal}: {explain(error, 'run')}") from error
 
 
 def _text(place: str) -> str:

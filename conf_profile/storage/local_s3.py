@@ -27,7 +27,6 @@ import subprocess
 import sys
 import sysconfig
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from conf_profile.errors import RegistryError
+from conf_profile.files import write_text
 from conf_profile.storage import object_store
 
 _REGION = "us-east-1"
@@ -130,7 +130,7 @@ def credentials(folder: Path) -> tuple[str, str]:
     """Access key and secret of a folder; made on the first call. RegistryError when the file is damaged."""
     path = folder / "s3.json"
     if not path.exists():
-        _write_private(path, json.dumps(_new_identities(), indent=2))
+        _write_private(path, _new_identities())
     try:
         pair = json.loads(path.read_text(encoding="utf-8"))["identities"][0]["credentials"][0]
         return str(pair["accessKey"]), str(pair["secretKey"])
@@ -207,7 +207,7 @@ def _launch(folder: Path, lock: int, ports: dict[str, int]) -> LocalS3:
     assert guard.stdout is not None
     pid = int(guard.stdout.readline() or b"0")
     access = S3Access(f"http://127.0.0.1:{ports['s3']}", *credentials(folder))
-    _write_private(folder / "server.json", json.dumps({"endpoint": access.endpoint, "pid": pid, "ports": ports}))
+    _write_private(folder / "server.json", {"endpoint": access.endpoint, "pid": pid, "ports": ports})
     return LocalS3(access, pid, folder, guard)
 
 
@@ -327,10 +327,5 @@ def _last_words(folder: Path, lines: int = 12) -> str:
     return "\n".join((folder / "weed.log").read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
-def _write_private(path: Path, text: str) -> None:
-    """Writes a file that only its owner can read, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-        out.write(text)
-    temporary.replace(path)
+def _write_private(path: Path, content: object) -> None:
+    write_text(path, json.dumps(content, indent=2), private=True, error=RegistryError)

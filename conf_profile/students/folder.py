@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conf_profile import tables
 from conf_profile.config import PromptConfig, StudentConfig
 from conf_profile.consensus import confidence
 from conf_profile.consensus.confidence import Calibration
@@ -22,6 +21,7 @@ from conf_profile.dialogue import taxonomy
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import StudentError
+from conf_profile.files import write_text
 from conf_profile.students import examples, model
 from conf_profile.students.rollouts import predict
 
@@ -108,7 +108,7 @@ def save(
             "max_prompt_tokens": config.max_prompt_tokens,
             "max_completion_tokens": config.max_completion_tokens,
         }
-        tables.write_text(temporary / PROFILE, json.dumps(profile, indent=2))
+        write_text(temporary / PROFILE, json.dumps(profile, indent=2))
 
     model.save(network, tokenizer, folder, complete)
     return calibration

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from conf_profile.config import StudentConfig
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import StudentError
+from conf_profile.files import atomic_folder
 from conf_profile.students.tokenizer import train_tokenizer
 
 
@@ -51,24 +50,13 @@ def base_of(student: Path, config: StudentConfig, seed: int) -> tuple[Any, Any]:
 
 def save(model: Any, tokenizer: Any, folder: Path, complete: Callable[[Path], None] = lambda folder: None) -> None:
     """Writes model and tokenizer as safetensors, to a temporary name first; `complete` may add files to it."""
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     try:
-        model.save_pretrained(temporary, safe_serialization=True)
-        tokenizer.save_pretrained(temporary)
-        complete(temporary)
-        replace_folder(temporary, folder)
+        with atomic_folder(folder, replace=True) as temporary:
+            model.save_pretrained(temporary, safe_serialization=True)
+            tokenizer.save_pretrained(temporary)
+            complete(temporary)
     except OSError as error:
         raise StudentError(f"{folder}: the student cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def replace_folder(temporary: Path, folder: Path) -> None:
-    """Puts a finished folder in its place; an older one of the same name goes."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists():
-        shutil.rmtree(folder)
-    temporary.replace(folder)
 
 
 def untrained(config: StudentConfig, tokenizer: Any, seed: int) -> Any:

@@ -20,9 +20,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from conf_profile import errors, tables
+from conf_profile import errors
 from conf_profile.config import Section, parse_section
 from conf_profile.errors import ConfProfileError, StudentError
+from conf_profile.files import write_text
 
 PROCESSES = "CONF_PROFILE_PROCESSES"
 """Environment variable: how many processes a training step gets on this machine."""
@@ -58,7 +59,7 @@ def call(step: Step, number: int, /, **arguments: Any) -> dict[str, int]:
         return step(**arguments)
     with tempfile.TemporaryDirectory(prefix="processes-") as folder:
         job, result = Path(folder) / "job.json", Path(folder) / "result.json"
-        tables.write_text(job, to_json(step, arguments))
+        write_text(job, to_json(step, arguments))
         launched = subprocess.run([*launcher(number), "-m", __name__, str(job), str(result)], check=False)
         return _outcome(result, launched.returncode, number)
 
@@ -142,10 +143,10 @@ def main(job: Path, result: Path) -> None:
         counts = step(**arguments)
     except ConfProfileError as error:
         failed = {"error": type(error).__name__, "message": str(error)}
-        tables.write_text(result, json.dumps(failed))
+        write_text(result, json.dumps(failed))
         raise
     if is_first():
-        tables.write_text(result, json.dumps({"counts": counts}))
+        write_text(result, json.dumps({"counts": counts}))
 
 
 def _outcome(result: Path, status: int, number: int) -> dict[str, int]:

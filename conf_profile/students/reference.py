@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from conf_profile.config import ReferenceConfig
 from conf_profile.consensus import voting
-from conf_profile.consensus.voting import NO_ANSWER, Vote
+from conf_profile.consensus.ballots import Ballots
+from conf_profile.consensus.voting import Vote
 from conf_profile.dialogue.output_format import ProfileAnswer, parse_or_none
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.dialogue.taxonomy import Taxonomy
@@ -25,8 +24,6 @@ from conf_profile.students import examples
 from conf_profile.students.folder import Student
 from conf_profile.students.rollouts import rollouts
 from conf_profile.students.rollouts.rollouts import Sampling
-
-Ballot = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -38,24 +35,13 @@ class Samples:
     parsed: Sequence[Sequence[ProfileAnswer | None]]
     taxonomy: Taxonomy
 
-    def ballots(self, name: str) -> tuple[Ballot, Ballot]:
-        """[users, samples] tag indices (-1: none) and levels (0: none) of one attribute."""
-        index = self.taxonomy[name].index
-        tags = np.full((len(self.parsed), len(self.parsed[0])), NO_ANSWER)
-        levels = np.zeros_like(tags)
-        for row, samples in enumerate(self.parsed):
-            for column, found in enumerate(samples):
-                if found is not None and (tag := found.answers[name].tag) is not None:
-                    tags[row, column] = index[tag]
-                    levels[row, column] = found.answers[name].level
-        return tags, levels
+    def ballots(self, name: str) -> Ballots:
+        """The samples' answers about one attribute."""
+        return Ballots.from_answers(self.parsed, self.taxonomy[name])
 
     def votes(self, method: str) -> Mapping[str, Vote]:
         """Attribute -> the vote over the samples."""
-        return {
-            attribute.name: voting.vote(*self.ballots(attribute.name), len(attribute.tags), method)
-            for attribute in self.taxonomy.attributes
-        }
+        return {name: voting.vote_on(self.ballots(name), method) for name in self.taxonomy.names}
 
 
 def second_stage_users(features: pa.Table, config: ReferenceConfig) -> list[UserFeatures]:

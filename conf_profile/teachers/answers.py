@@ -23,9 +23,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, cast
 
-from conf_profile import tables
 from conf_profile.dialogue.prompts import Message
 from conf_profile.errors import TeacherError
+from conf_profile.files import atomic_path, leftovers
 from conf_profile.teachers.protocol import Completion, Request, Teacher
 
 SECONDS_BETWEEN_SYNCS = 1.0
@@ -251,7 +251,7 @@ def forget(folder: Path, user_id: str) -> int:
     Each file is replaced as a whole, or not at all. Damaged lines go with them: nobody can tell whose they are.
     TeacherError for a file that somebody is appending to.
     """
-    for leftover in folder.glob(".*.jsonl.*.tmp"):  # of a call that was killed
+    for leftover in leftovers(folder, "*.jsonl"):
         leftover.unlink()
     return sum(_forget(path, user_id) for path in sorted(folder.glob("*.jsonl")))
 
@@ -338,7 +338,7 @@ def _forget(path: Path, user_id: str) -> int:
 
 
 def _copy_others(path: Path, user_id: str) -> None:
-    with tables.atomic_path(path) as temporary:
+    with atomic_path(path) as temporary:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with path.open("rb") as file, os.fdopen(descriptor, "wb") as out:
             out.writelines(lines_of_others(file, user_id))

@@ -108,27 +108,27 @@ def _pinned_champion(config: RunConfig, data: Dataset, folder: Path) -> Path:
 
 def _champion_at_start(config: RunConfig, pinned: Path) -> str:
     """The version that this run competes with, fixed when it first starts: continuing must not move the goal."""
-    from conf_profile import tables
+    from conf_profile.files import write_text
     from conf_profile.registry import registry
 
     if pinned.is_file():
         return str(json.loads(pinned.read_text(encoding="utf-8"))["version"])
     champion = registry.connect(config.storage).champion()
     version = champion.version if champion else ""
-    tables.write_text(pinned, json.dumps({"version": version}))
+    write_text(pinned, json.dumps({"version": version}))
     return version
 
 
 def _collect(config: RunConfig, finished: Finished, folder: Path) -> dict[str, Any]:
-    from conf_profile import tables
     from conf_profile.evaluation import summary
+    from conf_profile.files import write_text
 
     read = {
         name: json.loads(Path(finished.artefacts[name]).read_text(encoding="utf-8"))
         for name in ("evaluation", "gate", "outcome", "features_report")
     }
     result = summary.build(config, **read, seconds=finished.seconds, peak_rss_mib=finished.peak_rss_mib)
-    tables.write_text(folder / "summary.json", json.dumps(result, indent=2))
+    write_text(folder / "summary.json", json.dumps(result, indent=2))
     for name, target in (("report", "report.html"), ("evaluation", "evaluation.json"), ("gate", "gate.json")):
         shutil.copyfile(finished.artefacts[name], folder / target)
     return result

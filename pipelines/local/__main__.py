@@ -17,7 +17,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from conf_profile import tables
+from conf_profile.files import write_text
 
 
 def main(arguments_file: Path, outputs_file: Path, folder: Path, until: str) -> None:
@@ -44,7 +44,7 @@ def main(arguments_file: Path, outputs_file: Path, folder: Path, until: str) -> 
     steps = steps_of(configuration_file.read(arguments["configuration"]), until)
     task = training_pipeline(arguments, steps)(**arguments)
     paths = {name: artefact.path for name, artefact in task.outputs.items()}
-    tables.write_text(outputs_file, json.dumps(paths, indent=2))
+    write_text(outputs_file, json.dumps(paths, indent=2))
 
 
 if __name__ == "__main__":

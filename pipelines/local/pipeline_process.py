@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conf_profile import process_family, tables
+from conf_profile import process_family
 from conf_profile.errors import LostPromotionError, PipelineError, RegistryConflictError
+from conf_profile.files import write_text
 from conf_profile.process_family import ProcessFamily
 from conf_profile.source import source_hash
 
@@ -70,7 +71,7 @@ def run(arguments: Mapping[str, Any], folder: Path, console: Any, steps: Sequenc
     """
     workspace = folder / "workspace"
     arguments_file, outputs_file = workspace / "arguments.json", workspace / "outputs.json"
-    tables.write_text(arguments_file, json.dumps(arguments))
+    write_text(arguments_file, json.dumps(arguments))
     outputs_file.unlink(missing_ok=True)
     environment = {**os.environ, "CONF_PROFILE_IMAGE": local_image(), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "pipelines.local", str(arguments_file), str(outputs_file), str(folder), until]
@@ -165,7 +166,7 @@ def _end(step: str, succeeded: bool, watch: _Watch, bar: Any, task: Any, console
         bar.update(task, advance=int(step not in watch.finished))
         watch.finished.add(step)
         watch.seconds[step] = round(seconds, 2)
-        tables.write_text(watch.seconds_file, json.dumps(watch.seconds))
+        write_text(watch.seconds_file, json.dumps(watch.seconds))
     mark = "[green]✓[/green]" if succeeded else "[red]✗[/red]"
     console.print(f"{mark} {step} [dim]{seconds:.1f} s[/dim]", highlight=False)
 

@@ -32,6 +32,7 @@ from conf_profile.config import FeaturesConfig
 from conf_profile.data.dataset import parse_time, sha256
 from conf_profile.data.inferred import from_predictions
 from conf_profile.dialogue.prompts import UserFeatures
+from conf_profile.files import atomic_path, write_text
 from conf_profile.registry.format import content_hash, read_contents
 from serving.backfill.engines import Engine, EngineName
 from serving.model import bundle as bundles
@@ -141,7 +142,7 @@ def fill(plan: Plan, make_engine: Callable[[], Engine], on_users: Progress = lam
 
     The engine is made when the first shard needs it. A call that was killed goes on with the shard that it was at.
     """
-    tables.write_text(plan.folder / MANIFEST, json.dumps(asdict(plan.identity) | {"users": plan.users}, indent=2))
+    write_text(plan.folder / MANIFEST, json.dumps(asdict(plan.identity) | {"users": plan.users}, indent=2))
     engine: Engine | None = None
     parts = []
     for shard in plan.shards:
@@ -200,7 +201,7 @@ def _fill(plan: Plan, shard: Shard, engine: Engine) -> Part:
         answered=pc.count_distinct(predictions.filter(pc.field("tag").is_valid()).column("user_id")).as_py(),
     )
     described = predictions.replace_schema_metadata({METADATA: json.dumps(asdict(part))})
-    with tables.atomic_path(plan.part(shard)) as temporary:
+    with atomic_path(plan.part(shard)) as temporary:
         pq.write_table(described, temporary, compression="zstd")
     return part
 

@@ -25,6 +25,7 @@ import yaml
 from conf_profile import tables
 from conf_profile.config import FeaturesConfig, parse_section
 from conf_profile.errors import ConfProfileError, RegistryError, ServingError
+from conf_profile.files import write_text
 from conf_profile.registry.registry import Registry
 from serving.local import processes
 from serving.local.processes import Child, free_port
@@ -178,7 +179,7 @@ class LocalServing:
             write_back=WriteBackSettings(enabled=self._options.write_back),
         )
         file = self._work / "serving.yaml"
-        tables.write_text(file, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
+        write_text(file, yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False))
         return file
 
 

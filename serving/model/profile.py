@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from conf_profile.consensus import confidence, voting
+from conf_profile.consensus.ballots import Ballots
 from conf_profile.consensus.confidence import Calibration
 from conf_profile.dialogue.output_format import LEVELS, ProfileAnswer, parse_or_none
 from serving.model.bundle import Bundle
@@ -107,12 +108,7 @@ def _greedy(answer: ProfileAnswer, completion: Completion, bundle: Bundle) -> di
 def _voted(parsed: Sequence[ProfileAnswer | None], bundle: Bundle) -> dict[str, _Said]:
     said = {}
     for attribute in bundle.taxonomy.attributes:
-        given = [answer.answers[attribute.name] if answer else None for answer in parsed]
-        tags = np.array(
-            [[attribute.index.get(a.tag or "", voting.NO_ANSWER) if a else voting.NO_ANSWER for a in given]]
-        )
-        levels = np.array([[a.level if a and a.tag else 0 for a in given]])
-        vote = voting.vote(tags, levels, len(attribute.tags))
+        vote = voting.vote_on(Ballots.from_answers([parsed], attribute))
         winner = int(vote.tag[0])
         said[attribute.name] = _Said(
             None if winner == voting.NO_ANSWER else attribute.tags[winner], float(vote.score[0])

@@ -7,7 +7,8 @@ comes of them, since a Deployment is accepted whatever its pods ask for.
 import pytest
 import yaml
 
-from charts.chart import CHART, EVERYTHING, merged
+from charts.chart import CHART, EVERYTHING
+from conf_profile.config_layers import merge
 from support.chart_manifests import EXAMPLE, INGRESS, MATRIX, pods
 from support.chart_refusals import REFUSED_BY_THE_CHART, REFUSED_BY_THE_SCHEMA, last_key
 from support.cluster.kube import CommandError
@@ -29,15 +30,15 @@ MORE = {
         {"serving": {"predictor": {"device": "gpu", "pool": "gpu", "gpus": 8, "dtype": "bfloat16"}}},
     ],
 }
-WHOLE = merged(EVERYTHING, {"pipelines": {"namespace": ""}})
+WHOLE = merge(EVERYTHING, {"pipelines": {"namespace": ""}})
 NEEDED = {
     # Rules are taken away where nothing expires any more.
-    "pipelines.retention.removeRules": merged(WHOLE, {"pipelines": {"retentionDays": 0}}),
+    "pipelines.retention.removeRules": merge(WHOLE, {"pipelines": {"retentionDays": 0}}),
     "s3.workloadIdentity": {"s3": {"existingSecret": ""}},
     "serving.external": {"networkPolicy": {"callers": INGRESS}},
     "features.onlineStore.inside.enabled": {"features": {"onlineStore": {"address": "redis:6379"}}},
     "features.onlineStore.tls": {"features": {"onlineStore": {"address": "redis:6379", "inside": {"enabled": False}}}},
-    "pipelines.upload.enabled": merged(WHOLE, {"pipelines": {"schedule": {"enabled": False}}}),
+    "pipelines.upload.enabled": merge(WHOLE, {"pipelines": {"schedule": {"enabled": False}}}),
 }
 """What else is set when a switch is turned; for those of pipelines and monitoring, everything is on."""
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
@@ -55,7 +56,7 @@ def switches(values, path=()):
 def turned(switch):
     """Values with the switch the other way round."""
     beside = NEEDED.get(switch, WHOLE if switch.startswith(("pipelines.", "monitoring.")) else {})
-    value = merged(DEFAULTS, beside)
+    value = merge(DEFAULTS, beside)
     for name in switch.split("."):
         value = value[name]
     value = not value

@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from charts.chart import merged
 from conf_profile.config import StorageConfig
+from conf_profile.config_layers import merge
 from pipelines.preflight import PreflightRequest
 from pipelines.preflight.checks import cluster_findings
 from pipelines.preflight.cluster import read_cluster
@@ -39,7 +39,7 @@ def looked_at(namespace, gpus=8):
     pool = {"nodeSelector": {"pool": namespace.name}, "gpu": {"count": gpus}}
     pool["tolerations"] = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     steps = {"pipelines": {"steps": {"grpo": {"gpus": gpus}}}} if gpus > 2 else {}
-    values = merged(Resources().values(), VALUES, {"nodePools": {"large": pool}}, steps)
+    values = merge(Resources().values(), VALUES, {"nodePools": {"large": pool}}, steps)
     request = PreflightRequest(
         image="", namespace=namespace.name, service_account="runner", resources=Resources.model_validate(values),
         steps=("synthesis", "grpo"), addresses={}, labels_addresses={}, storage=StorageConfig(),

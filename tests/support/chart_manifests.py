@@ -9,7 +9,8 @@ from typing import Any
 import helm_python
 import yaml
 
-from charts.chart import CHART, EVERYTHING, EXAMPLE, merged
+from charts.chart import CHART, EVERYTHING, EXAMPLE
+from conf_profile.config_layers import merge
 
 RELEASE, NAMESPACE = "prod", "profiles"
 NAME = f"{RELEASE}-conf-profile"
@@ -79,14 +80,14 @@ def chart() -> helm_python.Chart:
 
 def render(*layers: Mapping[str, Any], example: Mapping[str, Any] = EXAMPLE) -> list[dict[str, Any]]:
     """The objects of these values over the example's."""
-    rendered = chart().render(merged(example, *layers), name=RELEASE, namespace=NAMESPACE)
+    rendered = chart().render(merge(example, *layers), name=RELEASE, namespace=NAMESPACE)
     texts = [text for path, text in sorted(rendered.items()) if path.endswith(".yaml")]
     return [document for text in texts for document in yaml.safe_load_all(text) if document]
 
 
 def notes(*layers: Mapping[str, Any]) -> str:
     """What Helm prints after an installation."""
-    return chart().render(merged(EXAMPLE, *layers), name=RELEASE, namespace=NAMESPACE)[
+    return chart().render(merge(EXAMPLE, *layers), name=RELEASE, namespace=NAMESPACE)[
         "conf-profile/templates/NOTES.txt"
     ]
 

@@ -34,8 +34,8 @@ from benchmarks.evidence.page.passages import PICTURES, Passage, Study
 from benchmarks.evidence.plan import EXPERIMENTS
 from benchmarks.evidence.results import Results
 from benchmarks.evidence.run import REGIMES
-from conf_profile import tables
 from conf_profile.errors import ConfProfileError, DataError
+from conf_profile.files import atomic_path, write_text
 
 SUMMARY = "summary"
 NOTES = "evidence-notes.md"
@@ -97,7 +97,7 @@ def write(source: Path, docs: Path) -> None:
     _keep(source, kept)
     chapters = [Chapter(study, tuple(sections.of(study))) for study in find(kept)]
     _save_pictures(chapters, docs / PICTURES)
-    tables.write_text(docs / "evidence.md", page(chapters, notes))
+    write_text(docs / "evidence.md", page(chapters, notes))
 
 
 def find(source: Path) -> list[Study]:
@@ -158,7 +158,7 @@ def _keep(source: Path, kept: Path) -> None:
         return
     for name in NAMES:
         for file in sorted(source.glob(f"*/{name}.parquet")) + sorted(source.glob(f"*/{name}.observations.parquet")):
-            with tables.atomic_path(kept / file.parent.name / file.name) as temporary:
+            with atomic_path(kept / file.parent.name / file.name) as temporary:
                 shutil.copyfile(file, temporary)
 
 

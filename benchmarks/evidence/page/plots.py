@@ -19,8 +19,8 @@ from matplotlib.patches import Rectangle
 
 from benchmarks.evidence.page.findings import Estimate
 from benchmarks.evidence.page.markdown import POINTS, number
-from conf_profile import tables
 from conf_profile.dialogue.output_format import LEVELS
+from conf_profile.files import atomic_path
 
 Series = Mapping[str, Sequence[Estimate | None]]
 """Name -> an estimate for each row, level or threshold; None where there is nothing to draw."""
@@ -84,7 +84,7 @@ class Lines:
 
 def save(figure: Figure, path: Path) -> None:
     """Writes an SVG whole or not at all; nothing in it tells the time or the version that drew it."""
-    with matplotlib.rc_context(STYLE), tables.atomic_path(path) as temporary:
+    with matplotlib.rc_context(STYLE), atomic_path(path) as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None, "Creator": None})
 
 

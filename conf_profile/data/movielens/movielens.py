@@ -27,6 +27,7 @@ from conf_profile.data.movielens.sources import LICENCE, Film, MovieLens, Person
 from conf_profile.dialogue.prompts import MAX_KEYPHRASE_CHARACTERS
 from conf_profile.dialogue.taxonomy import Taxonomy, builtin
 from conf_profile.errors import DataError
+from conf_profile.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def build(
     tables.write(folder / dataset.DEMOGRAPHICS, _table(_sign_ups(data), tables.DEMOGRAPHICS), tables.DEMOGRAPHICS)
     tables.write(folder / dataset.LABELS, _table(_labels(data.people, taxonomy), tables.LABELS), tables.LABELS)
     taxonomy.save(folder / dataset.TAXONOMY)
-    tables.write_text(folder / dataset.LEXICON, json.dumps(lexicon(), indent=1, sort_keys=True))
+    write_text(folder / dataset.LEXICON, json.dumps(lexicon(), indent=1, sort_keys=True))
     return dataset.finish(folder, "movielens-100k", _end(data), source=data.source, licence=LICENCE)
 
 

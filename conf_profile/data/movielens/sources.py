@@ -22,8 +22,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from conf_profile import tables
 from conf_profile.errors import DataError
+from conf_profile.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def _unpack(wheel: Path, folder: Path) -> None:
         raise DataError(f"{wheel.name}: is not the published wheel (its SHA-256 differs); {_BY_HAND}")
     with zipfile.ZipFile(wheel) as archive:
         for name in RECBOLE_FILES:
-            with tables.atomic_path(folder / name) as temporary:
+            with atomic_path(folder / name) as temporary:
                 temporary.write_bytes(archive.read(f"{_WHEEL_FOLDER}/{name}"))
 
 

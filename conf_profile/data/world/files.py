@@ -34,6 +34,7 @@ from conf_profile.data.world.world import (
     draw,
     the_world,
 )
+from conf_profile.files import write_text
 
 
 def build(
@@ -53,7 +54,7 @@ def build(
     tables.write(folder / "labels.parquet", _labels(world, people, user_ids), tables.LABELS)
     tables.write(folder / "ceiling.parquet", _ceiling(world, people, user_ids), tables.PREDICTIONS)
     world.taxonomy.save(folder / "taxonomy.yaml")
-    tables.write_text(
+    write_text(
         folder / "lexicon.json", json.dumps(lexicon(world, knowledge or LexiconConfig()), indent=0, sort_keys=True)
     )
     return dataset.finish(folder, name="world", as_of=AS_OF, source="generated", licence="Apache-2.0")

@@ -21,10 +21,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from conf_profile import tables
 from conf_profile.errors import StudentError
+from conf_profile.files import atomic_folder, write_text
 from conf_profile.storage.object_store import Digest, digest_of
-from conf_profile.students import model
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -50,23 +49,21 @@ def pack(folder: Path, scratch: Path) -> dict[str, Path]:
     texts = {name: path.read_text(encoding="utf-8") for name, path in files.items() if name.endswith(_TEXTS)}
     if texts:
         packed[_TEXTS_NAME] = scratch / _TEXTS_NAME
-        tables.write_text(scratch / _TEXTS_NAME, json.dumps(texts))
+        write_text(scratch / _TEXTS_NAME, json.dumps(texts))
     return packed
 
 
 def unpack(packed: Mapping[str, Path], folder: Path) -> None:
     """Writes a checkpoint's folder, marked as whole, from files whose hashes were compared; they are moved."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    temporary.mkdir(parents=True)
-    for name, path in packed.items():
-        if name == _TEXTS_NAME:
-            _write_texts(path, temporary)
-        elif name.endswith(_PACKED_JSON):
-            _unpack_state(name.removesuffix(_PACKED_JSON), packed, temporary)
-        elif not name.endswith(_PACKED_TENSORS):
-            path.replace(_made(temporary / name))
-    (temporary / WHOLE).touch()
-    model.replace_folder(temporary, folder)
+    with atomic_folder(folder, replace=True) as temporary:
+        for name, path in packed.items():
+            if name == _TEXTS_NAME:
+                _write_texts(path, temporary)
+            elif name.endswith(_PACKED_JSON):
+                _unpack_state(name.removesuffix(_PACKED_JSON), packed, temporary)
+            elif not name.endswith(_PACKED_TENSORS):
+                path.replace(_made(temporary / name))
+        (temporary / WHOLE).touch()
 
 
 def manifest(packed: Mapping[str, Path]) -> bytes:
@@ -102,7 +99,7 @@ def _pack_state(name: str, path: Path, scratch: Path) -> dict[str, Path]:
     tensors: dict[str, Any] = {}
     document, arrays = _made(scratch / (name + _PACKED_JSON)), scratch / (name + _PACKED_TENSORS)
     try:
-        tables.write_text(document, json.dumps(_to_json(state, tensors), allow_nan=False))
+        write_text(document, json.dumps(_to_json(state, tensors), allow_nan=False))
     except TypeError as error:
         raise StudentError(f"{path}: cannot be packed: {error}") from error
     if not tensors:
@@ -174,7 +171,7 @@ def _write_texts(path: Path, folder: Path) -> None:
     for name, text in json.loads(path.read_bytes()).items():
         if not _inside(name, _TEXTS):
             raise StudentError(f"it holds a text {name!r}, which is no file of a checkpoint")
-        tables.write_text(_made(folder / name), text)
+        write_text(_made(folder / name), text)
 
 
 def _inside(name: str, suffixes: tuple[str, ...]) -> bool:

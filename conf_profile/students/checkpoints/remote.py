@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from conf_profile import tables
 from conf_profile.errors import RegistryError, StudentError
+from conf_profile.files import write_text
 from conf_profile.storage import object_store, object_tree
 from conf_profile.storage.object_store import ObjectStore
 from conf_profile.students import processes
@@ -72,7 +72,7 @@ def begin(address: str, folder: Path) -> RemotePlace:
         kept = tuple(entry for entry in claim.checkpoints if entry not in damaged)
         claim = checkpoint_claim.change(store, prefix, claim, kept)
     _delete_unlisted(store, prefix, claim)
-    tables.write_text(folder / PLACE, json.dumps(vars(place)))
+    write_text(folder / PLACE, json.dumps(vars(place)))
     if good:
         _log.info("goes on from %s, which an earlier try has kept", ", ".join(entry.path for entry in good))
     return place

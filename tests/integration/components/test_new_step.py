@@ -43,12 +43,13 @@ def run(features, count, config):
     "step.py": '''"""Counts the users of a table of features."""
 
 from conf_profile import tables
+from conf_profile.files import write_text
 
 
 def run(features, count, config):
     users = tables.read(features, tables.FEATURES).num_rows
     print(f"counting {users}/{users}")
-    tables.write_text(count, str(users * config.times))
+    write_text(count, str(users * config.times))
 ''',
 }
 ROW = '    StepDeclaration("counting", ("counting",)),\n    StepDeclaration("labelling"'

@@ -7,8 +7,8 @@ import socket
 import pytest
 from rich.console import Console
 
-from charts.chart import merged
 from conf_profile.config import StorageConfig
+from conf_profile.config_layers import merge
 from conf_profile.errors import PreflightError
 from pipelines import preflight
 from pipelines.preflight import PreflightRequest
@@ -65,7 +65,7 @@ def findings(labels_secret="labels", values=None, **changes):
         "image": IMAGE,
         "namespace": "runs",
         "service_account": None,
-        "resources": Resources.model_validate(merged(Resources().values(), sections, values or {})),
+        "resources": Resources.model_validate(merge(Resources().values(), sections, values or {})),
         "steps": ("features", "sft", "evaluation"),
         "addresses": {"behaviour": f"s3://{BUCKET}/{BEHAVIOUR}", "lexicon": f"s3://{BUCKET}/{EMPTY}", "ceiling": ""},
         "labels_addresses": {"labels": f"s3://{BUCKET}/{LABELS}"},

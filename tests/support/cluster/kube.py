@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import tenacity
 import yaml
 
-from charts.chart import CHART, merged
+from charts.chart import CHART
+from conf_profile.config_layers import merge
 
 RESTRICTED = {
     f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")
@@ -179,12 +180,12 @@ class Release:
 
     def install(self, *layers: Mapping[str, Any], options: Sequence[str] = ()) -> str:
         """Installs or upgrades with these values, later ones over earlier ones; what helm says."""
-        values = yaml.safe_dump(merged({"s3": {"model": self.model}}, *layers))
+        values = yaml.safe_dump(merge({"s3": {"model": self.model}}, *layers))
         return self._helm("upgrade", "--install", self.name, str(CHART), "--values=-", *options, given=values)
 
     def rendered(self, *layers: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The objects of these values, without asking the cluster."""
-        values = yaml.safe_dump(merged({"s3": {"model": self.model}}, *layers))
+        values = yaml.safe_dump(merge({"s3": {"model": self.model}}, *layers))
         text = self._helm("template", self.name, str(CHART), "--values=-", given=values)
         return [document for document in yaml.safe_load_all(text) if document]
 

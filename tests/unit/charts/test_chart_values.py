@@ -10,7 +10,8 @@ import jsonschema
 import pytest
 import yaml
 
-from charts.chart import CHART, EVERYTHING, EXAMPLE, merged
+from charts.chart import CHART, EVERYTHING, EXAMPLE
+from conf_profile.config_layers import merge
 from pipelines.commands.submit import submit
 from support.chart_manifests import EXTERNAL, MATRIX, PRESETS, chart, notes, refusal, render
 from support.chart_refusals import REFUSED_BY_THE_CHART, REFUSED_BY_THE_SCHEMA, last_key
@@ -37,7 +38,7 @@ def test_good_values_are_accepted(name):
 def test_the_schema_is_one_and_the_defaults_follow_it():
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
-    for values in (defaults, *(merged(defaults, preset) for preset in PRESETS.values())):
+    for values in (defaults, *(merge(defaults, preset) for preset in PRESETS.values())):
         jsonschema.Draft202012Validator(SCHEMA).validate(values)
 
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.labelling import candidates as reading
 from components.labelling.step import run
 from conf_profile import tables
 from conf_profile.config import LabellingConfig
+from conf_profile.consensus import candidates as reading
 from conf_profile.consensus import confidence
 from conf_profile.dialogue import taxonomy
 from conf_profile.errors import DataError

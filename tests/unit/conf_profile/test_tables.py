@@ -9,6 +9,7 @@ import pytest
 
 from conf_profile import tables
 from conf_profile.errors import DataError
+from conf_profile.files import write_text
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROW = {"user_id": "u1", "event_timestamp": NOW, "watch": ["a"], "search": [], "submit": []}
@@ -85,7 +86,7 @@ def test_a_full_disk_is_said_and_changes_nothing(tmp_path):
     path = tmp_path / "b.json"
     path.write_text("old")
     with no_room(), pytest.raises(DataError, match=r"b\.json: cannot be written: .*; nothing was changed"):
-        tables.write_text(path, "x" * 4096)
+        write_text(path, "x" * 4096)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -17,6 +17,7 @@ from conf_profile.data import dataset, run_folder, splits
 from conf_profile.data.inferred import InferredProfile, InferredTag
 from conf_profile.erasure import record as erasure_record
 from conf_profile.errors import DataError, PipelineError, TeacherError
+from conf_profile.files import write_text
 from conf_profile.registry import trained_versions
 from conf_profile.registry.format import Champion, Version
 from conf_profile.registry.trained_versions import TrainedVersion
@@ -73,7 +74,7 @@ def make_artefacts(folder):
     voted = given | {"score": 0.9, "level": 4, "votes": 3, "rationale": "chess"}
     write(folder / "labelling" / "pseudo_labels", tables.PSEUDO_LABELS, voted, voted | {"user_id": BOB})
     write(folder / "filtering" / "filtered", tables.FILTERED, {"user_id": ADA, "confidence": 0.9, "kept": True})
-    tables.write_text(folder / "promotion" / "outcome", json.dumps({"promoted": True, "version": "v1"}))
+    write_text(folder / "promotion" / "outcome", json.dumps({"promoted": True, "version": "v1"}))
 
 
 def make_answers(folder):
@@ -92,7 +93,7 @@ def make_arguments(run, data):
         "features_config": FeaturesConfig().for_step(),
         "run_config": json.dumps({"data": {"name": "world" if data.is_relative_to(run) else "parquet"}}),
     }
-    tables.write_text(run / "workspace" / "arguments.json", json.dumps(arguments))
+    write_text(run / "workspace" / "arguments.json", json.dumps(arguments))
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from charts import images
-from charts.chart import merged
 from conf_profile.config import StorageConfig
+from conf_profile.config_layers import merge
 from conf_profile.errors import PreflightError
 from conf_profile.storage.object_address import ObjectAddress
 from pipelines import preflight
@@ -33,7 +33,7 @@ def nothing_of_this_machine(monkeypatch):
 
 
 def values(**sections):
-    return Resources.model_validate(merged(Resources().values(), sections))
+    return Resources.model_validate(merge(Resources().values(), sections))
 
 
 def request(resources=None, endpoint=None, **changes):

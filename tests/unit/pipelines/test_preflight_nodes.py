@@ -2,7 +2,7 @@
 
 import pytest
 
-from charts.chart import merged
+from conf_profile.config_layers import merge
 from pipelines.preflight.nodes import node_findings
 from pipelines.resources import Resources
 
@@ -11,7 +11,7 @@ GPU_TAINT = {"key": GPU, "value": "present", "effect": "NoSchedule"}
 
 
 def values(**sections):
-    return Resources.model_validate(merged(Resources().values(), sections))
+    return Resources.model_validate(merge(Resources().values(), sections))
 
 
 ON_GPUS = values(

@@ -16,6 +16,7 @@ from conf_profile.config import FeaturesConfig, PromptConfig, StorageConfig, Stu
 from conf_profile.dialogue import taxonomy
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import ServingError
+from conf_profile.files import write_text
 from conf_profile.students import examples, folder, model
 from conf_profile.students.rollouts import predict
 from feature_repo import inferred
@@ -231,7 +232,7 @@ def test_the_command_from_the_runs_folder_to_feast(source, student, tmp_path):
         "storage_config": StorageConfig().for_step(),
         "features_config": FeaturesConfig().for_step(),
     }
-    tables.write_text(tmp_path / "run" / "workspace" / "arguments.json", json.dumps(arguments))
+    write_text(tmp_path / "run" / "workspace" / "arguments.json", json.dumps(arguments))
     command = ["backfill", f"--run={tmp_path / 'run'}", f"--model-folder={student}", "--engine=transformers"]
     command += ["--shard-users=4", "--json", f"--out={tmp_path / 'out'}"]
     first = json.loads(CliRunner().invoke(cli, command, catch_exceptions=False).stdout)

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from conf_profile import tables
 from conf_profile.cli.main import cli
 from conf_profile.config import StorageConfig
+from conf_profile.files import write_text
 from conf_profile.registry import registry
 from conf_profile.storage.local_s3 import local_s3
 from support.s3 import model_folder
@@ -34,7 +35,7 @@ def run(tmp_path):
         "storage_config": storage.for_step(),
         "run_config": '{"data": {"name": "world"}}',
     }
-    tables.write_text(tmp_path / "workspace" / "arguments.json", json.dumps(arguments))
+    write_text(tmp_path / "workspace" / "arguments.json", json.dumps(arguments))
     return tmp_path
 
 

@@ -76,14 +76,23 @@ def test_levels_should_match_the_reference_and_be_low_for_another_tag():
 
 def test_vote_of_a_group_is_weighted_by_stated_levels():
     group = [answer("old", "male", 5), answer("young", "male", 2), answer("young", "female", 2), None]
-    voted = rewards.vote_of_group(group, TRUTH, TAGS)
+    (voted,) = rewards.vote_of_groups([group], [TRUTH], TAGS)
     assert [entry.tag for entry in voted] == ["old", "male"]
     assert voted[0].confidence == 0.8
 
 
-def test_a_tie_in_a_group_goes_to_the_taxonomys_first():
-    voted = rewards.vote_of_group([answer("old", "male"), answer("young", "male")], TRUTH, TAGS)
-    assert voted[0].tag == "young"
+def test_a_tie_in_a_group_goes_to_more_votes_then_to_the_taxonomys_first():
+    even = [answer("old", "male"), answer("young", "male")]
+    more = [answer("young", "male", 4), answer("old", "male", 2), answer("old", "male", 2)]
+    voted = rewards.vote_of_groups([even, more], [TRUTH, TRUTH], TAGS)
+    assert [entries[0].tag for entries in voted] == ["young", "old"]
+
+
+def test_groups_of_different_sizes_and_without_an_answer():
+    groups = [[None, answer(None, "female")], [answer("old", "male"), None, answer("young", "male", 4)]]
+    (first, second) = rewards.vote_of_groups(groups, [TRUTH, (None, TRUTH[1])], TAGS)
+    assert first == [None, Reference("female", 0.4, 2)]
+    assert second == [Reference("young", 0.5, 3), Reference("male", 0.4, 2)]
 
 
 def test_trl_signature():

@@ -1,13 +1,15 @@
 """Streams candidate tables as blocks of whole users, in arrays that can be voted on.
 
 Reads any number of rows in bounded memory: row groups are joined into blocks, text stays dictionary codes,
-and no Python code runs for each row. The rows of a user must stand together; their order, and samples that
-are missing, are free. It checks all that a vote relies on, and names the file and the row of an offence.
+and no Python code runs for each row. The rows of a user must stand together, in one file; their order, and
+samples that are missing, are free. It checks all that a vote relies on, and names the file and the row of an
+offence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from conf_profile import tables
-from conf_profile.consensus.voting import NO_ANSWER
+from conf_profile.consensus.ballots import NO_ANSWER
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import DataError
 
@@ -35,23 +37,34 @@ Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True)
+class UserRows:
+    """Users of one file, [users]: their ids, and the row of the file where each of them begins."""
+
+    path: Path
+    users: pa.StringArray
+    first_rows: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Block:
     """Whole users from one file. The cubes are [attributes, users, samples].
 
     tags: index in the attribute's tags, -1 without an answer. levels: 1-5, 0 without an answer.
     citations: index into `rationales`, -1 where there is none; None where the file has no rationale at all.
-    users and first_rows are [users]: ids, and the row of the file where each user begins.
     """
 
-    path: Path
-    users: pa.StringArray
-    first_rows: npt.NDArray[np.int64]
+    user_rows: UserRows
     tags: npt.NDArray[np.int16]
     levels: npt.NDArray[np.int8]
     citations: Codes | None
     rationales: pa.StringArray | None
     rows: int
     malformed: int
+
+    @property
+    def users(self) -> pa.StringArray:
+        """Ids, in the order of the cubes' second axis."""
+        return self.user_rows.users
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,40 @@ def blocks(path: Path, taxonomy: Taxonomy, samples: int, block_rows: int = BLOCK
         yield _block(rows, taxonomy, samples)
 
 
+def sample_count(paths: Sequence[Path]) -> int:
+    """M, as the files show it: the greatest sample number and one more; 0 without rows."""
+    highest = -1
+    for path in paths:
+        with _opened(path) as file:
+            for batch in file.iter_batches(columns=["sample"]):
+                highest = max(highest, pc.max(batch.column(0)).as_py() or 0)
+    return highest + 1
+
+
+def check_users(found: Sequence[UserRows]) -> None:
+    """DataError where a user's rows are not together, within a file or over the files."""
+    users = pa.chunked_array([one.users for one in found], pa.string())
+    if pc.count_distinct(users).as_py() == len(users):
+        return
+    codes = users.combine_chunks().dictionary_encode().indices.to_numpy()
+    again = np.ones(len(codes), dtype=np.bool_)
+    again[np.unique(codes, return_index=True)[1]] = False
+    second = int(again.argmax())
+    first = int(np.flatnonzero(codes == codes[second])[0])
+    raise DataError(
+        f"{_place(found, second)}: user {users[second].as_py()!r} appears again (first in "
+        f"{_place(found, first)}); keep the rows of a user together, in one shard"
+    )
+
+
+def _place(found: Sequence[UserRows], position: int) -> str:
+    for one in found:
+        if position < len(one.users):
+            return f"{one.path}: row {one.first_rows[position]}"
+        position -= len(one.users)
+    raise IndexError(position)
+
+
 def _whole_users(path: Path, most_rows: int, block_rows: int) -> Iterator[_Rows]:
     """Joins the file's batches and cuts them again between two users."""
     at, pending, waiting = 0, [], 0
@@ -107,13 +154,20 @@ def _whole_users(path: Path, most_rows: int, block_rows: int) -> Iterator[_Rows]
 
 
 def _batches(path: Path, block_rows: int) -> Iterator[pa.Table]:
+    with _opened(path) as file:
+        columns = _columns(file)
+        for batch in file.iter_batches(block_rows, columns=columns):
+            yield _code(pa.Table.from_batches([batch]))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """The file with its columns checked; DataError where it cannot be read, also later in the block."""
     try:
         with pq.ParquetFile(path, read_dictionary=["user_id", "attribute", "tag", "rationale"]) as file:
             # The empty table has the file's columns and types, all that can be checked before reading.
             tables.check(file.schema_arrow.empty_table(), tables.CANDIDATES, str(path))
-            columns = _columns(file)
-            for batch in file.iter_batches(block_rows, columns=columns):
-                yield _code(pa.Table.from_batches([batch]))
+            yield file
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; expected the table 'candidates'") from error
     except (OSError, pa.ArrowInvalid) as error:
@@ -179,9 +233,9 @@ def _block(rows: _Rows, taxonomy: Taxonomy, samples: int) -> Block:
     shape = (len(taxonomy.names), len(starts), samples)
     cells = _cells(rows, starts, attribute, _samples(rows, samples), shape)
     return Block(
-        path=rows.path,
-        users=rows.column("user_id").take(pa.array(starts)).cast(pa.string()),
-        first_rows=starts + rows.at,
+        user_rows=UserRows(
+            rows.path, rows.column("user_id").take(pa.array(starts)).cast(pa.string()), starts + rows.at
+        ),
         tags=_cube(tags, cells, shape, NO_ANSWER),
         levels=_cube(levels, cells, shape, 0),
         citations=_citations(rows, cells, shape),
