@@ -41,7 +41,7 @@ def main() -> None:
 def compare(run: Path, folder: Path, rounds: int) -> dict[str, Any]:
     """Both sides over all users of the run with consent."""
     student = Path(json.loads((run / "workspace" / "outputs.json").read_text(encoding="utf-8"))["student"])
-    source = work.source_of(run_folder.arguments(run))
+    source = work.source_of(run_folder.read_arguments(run))
     plans = [work.plan(source, student, folder / str(turn), "vllm") for turn in range(rounds + 1)]
     engine = backfill_engines.VLLMEngine(student, plans[0].bundle)
     plan, bundle = plans[0], plans[0].bundle

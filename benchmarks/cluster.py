@@ -38,22 +38,22 @@ def measure(namespace: str, arguments: Sequence[str]) -> dict[str, Any]:
     began = time.perf_counter()
     run("helm", "install", f"--namespace={namespace}", "--wait", "--timeout=15m", *arguments)
     installed = time.perf_counter() - began
-    found = {component: ready_after(namespace, component) for component in ("predictor", "transformer")}
+    found = {component: measure_readiness(namespace, component) for component in ("predictor", "transformer")}
     return {
         "helm_install_wait_seconds": round(installed, 1),
         "pod_ready_seconds": found,
-        "transformer_again_seconds": [start_again(namespace) for _ in range(STARTS)],
+        "transformer_again_seconds": [restart_transformer(namespace) for _ in range(STARTS)],
         "machine": machine(),
     }
 
 
-def start_again(namespace: str) -> float:
+def restart_transformer(namespace: str) -> float:
     """With everything else in place."""
     run("kubectl", f"--namespace={namespace}", "delete", "pod", "--selector=component=transformer")
-    return ready_after(namespace, "transformer")
+    return measure_readiness(namespace, "transformer")
 
 
-def ready_after(namespace: str, component: str) -> float:
+def measure_readiness(namespace: str, component: str) -> float:
     """Of the component's youngest pod; waits for it."""
     kubectl = ("kubectl", f"--namespace={namespace}")
     selector = f"--selector=component={component}"
@@ -61,10 +61,10 @@ def ready_after(namespace: str, component: str) -> float:
     pods = json.loads(run(*kubectl, "get", "pods", selector, "--output=json"))["items"]
     pod = max(pods, key=lambda one: one["metadata"]["creationTimestamp"])
     (ready,) = (each["lastTransitionTime"] for each in pod["status"]["conditions"] if each["type"] == "Ready")
-    return (moment(ready) - moment(pod["metadata"]["creationTimestamp"])).total_seconds()
+    return (parse_time(ready) - parse_time(pod["metadata"]["creationTimestamp"])).total_seconds()
 
 
-def moment(text: str) -> datetime:
+def parse_time(text: str) -> datetime:
     """Kubernetes's spelling of a time."""
     return datetime.fromisoformat(text)
 

@@ -77,7 +77,7 @@ def measure(users: int, samples: int, with_rationales: bool, vote: str) -> Measu
         folder = Path(name)
         generate(folder, users, samples, with_rationales)
         started = time.perf_counter()
-        used = usage.of(_CHILD, name, samples, vote)
+        used = usage.measure(_CHILD, name, samples, vote)
         seconds = time.perf_counter() - started
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         file_mib = (folder / "candidates.parquet").stat().st_size / 2**20

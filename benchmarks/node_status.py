@@ -20,7 +20,7 @@ from pipelines import arguments, cluster_data, resources
 from pipelines.compile import compile_to
 from pipelines.node_status import count_pods, estimate
 
-BEFORE = Path(__file__).resolve().parents[1] / "tests" / "golden" / "before"
+FORMER_PIPELINES = Path(__file__).resolve().parents[1] / "tests" / "golden" / "before"
 TRAINING = tuple(
     name.replace("_", "-")
     for step in STEPS
@@ -34,11 +34,11 @@ _HASH = "0123456789abcdef" * 2
 def main() -> None:
     """Prints the table."""
     config = resolve("tiny", values={"data": {"users": 1200}})
-    given = json.loads((BEFORE / "arguments.json").read_text(encoding="utf-8"))
+    given = json.loads((FORMER_PIPELINES / "arguments.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
         compile_to(package, config, resources.load(), caching=True)
-        show("before", BEFORE / "training-pipeline.yaml", given)
+        show("before", FORMER_PIPELINES / "training-pipeline.yaml", given)
         show("now", package, uploaded_arguments(config))
 
 
@@ -60,7 +60,7 @@ def uploaded_arguments(config: RunConfig) -> dict[str, Any]:
         labels_digest=_HASH * 2,
     )
     configuration = cluster_data.address_of(config.storage, f"configurations/{_HASH[:24]}.yaml")
-    return arguments.with_inputs(config, inputs, "any", cluster_data.places_of(config.storage, configuration))
+    return arguments.pipeline_arguments(config, inputs, "any", cluster_data.places_of(config.storage, configuration))
 
 
 def show(name: str, package: Path, given: Mapping[str, Any]) -> None:

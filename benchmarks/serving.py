@@ -38,7 +38,7 @@ from serving.settings import PredictorSettings
 from serving.transformer.predictor_client import PredictorClient, Question
 
 Ask = Callable[[str], Awaitable[None]]
-MANY, TOGETHER = 32, 100
+CONCURRENT_REQUESTS, BATCH_USERS = 32, 100
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Sides:
 
 
 @contextmanager
-def served(run: Path) -> Any:
+def start_serving(run: Path) -> Any:
     """A running `conf-profile serve` on a free port; gives the line that it prints when it is ready."""
     command = [sys.executable, "-m", "conf_profile", "serve", f"--run={run}", "--port=0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -90,16 +90,16 @@ def sides(state: dict[str, Any], work: Path, users: list[str], http: aiohttp.Cli
     async def direct(user: str) -> None:
         await post(f"{state['predictor']}/v1/chat/completions", bodies[user])
 
-    async def together(several: Sequence[str]) -> None:
+    async def post_batch(several: Sequence[str]) -> None:
         await post(predict, orjson.dumps({"instances": [{"user_id": user} for user in several]}))
 
     async def transformer(user: str) -> None:
-        await together([user])
+        await post_batch([user])
 
-    return Sides(direct, transformer, together)
+    return Sides(direct, transformer, post_batch)
 
 
-async def one_at_a_time(ask: Ask, users: Sequence[str]) -> list[float]:
+async def send_in_turn(ask: Ask, users: Sequence[str]) -> list[float]:
     """Seconds of each request."""
     seconds = []
     for user in users:
@@ -109,7 +109,7 @@ async def one_at_a_time(ask: Ask, users: Sequence[str]) -> list[float]:
     return seconds
 
 
-async def at_once(ask: Ask, users: Sequence[str], places: int) -> float:
+async def send_concurrently(ask: Ask, users: Sequence[str], places: int) -> float:
     """Seconds for all, `places` under way at any time."""
     semaphore = asyncio.Semaphore(places)
 
@@ -135,7 +135,7 @@ class Processors:
         roots = {"transformer": listener(state["url"]), "vllm": listener(state["predictor"])}
         self._families = {name: [root, *root.children(recursive=True)] for name, root in roots.items()}
 
-    def used(self) -> dict[str, float]:
+    def used_seconds(self) -> dict[str, float]:
         """So far."""
         return {
             name: sum(times.user + times.system for times in (process.cpu_times() for process in family))
@@ -143,7 +143,7 @@ class Processors:
         }
 
 
-async def timed(call: Awaitable[None]) -> float:
+async def measure_seconds(call: Awaitable[None]) -> float:
     """Seconds of one call."""
     start = time.perf_counter()
     await call
@@ -186,12 +186,14 @@ async def measure(both: Sides, users: list[str], rounds: int, processors: Proces
 async def one_round(name: str, both: Sides, users: list[str], processors: Processors) -> Timings:
     """One side, in each way once."""
     ask: Ask = getattr(both, name)
-    single = await one_at_a_time(ask, users)
-    before = processors.used()
-    seconds = await at_once(ask, users, MANY)
-    after = processors.used()
-    crowd = users[:TOGETHER]
-    whole = await (at_once(ask, crowd, TOGETHER) if name == "direct" else timed(both.together(crowd)))
+    single = await send_in_turn(ask, users)
+    before = processors.used_seconds()
+    seconds = await send_concurrently(ask, users, CONCURRENT_REQUESTS)
+    after = processors.used_seconds()
+    crowd = users[:BATCH_USERS]
+    whole = await (
+        send_concurrently(ask, crowd, BATCH_USERS) if name == "direct" else measure_seconds(both.together(crowd))
+    )
     processor = {process: (after[process] - before[process]) / len(users) for process in after}
     return Timings(single, [len(users) / seconds], [whole], [processor])
 
@@ -205,13 +207,13 @@ def report(found: dict[str, Timings], cache: tuple[float, float], users: int) ->
     return {
         "milliseconds_at_1": {name: {"p50": round(v[0], 1), "p99": round(v[1], 1)} for name, v in single.items()},
         "added_milliseconds_at_1": {"p50": round(added[0], 1), "p99": round(added[1], 1)},
-        f"requests_per_second_at_{MANY}": {
+        f"requests_per_second_at_{CONCURRENT_REQUESTS}": {
             name: [round(rate, 1) for rate in side.many] for name, side in found.items()
         },
-        f"throughput_ratio_at_{MANY}": round(many["transformer"] / many["direct"], 3),
-        f"processor_milliseconds_at_{MANY}": {name: per_request(side) for name, side in found.items()},
-        f"seconds_for_{TOGETHER}_users": {name: round(value, 3) for name, value in together.items()},
-        f"time_ratio_for_{TOGETHER}_users": round(together["transformer"] / together["direct"], 3),
+        f"throughput_ratio_at_{CONCURRENT_REQUESTS}": round(many["transformer"] / many["direct"], 3),
+        f"processor_milliseconds_at_{CONCURRENT_REQUESTS}": {name: per_request(side) for name, side in found.items()},
+        f"seconds_for_{BATCH_USERS}_users": {name: round(value, 3) for name, value in together.items()},
+        f"time_ratio_for_{BATCH_USERS}_users": round(together["transformer"] / together["direct"], 3),
         "prefix_cache_hit_share": round(cache[1] / cache[0], 3) if cache[0] else None,
         "users": users,
         "machine": machine(),
@@ -243,7 +245,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     work = (given.run / "serving").resolve()
-    with served(given.run) as state:
+    with start_serving(given.run) as state:
         users = people(work, given.run, given.users)
         print(json.dumps(asyncio.run(compare(state, work, users, given.rounds)), indent=2))
 

@@ -24,7 +24,7 @@ import httpx
 import numpy as np
 import psutil
 
-from benchmarks.serving import listener, people, served
+from benchmarks.serving import listener, people, start_serving
 from benchmarks.teacher_vllm import machine
 
 WINDOWS = 10
@@ -62,7 +62,7 @@ class Target:
         return total("sum"), total("count")
 
 
-async def steady(target: Target, users: Sequence[str], seconds: float, rate: float) -> list[Window]:
+async def send_steady_load(target: Target, users: Sequence[str], seconds: float, rate: float) -> list[Window]:
     """Ten windows of load; requests of a window that are under way at its end are waited for."""
     per_window = max(1, round(seconds * rate / WINDOWS))
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4.0)
@@ -133,9 +133,9 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=500)
     given = parser.parse_args()
     work, seconds = (given.run / "serving").resolve(), given.minutes * 60
-    with served(given.run) as state:
+    with start_serving(given.run) as state:
         target = Target(state["url"], state["model"], listener(state["url"]))
-        windows = asyncio.run(steady(target, people(work, given.run, given.users), seconds, given.rate))
+        windows = asyncio.run(send_steady_load(target, people(work, given.run, given.users), seconds, given.rate))
         print(json.dumps(report(windows, seconds, given.rate), indent=2))
 
 

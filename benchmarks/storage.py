@@ -73,7 +73,7 @@ def measure(name: str, version: Version, models: Registry, access: S3Access, rou
     """Both sides in turns, each the first in every other round; `spread` is the plain side's, over its median."""
     prefix = f"models/{models.model}/versions/{version.name}/"
 
-    def plain(folder: Path) -> None:
+    def fetch_plainly(folder: Path) -> None:
         client = boto3.session.Session().client(
             "s3", endpoint_url=access.endpoint, region_name=access.region, config=PATH_STYLE,
             aws_access_key_id=access.access_key, aws_secret_access_key=access.secret_key,
@@ -82,26 +82,27 @@ def measure(name: str, version: Version, models: Registry, access: S3Access, rou
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             client.download_file(models.bucket, prefix + path, str(folder / path))
 
-    def initialiser(folder: Path) -> None:
+    def fetch_by_initialiser(folder: Path) -> None:
         storage.fetch(models.uri(version.name), folder)
 
-    taken: dict[Callable[[Path], None], list[tuple[float, float]]] = {plain: [], initialiser: []}
+    taken: dict[Callable[[Path], None], list[tuple[float, float]]] = {fetch_plainly: [], fetch_by_initialiser: []}
     for number in range(rounds + 1):
-        for side in (plain, initialiser) if number % 2 else (initialiser, plain):
-            found = _timed(side, version, work)
+        for side in (fetch_plainly, fetch_by_initialiser) if number % 2 else (fetch_by_initialiser, fetch_plainly):
+            found = _time_fetch(side, version, work)
             # The first round warms the server's and the disk's caches.
             if number:
                 taken[side].append(found)
     clock, cpu = ({side: [pair[at] for pair in pairs] for side, pairs in taken.items()} for at in (0, 1))
-    plain_seconds, ours = statistics.median(clock[plain]), statistics.median(clock[initialiser])
+    plain_seconds, ours = statistics.median(clock[fetch_plainly]), statistics.median(clock[fetch_by_initialiser])
     return Measurement(
-        name, len(version.files), version.bytes / 2**20, rounds, plain_seconds, ours, statistics.median(cpu[plain]),
-        statistics.median(cpu[initialiser]), plain_seconds / ours,
-        (max(clock[plain]) - min(clock[plain])) / plain_seconds,
+        name, len(version.files), version.bytes / 2**20, rounds, plain_seconds, ours,
+        statistics.median(cpu[fetch_plainly]),
+        statistics.median(cpu[fetch_by_initialiser]), plain_seconds / ours,
+        (max(clock[fetch_plainly]) - min(clock[fetch_plainly])) / plain_seconds,
     )  # fmt: skip
 
 
-def _timed(side: Callable[[Path], None], version: Version, work: Path) -> tuple[float, float]:
+def _time_fetch(side: Callable[[Path], None], version: Version, work: Path) -> tuple[float, float]:
     folder = work / "fetched"
     started, used = time.perf_counter(), time.process_time()
     side(folder)
@@ -119,7 +120,7 @@ def _publish(models: Registry, folder: Path) -> Version:
     return models.publish(folder)
 
 
-def _large(folder: Path, mib: int) -> Path:
+def _write_large_model(folder: Path, mib: int) -> Path:
     random = np.random.default_rng(0)
     folder.mkdir()
     for number, begin in enumerate(range(0, mib, SHARD_MIB)):
@@ -130,7 +131,7 @@ def _large(folder: Path, mib: int) -> Path:
     return folder
 
 
-def _tiny(folder: Path) -> Path:
+def _write_tiny_model(folder: Path) -> Path:
     folder.mkdir()
     for name, size in TINY.items():
         (folder / name).write_bytes(os.urandom(size))
@@ -149,8 +150,8 @@ def main() -> None:
         os.environ.update(access.environment())
         models = connect(StorageConfig(model="benchmark"), access)
         for label, folder in (
-            ("tiny", options.model or _tiny(work / "tiny")),
-            ("large", _large(work / "large", options.mib)),
+            ("tiny", options.model or _write_tiny_model(work / "tiny")),
+            ("large", _write_large_model(work / "large", options.mib)),
         ):
             found.append(measure(label, _publish(models, folder), models, access, options.rounds, work))
     print(json.dumps([asdict(one) for one in found], indent=2))

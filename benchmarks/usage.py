@@ -26,7 +26,7 @@ class Usage:
     mib: float
 
 
-def of(code: str, *arguments: object) -> Usage:
+def measure(code: str, *arguments: object) -> Usage:
     """Runs Python code in a process of its own; ends with its message where it fails."""
     command = [sys.executable, "-c", code + _PEAK, *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:

@@ -26,17 +26,17 @@ from conf_profile.students.folder import Student
 from conf_profile.students.rollouts import rollouts
 from conf_profile.students.rollouts.rollouts import Sampling
 
-Parsed = list[list[ProfileAnswer | None]]
+ParsedAnswers = list[list[ProfileAnswer | None]]
 
 
-def sample(student: Student, people: list[UserFeatures], temperature: float, samples: int) -> Parsed:
+def sample(student: Student, people: list[UserFeatures], temperature: float, samples: int) -> ParsedAnswers:
     """[users][samples] answers, None where malformed."""
     sampling = Sampling(temperature, samples, 640, student.max_completion_tokens, seed=1)
     texts = rollouts.generate(student.model, student.tokenizer, student.prompts(people), sampling)
     return [[parse_or_none(text, student.taxonomy) for text in row] for row in texts]
 
 
-def accuracies(parsed: Parsed, truth: dict[str, np.ndarray], taxonomy: Taxonomy) -> dict[str, float]:
+def accuracies(parsed: ParsedAnswers, truth: dict[str, np.ndarray], taxonomy: Taxonomy) -> dict[str, float]:
     """Accuracy of one sample and of the weighted vote, averaged over the attributes; no answer is wrong."""
     single, voted = [], []
     for name in taxonomy.names:
@@ -47,7 +47,7 @@ def accuracies(parsed: Parsed, truth: dict[str, np.ndarray], taxonomy: Taxonomy)
     return {"single": float(np.mean(single)), "vote": float(np.mean(voted)), "well_formed": float(well_formed)}
 
 
-def named_truly(parsed: Parsed, people: list[UserFeatures]) -> dict[str, float]:
+def truthful_share(parsed: ParsedAnswers, people: list[UserFeatures]) -> dict[str, float]:
     """The share of the keyphrases named in rationales that stand in the user's own lists: whole, and by first word.
 
     The second leaves out what hangs on a keyphrase ('near me', 'for beginners'), which says nothing of a user.
@@ -85,7 +85,7 @@ def main() -> None:
             for name in tags.names
         }
         greedy = sample(student, people, 0.0, 1)
-        row = {"arm": arm, "temperature": 0.0, **named_truly(greedy, people)}
+        row = {"arm": arm, "temperature": 0.0, **truthful_share(greedy, people)}
         print(json.dumps(row | accuracies(greedy, truth, tags)), flush=True)
         for temperature in (1.0, 0.7, 0.5):
             drawn = sample(student, people, temperature, given.samples)

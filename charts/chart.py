@@ -39,7 +39,7 @@ EXAMPLE: dict[str, Any] = {
     # Otherwise each rendering makes up a password.
     "features": {"onlineStore": {"existingSecret": "online-store"}},
 }
-EVERYTHING: dict[str, Any] = {
+EVERY_OPTION: dict[str, Any] = {
     "serving": {
         "predictor": {"autoscaling": {"type": "keda", "prometheus": "http://prometheus.monitoring:9090"}},
         "transformer": {"autoscaling": {"enabled": True}},
@@ -63,7 +63,7 @@ EVERYTHING: dict[str, Any] = {
 RENDERINGS: Mapping[str, tuple[str | None, Sequence[dict[str, Any]]]] = {
     "chart-default": (None, [EXAMPLE]),
     "chart-cpu": ("values-cpu.yaml", [EXAMPLE]),
-    "chart-gpu": ("values-gpu.yaml", [EXAMPLE, EVERYTHING]),
+    "chart-gpu": ("values-gpu.yaml", [EXAMPLE, EVERY_OPTION]),
 }
 """Golden file -> preset, and what is laid over it; the last one has every part of the chart."""
 _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
@@ -86,7 +86,7 @@ class Value:
 def read(text: str) -> list[Value]:
     """The described values in their order; ConfigError for a key that a section leaves undescribed."""
     defaults = yaml.safe_load(text)
-    found = [_value(path, comment, defaults) for path, comment in _described(text)]
+    found = [_value(path, comment, defaults) for path, comment in _find_described_keys(text)]
     _refuse_undescribed(found, defaults)
     return found
 
@@ -114,9 +114,9 @@ def table(values: Sequence[Value]) -> str:
 
 def documentation() -> dict[Path, str]:
     """What schema and README must hold, and values.yaml of the pipeline's steps."""
-    text = with_steps((CHART / VALUES).read_text(encoding="utf-8"))
+    text = insert_steps((CHART / VALUES).read_text(encoding="utf-8"))
     values = read(text)
-    before, after = _around((CHART / README).read_text(encoding="utf-8"), CHART / README)
+    before, after = _split_at_marks((CHART / README).read_text(encoding="utf-8"), CHART / README)
     return {
         CHART / VALUES: text,
         CHART / SCHEMA: json.dumps(schema(values), indent=1) + "\n",
@@ -124,7 +124,7 @@ def documentation() -> dict[Path, str]:
     }
 
 
-def with_steps(values: str) -> str:
+def insert_steps(values: str) -> str:
     """The text of values.yaml with what each step asks for by default, as `components.steps` declares it."""
     steps = Resources().values()["pipelines"]["steps"]
     lines = [f"    {name}:\n{''.join(_setting(*setting) for setting in step.items())}" for name, step in steps.items()]
@@ -160,7 +160,7 @@ def _rendering(preset: str | None, layers: Sequence[Mapping[str, Any]]) -> str:
     return "".join(parts)
 
 
-def _described(text: str) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+def _find_described_keys(text: str) -> Iterator[tuple[tuple[str, ...], list[str]]]:
     """(path, comment lines) of each key with a comment that begins with `# --`."""
     path: list[str] = []
     comment: list[str] = []
@@ -244,7 +244,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _around(readme: str, path: Path) -> tuple[str, str]:
+def _split_at_marks(readme: str, path: Path) -> tuple[str, str]:
     before, first, rest = readme.partition(MARKS[0])
     _, second, after = rest.partition(MARKS[1])
     if not (first and second):

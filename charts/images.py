@@ -36,11 +36,18 @@ ENGINES = ("podman", "buildah", "docker")
 BASE_IMAGE = "docker.io/library/python:3.11-slim"
 FILES = ("Dockerfile", "pyproject.toml", "LICENSE")
 ROOMS = ("components", "conf_profile", "configs", "feature_repo", "pipelines", "serving")
-_LEFT_OUT = ("__pycache__", "tests")
+_EXCLUDED_FOLDERS = ("__pycache__", "tests")
 _NETWORK = ("PIP_", "UV_INDEX", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX", "UV_HTTP_TIMEOUT", "UV_KEYRING")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 # Files of this machine: they mean nothing to a build.
-_LOCAL = ("PIP_FIND_LINKS", "PIP_CERT", "PIP_CONFIG_FILE", "PIP_CACHE_DIR", "PIP_CONSTRAINT", "PIP_CLIENT_CERT")
+_LOCAL_VARIABLES = (
+    "PIP_FIND_LINKS",
+    "PIP_CERT",
+    "PIP_CONFIG_FILE",
+    "PIP_CACHE_DIR",
+    "PIP_CONSTRAINT",
+    "PIP_CLIENT_CERT",
+)
 _CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
@@ -102,14 +109,14 @@ def _ingredients(image: Image, settings: Settings) -> list[Any]:
 
 def _files(image: Image, root: Path) -> list[Path]:
     rooms = [path for room in ROOMS for path in (root / room).rglob("*") if path.is_file()]
-    kept = [path for path in rooms if not set(_LEFT_OUT) & set(path.parts) and path.suffix != ".pyc"]
+    kept = [path for path in rooms if not set(_EXCLUDED_FOLDERS) & set(path.parts) and path.suffix != ".pyc"]
     return sorted([*(root / name for name in (*FILES, image.lock)), *kept])
 
 
 def find_engine(asked: str | None = None) -> str:
     """The engine asked for, else the first that works; ImageError where there is none."""
     for engine in [asked] if asked else ENGINES:
-        if shutil.which(engine) and _quiet([engine, "info"]).returncode == 0:
+        if shutil.which(engine) and _run_captured([engine, "info"]).returncode == 0:
             return engine
     raise ImageError(
         f"{asked or ', '.join(ENGINES)}: not installed, or not working: install podman, buildah or docker, "
@@ -117,23 +124,23 @@ def find_engine(asked: str | None = None) -> str:
     )
 
 
-def is_there(engine: str, name: str) -> bool:
+def has_image(engine: str, name: str) -> bool:
     """Whether the engine has this image."""
-    return _quiet([engine, "inspect", "--type", "image", name]).returncode == 0
+    return _run_captured([engine, "inspect", "--type", "image", name]).returncode == 0
 
 
 def size(engine: str, name: str) -> str:
     """As the engine states it: uncompressed, the base image included."""
-    return _quiet([engine, "images", "--format", "{{.Size}}", name]).stdout.strip().splitlines()[0]
+    return _run_captured([engine, "images", "--format", "{{.Size}}", name]).stdout.strip().splitlines()[0]
 
 
 def build(engine: str, image: Image, settings: Settings, further: Sequence[str] = ()) -> str:
     """Builds the image unless it is there, and returns its name; `further` are arguments of the engine's own."""
     name = reference(image, settings)
-    if not is_there(engine, name):
+    if not has_image(engine, name):
         with network_secrets() as secrets:
             command = build_command(engine, image, name, settings, [*secrets, *further])
-            _loud(command, f"the build of {name} failed", {"DOCKER_BUILDKIT": "1"})
+            _run_shown(command, f"the build of {name} failed", {"DOCKER_BUILDKIT": "1"})
     return name
 
 
@@ -178,7 +185,7 @@ def _network(environment: Mapping[str, str]) -> dict[str, str]:
     found = {
         key: value
         for key, value in environment.items()
-        if (key.startswith(_NETWORK) or key.upper() in _PROXIES) and key not in _LOCAL
+        if (key.startswith(_NETWORK) or key.upper() in _PROXIES) and key not in _LOCAL_VARIABLES
     }
     # uv reads none of pip's variables.
     for ours, pips in (("UV_DEFAULT_INDEX", "PIP_INDEX_URL"), ("UV_INDEX", "PIP_EXTRA_INDEX_URL")):
@@ -195,29 +202,29 @@ def save(engine: str, name: str, path: Path) -> None:
             "buildah": ["buildah", "push", "--quiet", name, f"docker-archive:{temporary}:{name}"],
             "docker": ["docker", "save", "--output", str(temporary), name],
         }
-        _loud(commands[engine], f"{name} could not be saved")
+        _run_shown(commands[engine], f"{name} could not be saved")
 
 
 def _revision() -> str:
     """The commit, marked where the checkout holds changes; empty outside git."""
-    commit = _quiet(["git", "rev-parse", "HEAD"])
+    commit = _run_captured(["git", "rev-parse", "HEAD"])
     if commit.returncode:
         return ""
-    changed = _quiet(["git", "status", "--porcelain"]).stdout.strip()
+    changed = _run_captured(["git", "status", "--porcelain"]).stdout.strip()
     return commit.stdout.strip() + ("-dirty" if changed else "")
 
 
 def _remote() -> str:
     """Where the checkout was cloned from, without credentials; empty unless that is an https address."""
-    url = urlsplit(_quiet(["git", "config", "--get", "remote.origin.url"]).stdout.strip())
+    url = urlsplit(_run_captured(["git", "config", "--get", "remote.origin.url"]).stdout.strip())
     return f"https://{url.hostname}{url.path}" if url.scheme == "https" else ""
 
 
-def _quiet(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def _run_captured(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
-def _loud(command: Sequence[str], failure: str, environment: Mapping[str, str] | None = None) -> None:
+def _run_shown(command: Sequence[str], failure: str, environment: Mapping[str, str] | None = None) -> None:
     """The engine's own output goes to stderr, so that stdout holds the result alone."""
     done = subprocess.run(command, check=False, cwd=ROOT, stdout=sys.stderr, env={**os.environ, **(environment or {})})
     if done.returncode:

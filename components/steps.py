@@ -18,7 +18,7 @@ Machine = Literal["light", "teacher", "model"]
 """What a step asks for unless values say otherwise: little, little for a long time, or what a model needs."""
 
 
-def _always(config: RunConfig) -> bool:
+def _in_every_run(config: RunConfig) -> bool:
     return True
 
 
@@ -40,7 +40,7 @@ class StepDeclaration:
     asks_teacher: bool = False
     cached: bool = True
     makes_model: bool = False
-    wanted: Callable[[RunConfig], bool] = _always
+    wanted: Callable[[RunConfig], bool] = _in_every_run
 
     @property
     def module(self) -> str:

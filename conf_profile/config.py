@@ -81,7 +81,7 @@ class FeaturesConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _some_users_train(self) -> FeaturesConfig:
+    def _require_training_users(self) -> FeaturesConfig:
         if self.validation_share + self.test_share >= 1.0:
             raise ValueError("validation_share + test_share must stay below 1, or nobody is left to train on")
         return self
@@ -118,7 +118,7 @@ class TeacherConfig(Section):
     keyphrases_read: int = Field(6, ge=1, description="lexicon: keyphrases attended to in one sample")
 
     @model_validator(mode="after")
-    def _needs(self) -> TeacherConfig:
+    def _require_settings_of_kind(self) -> TeacherConfig:
         if self.kind == "openai" and not (self.base_url and self.model):
             raise ValueError("teacher.kind 'openai' needs teacher.base_url and teacher.model")
         if self.kind == "vllm" and not self.model:
@@ -148,7 +148,7 @@ class StudentConfig(Section):
     max_completion_tokens: int = Field(160, ge=16)
 
     @model_validator(mode="after")
-    def _needs(self) -> StudentConfig:
+    def _require_settings_of_source(self) -> StudentConfig:
         if self.source == "pretrained" and not self.model:
             raise ValueError("student.source 'pretrained' needs student.model")
         if self.heads % self.key_value_heads:
@@ -234,7 +234,7 @@ class GRPOConfig(TrainingConfig):
     use_vllm: bool = False
 
     @model_validator(mode="after")
-    def _passes(self) -> GRPOConfig:
+    def _check_gradient_accumulation(self) -> GRPOConfig:
         completions = self.prompts_per_step * self.rollouts
         if completions % self.gradient_accumulation:
             raise ValueError(

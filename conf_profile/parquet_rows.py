@@ -33,7 +33,7 @@ def tables_of_users(folder: Path, left_out: Iterable[str] = ()) -> Iterator[Path
             yield path
 
 
-def unfinished(folder: Path, left_out: Iterable[str] = ()) -> Iterator[Path]:
+def find_unfinished(folder: Path, left_out: Iterable[str] = ()) -> Iterator[Path]:
     """Half-written Parquet files that a kill has left behind. They may hold anybody, and nobody reads them."""
     for path in _files(folder, frozenset(left_out)):
         if is_temporary(path) and _begins_like_parquet(path):
@@ -55,7 +55,7 @@ def schema_of(file: BinaryIO, where: str) -> pa.Schema | None:
 def count(path: Path | BinaryIO, user_id: str) -> int:
     """Rows of this user."""
     with pq.ParquetFile(path) as file:
-        return sum(pc.sum(_is_of(batch, user_id)).as_py() or 0 for batch in file.iter_batches(columns=[USER_ID]))
+        return sum(pc.sum(_belongs_to(batch, user_id)).as_py() or 0 for batch in file.iter_batches(columns=[USER_ID]))
 
 
 def remove(path: Path, user_id: str) -> int:
@@ -77,18 +77,18 @@ def _copy_others(path: Path, target: Path, user_id: str) -> None:
         pq.ParquetWriter(target, file.schema_arrow, compression="zstd") as out,
     ):
         for batch in file.iter_batches():
-            others = batch.filter(pc.invert(_is_of(batch, user_id)))
-            out.write_batch(pa.record_batch(list(map(_encoded_anew, others.columns)), schema=others.schema))
+            others = batch.filter(pc.invert(_belongs_to(batch, user_id)))
+            out.write_batch(pa.record_batch(list(map(_reencode, others.columns)), schema=others.schema))
 
 
-def _encoded_anew(column: pa.Array) -> pa.Array:
+def _reencode(column: pa.Array) -> pa.Array:
     """A dictionary keeps its values, whoever may have used them, until it is made again."""
     if not pa.types.is_dictionary(column.type):
         return column
     return column.dictionary_decode().dictionary_encode().cast(column.type)
 
 
-def _is_of(batch: pa.RecordBatch, user_id: str) -> pa.Array:
+def _belongs_to(batch: pa.RecordBatch, user_id: str) -> pa.Array:
     return pc.fill_null(pc.equal(batch.column(USER_ID).cast(pa.string()), user_id), False)
 
 

@@ -30,7 +30,7 @@ LONGEST_PAUSE = 30.0
 """Seconds."""
 _SHORTEST_SHARE = 0.5
 """Of a pause, so that those who failed together do not all come back at once."""
-_FORGOTTEN_AFTER = 2
+_FORGET_FACTOR = 2
 """Longest pauses without a request: what failed before that says nothing of the time between."""
 _MOST_DOUBLINGS = 16
 
@@ -96,7 +96,7 @@ class Outage:
                 failed = min(failed, self.now())
                 pause = self.next_pause(action, cause, began, failed, tries)
                 if pause is None:
-                    raise self.given_up(error, failed) from error.__cause__
+                    raise self.add_duration(error, failed) from error.__cause__
             else:
                 self.end()
                 return result
@@ -111,7 +111,7 @@ class Outage:
         """
         now = self.now()
         with self._lock:
-            if self._since is None or began - self._last_failure > _FORGOTTEN_AFTER * LONGEST_PAUSE:
+            if self._since is None or began - self._last_failure > _FORGET_FACTOR * LONGEST_PAUSE:
                 self._since = now
             self._last_failure = now
             left = self.seconds - (now - min(failed, self._since))
@@ -136,7 +136,7 @@ class Outage:
         if since is not None and (lasted := self.now() - since) >= FIRST_PAUSE:
             _log.warning("%s: answers again after %.0f s", self.server, lasted)
 
-    def given_up(self, error: E, failed: float) -> E:
+    def add_duration(self, error: E, failed: float) -> E:
         """The same error with a sentence on how long it was tried; `failed` as in `next_pause`."""
         with self._lock:
             tried = self.now() - min(failed, failed if self._since is None else self._since)

@@ -14,29 +14,29 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from conf_profile.cli.models import Storage, is_remote, open_registry, storage_config, storage_of_run, storage_options
-from conf_profile.cli.places import artefacts_option, open_artefacts, open_bucket, open_own
+from conf_profile.cli.places import artefacts_option, open_artefacts, open_bucket, open_own_tables
 from conf_profile.errors import DataError
 
 if TYPE_CHECKING:
-    from conf_profile.erasure.erasure import Erased, Store
+    from conf_profile.erasure.erasure import ErasureResult, Store
     from conf_profile.erasure.store import Place
     from conf_profile.registry.trained_versions import TrainedVersion
     from conf_profile.storage.object_store import ObjectStore
 
-COMES_BACK = (
+REBUILD_NOTE = (
     "The data set is built by conf-profile itself: the next `run` builds its tables again, with this person in them. "
     "From there they return to the online store of `serve`, and to the features as soon as these are not cached."
 )
-UPLOADED_AGAIN = (
+UPLOAD_NOTE = (
     "Uploads that held this person were deleted. Whoever submits a data set that still does uploads it again, so take "
     "them out of the tables first. Feast's stores are the chart's erasure job's, not this command's."
 )
-NOBODY = "Nothing of this user was found in any of these places: check the id."
+NOT_FOUND_NOTE = "Nothing of this user was found in any of these places: check the id."
 PIPELINES = "pipelines"
 """Where the chart lets KFP keep artefacts."""
 TABLES = "tables"
 """Where the chart's jobs look for the user's own tables."""
-YOURS = "The data set is your own: whatever it was exported from is yours to clean."
+OWN_SOURCE_NOTE = "The data set is your own: whatever it was exported from is yours to clean."
 
 
 @click.command(short_help="Erase one user from all that runs have kept.")
@@ -91,8 +91,8 @@ def _erase_from_run(
     if storage.run is None:
         raise DataError("erase needs --run DIR, the run to erase the user from, or --cluster")
     run = storage.run.resolve()
-    arguments = run_folder.arguments(run)
-    with run_folder.exclusive(run):
+    arguments = run_folder.read_arguments(run)
+    with run_folder.lock_run_folder(run):
         stores = _stores(run, arguments, also, data_too)
         found = [] if without_versions else _versions(run, storage_of_run(storage, arguments), user)
         versions = erasure_record.begin(run, user, found)
@@ -113,20 +113,20 @@ def _erase_from_bucket(
     model = storage_config(storage).model
     with open_bucket(storage) as bucket:
         places = open_artefacts(artefacts or (f"s3://{bucket.bucket}/{PIPELINES}",), bucket)
-        named = open_own(data_uri, bucket)
+        named = open_own_tables(data_uri, bucket)
         if not allow_empty:
             _refuse_empty(places, "KFP keeps the runs' artefacts elsewhere: name the place with --artefacts")
             _refuse_empty(named, "correct --data-uri")
-        own = [*open_own((f"s3://{bucket.bucket}/{TABLES}",), bucket), *named]
+        own = [*open_own_tables((f"s3://{bucket.bucket}/{TABLES}",), bucket), *named]
         stores = erasure_store.stores(bucket, places, own, data_too)
         found = [] if without_versions else _versions_of_cluster(bucket, model, places, user)
-        with erasure_record.in_store(bucket, model) as folder:
+        with erasure_record.open_record_in_store(bucket, model) as folder:
             versions = erasure_record.begin(folder, user, found)
         outcomes = erasure.erase(user, stores)
         found_any = any(outcome.removed or outcome.left for outcome in outcomes)
-        _show(outcomes, versions, UPLOADED_AGAIN if found_any else NOBODY, as_json)
+        _show(outcomes, versions, UPLOAD_NOTE if found_any else NOT_FOUND_NOTE, as_json)
         _require_none_left(outcomes, "--data-too; others: a run is under way, wait for its end and erase again")
-        with erasure_record.in_store(bucket, model) as folder:
+        with erasure_record.open_record_in_store(bucket, model) as folder:
             erasure_record.finish(folder, user, sum(outcome.removed for outcome in outcomes))
 
 
@@ -137,12 +137,12 @@ def _refuse_empty(places: Sequence[Place], remedy: str) -> None:
     for place in places:
         there = place.store.sizes(place.prefix)
         if not there and object_versions.is_versioned(place.store):
-            there = {found.key: found.size for found in object_versions.all_versions(place.store, place.prefix)}
+            there = {found.key: found.size for found in object_versions.list_all(place.store, place.prefix)}
         if not there:
             raise DataError(f"{place.uri}: nothing lies there; {remedy} (or --allow-empty, if all of it has expired)")
 
 
-def _require_none_left(outcomes: Sequence[Erased], own: str) -> None:
+def _require_none_left(outcomes: Sequence[ErasureResult], own: str) -> None:
     left = sum(outcome.left for outcome in outcomes)
     if left:
         raise DataError(f"{left} row(s) are left; see the table for where (your own tables: {own})")
@@ -153,7 +153,7 @@ def _stores(run: Path, arguments: Mapping[str, Any], also: Sequence[Path], data_
     from conf_profile.data import run_folder
     from conf_profile.erasure import erasure
 
-    further = list(dict.fromkeys([*run_folder.elsewhere(run), *(path.resolve() for path in also)]))
+    further = list(dict.fromkeys([*run_folder.read_outside_folders(run), *(path.resolve() for path in also)]))
     there = [folder for folder in further if folder.is_dir()]
     return [*_feast([run, *there]), *erasure.stores(run, arguments, there, data_too)]
 
@@ -175,7 +175,7 @@ def _versions(run: Path, storage: Storage, user: str) -> list[TrainedVersion]:
     if not taught or not (is_remote(storage) or (run / "s3").is_dir()):
         return []
     with open_registry(storage) as registry:
-        ours = trained_versions.published_by(run) if is_remote(storage) else None
+        ours = trained_versions.read_published_versions(run) if is_remote(storage) else None
         published = [version for version in registry.list_versions() if ours is None or version.name in ours]
         return trained_versions.trained_versions(published, registry.champion(), taught)
 
@@ -196,11 +196,11 @@ def _versions_of_cluster(
 def _advice(arguments: Mapping[str, Any]) -> str:
     from conf_profile.data import run_folder
 
-    source = run_folder.configuration(arguments)["data"]["name"]
-    return YOURS if source == "parquet" else COMES_BACK
+    source = run_folder.read_configuration(arguments)["data"]["name"]
+    return OWN_SOURCE_NOTE if source == "parquet" else REBUILD_NOTE
 
 
-def _show(outcomes: Sequence[Erased], versions: Sequence[TrainedVersion], advice: str, as_json: bool) -> None:
+def _show(outcomes: Sequence[ErasureResult], versions: Sequence[TrainedVersion], advice: str, as_json: bool) -> None:
     if as_json:
         found = {"stores": [asdict(o) for o in outcomes], "versions": [asdict(v) for v in versions], "advice": advice}
         return click.echo(json.dumps(found, indent=2, ensure_ascii=False))

@@ -23,7 +23,7 @@ CONSENT = "consent"
 BEHAVIOUR, DEMOGRAPHICS, INFERRED = "behaviour", "demographics", "inferred_profile"
 INFERRED_FEATURES = ("attributes", "tags", "levels", "model_version")
 
-FOR_EVER = timedelta(0)
+NO_EXPIRY = timedelta(0)
 """Feast's zero time to live: a snapshot holds until the next one."""
 
 user = Entity(
@@ -36,7 +36,7 @@ def behaviour_view(path: Path | str) -> FeatureView:
     return FeatureView(
         name=BEHAVIOUR,
         entities=[user],
-        ttl=FOR_EVER,
+        ttl=NO_EXPIRY,
         schema=[
             Field(name=USER_ID, dtype=String),
             *(Field(name=name, dtype=Array(String)) for name in LIST_FEATURES),
@@ -50,7 +50,7 @@ def demographics_view(path: Path | str) -> FeatureView:
     return FeatureView(
         name=DEMOGRAPHICS,
         entities=[user],
-        ttl=FOR_EVER,
+        ttl=NO_EXPIRY,
         schema=[
             Field(name=USER_ID, dtype=String),
             *(Field(name=name, dtype=String) for name in SIGN_UP_FEATURES),
@@ -72,7 +72,7 @@ def inferred_view(path: Path | str) -> FeatureView:
     return FeatureView(
         name=INFERRED,
         entities=[user],
-        ttl=FOR_EVER,
+        ttl=NO_EXPIRY,
         schema=[
             Field(name=USER_ID, dtype=String),
             Field(name="attributes", dtype=Array(String)),

@@ -37,7 +37,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--repository", type=Path, default=jobs.REPOSITORY, help="folder with feature_store.yaml")
     parser.add_argument("--users", type=Path, required=True, help="file with an id on each line")
     options = parser.parse_args(given)
-    jobs.end("erase", lambda: _erase(options.repository, read_users(options.users)))
+    jobs.run_job("erase", lambda: _erase(options.repository, read_users(options.users)))
 
 
 def _erase(repository: Path, users: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ from conf_profile.erasure.erasure import Store
 from conf_profile.errors import DataError
 from conf_profile.files import leftovers
 from feature_repo.definitions import USER_ID
-from feature_repo.inferred import inferred_file, only_writer
+from feature_repo.inferred import inferred_file, lock_for_writing
 from feature_repo.store import connect
 
 BUSY_SECONDS = 30.0
@@ -58,13 +58,13 @@ def stores(repository: Path) -> list[Store]:
 
 def count_online(store: FeatureStore, user_id: str) -> int:
     """Values that the online store holds of this user, whatever the view."""
-    return _online(store).count(_key(store, user_id))
+    return _open_online_store(store).count(_key(store, user_id))
 
 
 def erase_online(store: FeatureStore, user_id: str) -> int:
     """Deletes them and returns how many there were. A write of inferred tags that is under way ends first."""
-    online, key = _online(store), _key(store, user_id)
-    with only_writer(store):
+    online, key = _open_online_store(store), _key(store, user_id)
+    with lock_for_writing(store):
         found = online.count(key)
         online.delete(key)
     return found
@@ -78,7 +78,7 @@ def count_inferred(store: FeatureStore, user_id: str) -> int:
 
 def erase_inferred(store: FeatureStore, user_id: str) -> int:
     """Takes them out and returns how many there were."""
-    with only_writer(store) as file:
+    with lock_for_writing(store) as file:
         for leftover in leftovers(file.parent, file.name):
             leftover.unlink()
         return parquet_rows.remove(file, user_id) if file.is_file() else 0
@@ -124,7 +124,7 @@ class _Redis:
         self.client.delete(key + self.project.encode())
 
 
-def _online(store: FeatureStore) -> _Online:
+def _open_online_store(store: FeatureStore) -> _Online:
     config = store.config.online_store
     if config.type == "sqlite":
         repository = Path(store.repo_path).resolve()

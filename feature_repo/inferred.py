@@ -36,7 +36,7 @@ _KEY = ("user_id", "event_timestamp", "model_version")
 
 
 @dataclass(frozen=True)
-class Written:
+class WriteCounts:
     """Users of one write. `nothing_new`: what the store holds of them is the same, or newer."""
 
     written: int
@@ -45,7 +45,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class _Known:
+class _StoredUser:
     """One user as the online store knows them."""
 
     consent: bool
@@ -59,19 +59,19 @@ def inferred_file(store: FeatureStore) -> Path:
 
 def prepare(store: FeatureStore) -> None:
     """Makes the offline source, empty, where there is none: Feast joins no file that is missing."""
-    with only_writer(store) as file:
+    with lock_for_writing(store) as file:
         if not file.is_file():
             tables.write(file, to_table([]), tables.INFERRED)
 
 
-def write_inferred(store: FeatureStore, profiles: Iterable[InferredProfile]) -> Written:
+def write_inferred(store: FeatureStore, profiles: Iterable[InferredProfile]) -> WriteCounts:
     """Writes what is news, offline first and then online; of several profiles of a user, the latest.
 
     The same call again, also after a kill in between, ends in the same state. DataError where the file cannot be
     written; what Feast or the online store raise passes through.
     """
     latest = {profile.user_id: profile for profile in sorted(profiles, key=lambda profile: profile.inferred_at)}
-    with only_writer(store) as file:
+    with lock_for_writing(store) as file:
         known = _read(store, list(latest))
         allowed = [profile for profile in latest.values() if known[profile.user_id].consent]
         news = [profile for profile in allowed if _is_news(profile, known[profile.user_id].profile)]
@@ -79,7 +79,7 @@ def write_inferred(store: FeatureStore, profiles: Iterable[InferredProfile]) -> 
             rows = to_table(news)
             _append(file, rows)
             store.write_to_online_store(INFERRED, rows.to_pandas())
-    return Written(len(news), len(allowed) - len(news), len(latest) - len(allowed))
+    return WriteCounts(len(news), len(allowed) - len(news), len(latest) - len(allowed))
 
 
 def read_inferred(store: FeatureStore, user_ids: Sequence[str]) -> list[InferredProfile | None]:
@@ -89,7 +89,7 @@ def read_inferred(store: FeatureStore, user_ids: Sequence[str]) -> list[Inferred
 
 
 @contextmanager
-def only_writer(store: FeatureStore) -> Iterator[Path]:
+def lock_for_writing(store: FeatureStore) -> Iterator[Path]:
     """The offline source, nobody else writing to the view while the block runs; waits for its turn."""
     file = inferred_file(store)
     with file.with_name(f".{FILE}.lock").open("w") as lock:
@@ -112,11 +112,11 @@ def _append(file: Path, rows: pa.Table) -> None:
         if file.is_file():
             with pq.ParquetFile(file) as before:
                 for batch in before.iter_batches():
-                    out.write_table(_others(pa.Table.from_batches([batch]), rows, keys))
+                    out.write_table(_other_rows(pa.Table.from_batches([batch]), rows, keys))
         out.write_table(rows)
 
 
-def _others(before: pa.Table, rows: pa.Table, keys: set[tuple[Any, ...]]) -> pa.Table:
+def _other_rows(before: pa.Table, rows: pa.Table, keys: set[tuple[Any, ...]]) -> pa.Table:
     """The rows of `before` whose key is not among `keys`; only those of the same users are looked at one by one."""
     same_user = pc.is_in(before.column(USER_ID), value_set=rows.column(USER_ID))
     suspects = before.filter(same_user)
@@ -128,22 +128,22 @@ def _keys(rows: pa.Table) -> Iterator[tuple[Any, ...]]:
     return zip(*(rows.column(name).to_pylist() for name in _KEY), strict=True)
 
 
-def _read(store: FeatureStore, user_ids: Sequence[str]) -> dict[str, _Known]:
-    known: dict[str, _Known] = {}
+def _read(store: FeatureStore, user_ids: Sequence[str]) -> dict[str, _StoredUser]:
+    known: dict[str, _StoredUser] = {}
     for start in range(0, len(user_ids), USERS_OF_A_READ):
         some = user_ids[start : start + USERS_OF_A_READ]
         response = store.get_online_features(
             features=_REFERENCES, entity_rows=[{USER_ID: user_id} for user_id in some]
         ).to_dict(include_event_timestamps=True)
-        known.update((user_id, _known(user_id, response, row)) for row, user_id in enumerate(some))
+        known.update((user_id, _to_stored_user(user_id, response, row)) for row, user_id in enumerate(some))
     return known
 
 
-def _known(user_id: str, response: Mapping[str, list[Any]], row: int) -> _Known:
+def _to_stored_user(user_id: str, response: Mapping[str, list[Any]], row: int) -> _StoredUser:
     attributes, tags, levels, version = (response[name][row] for name in INFERRED_FEATURES)
     consent = bool(response[CONSENT][row])
     if version is None:
-        return _Known(consent, None)
+        return _StoredUser(consent, None)
     pairs = zip(attributes or (), tags or (), levels or (), strict=True)
     moment = datetime.fromtimestamp(response[f"{INFERRED_FEATURES[-1]}__ts"][row], UTC)
-    return _Known(consent, InferredProfile(user_id, tuple(InferredTag(*pair) for pair in pairs), version, moment))
+    return _StoredUser(consent, InferredProfile(user_id, tuple(InferredTag(*pair) for pair in pairs), version, moment))

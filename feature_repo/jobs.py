@@ -17,7 +17,7 @@ REPOSITORY = Path("/var/lib/conf-profile/features")
 """Where a pod has its feature_store.yaml."""
 
 
-def end(name: str, job: Callable[[], None]) -> None:
+def run_job(name: str, job: Callable[[], None]) -> None:
     """Runs a job; what a user can put right ends it with status 2 and one line."""
     try:
         job()

@@ -46,8 +46,8 @@ def plan(store: FeatureStore, now: datetime, late: timedelta, full: bool = False
     """For each view from the last end, less the time by which rows may be late, until now; from the beginning where
     there was none yet, or if `full`."""
     intervals = []
-    for view in feature_store.MATERIALISED:
-        before = None if full else feature_store.materialised_until(store, view)
+    for view in feature_store.MATERIALISED_VIEWS:
+        before = None if full else feature_store.read_materialised_until(store, view)
         intervals.append(Interval(view, before - late if before else feature_store.EPOCH, now))
     return intervals
 
@@ -67,7 +67,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--late-hours", type=float, default=24.0, help="rows may arrive so long after their time")
     parser.add_argument("--full", action="store_true", help="read everything, not only what is new")
     options = parser.parse_args(given)
-    jobs.end("materialise", lambda: _materialise(options))
+    jobs.run_job("materialise", lambda: _materialise(options))
 
 
 def _materialise(options: argparse.Namespace) -> None:

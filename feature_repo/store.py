@@ -47,7 +47,7 @@ from feature_repo.inferred import inferred_file, prepare
 
 PROJECT = "conf_profile"
 EPOCH = datetime.fromtimestamp(0, UTC)
-MATERIALISED = (BEHAVIOUR, DEMOGRAPHICS)
+MATERIALISED_VIEWS = (BEHAVIOUR, DEMOGRAPHICS)
 """The views whose rows are brought online from their tables."""
 
 FEATURES_AT = pa.schema(
@@ -120,7 +120,7 @@ def register(store: FeatureStore, behaviour: str, demographics: str) -> None:
     """Registers the definitions over two tables, which may be anywhere that Feast's file store reads and need not be
     there yet. What the registry knows of earlier materialisations stays."""
     views = behaviour_view(behaviour), demographics_view(demographics)
-    with _quiet():
+    with _silence_feast():
         store.apply([user, *views, feature_service(*views), inferred_view(inferred_file(store))])
 
 
@@ -151,17 +151,17 @@ def materialise(store: FeatureStore, as_of: datetime | str) -> None:
     Inferred tags are not brought there: whoever writes them writes them online too, and Feast would put an older
     row over a newer one.
     """
-    for view in MATERIALISED:
+    for view in MATERIALISED_VIEWS:
         materialise_view(store, view, EPOCH, parse_time(as_of, "as_of"))
 
 
 def materialise_view(store: FeatureStore, view: str, start: datetime, end: datetime) -> None:
     """Brings the latest row of each user between two moments into the online store."""
-    with _quiet():
+    with _silence_feast():
         store.materialize(start, end, feature_views=[view])
 
 
-def materialised_until(store: FeatureStore, view: str) -> datetime | None:
+def read_materialised_until(store: FeatureStore, view: str) -> datetime | None:
     """The end of the latest materialisation that the registry knows of; None before the first one."""
     moment: datetime | None = store.get_feature_view(view).most_recent_end_time
     return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
@@ -238,7 +238,7 @@ def _references(store: FeatureStore, names: Sequence[str]) -> list[list[str]]:
 
 
 def _read_view(store: FeatureStore, entities: pd.DataFrame, references: list[str]) -> pd.DataFrame:
-    with _quiet():
+    with _silence_feast():
         data = store.get_historical_features(entity_df=entities, features=references).to_df()
     return data.drop(columns=TIMESTAMP)
 
@@ -279,7 +279,7 @@ def _moment(seconds: int) -> datetime | None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_feast() -> Iterator[None]:
     """Keeps Feast's progress bars and banners out of a step's output; exceptions pass.
 
     The redirection holds for the whole process while it lasts; reading online, as a server does, has none.

@@ -73,7 +73,7 @@ def build(config: RunConfig, data: Dataset, champion_version: str, workspace: Pa
         labels_digest=data.labels_digest(),
     )
     places = Places(str(workspace), str(workspace / "answers"), configuration_file.write(config, workspace))
-    return with_inputs(config, inputs, champion_version, places)
+    return pipeline_arguments(config, inputs, champion_version, places)
 
 
 def required_labels(data: Dataset) -> Path:
@@ -85,7 +85,7 @@ def required_labels(data: Dataset) -> Path:
     return data.labels
 
 
-def with_inputs(config: RunConfig, inputs: Inputs, champion_version: str, places: Places) -> dict[str, Any]:
+def pipeline_arguments(config: RunConfig, inputs: Inputs, champion_version: str, places: Places) -> dict[str, Any]:
     """Every argument of the training pipeline."""
     return {
         **asdict(inputs),

@@ -32,7 +32,7 @@ TABLES = "tables"
 ANSWERS = "answers"
 CHECKPOINTS = "checkpoints"
 TRUTH = (dataset.LABELS, CEILING)
-UNCACHED = "uncached"
+UNCACHED_DIGEST = "uncached"
 """In the place of a digest where no step is taken from the cache."""
 
 
@@ -50,14 +50,16 @@ def upload(data: Dataset, config: RunConfig, store: ObjectStore, period: str = "
     return _inputs(places, as_of, period + data.digest(CACHED_BY_CONTENT), data.labels_digest())
 
 
-def existing(uri: str, labels_uri: str, config: RunConfig, scheduled: bool, guarded: bool, period: str = "") -> Inputs:
+def read_inputs(
+    uri: str, labels_uri: str, config: RunConfig, scheduled: bool, guarded: bool, period: str = ""
+) -> Inputs:
     """The tables below `uri`, which keep their places; DataError where one is missing that every run needs.
 
     Labels and ceiling lie below `labels_uri`, by default below `uri` too; with `guarded` this process need not be
     allowed to read them. `as_of` is the configuration's, else dataset.json's, else the newest row's; a scheduled run
     goes by the newest row each time, and takes nothing from the cache.
     """
-    uri, labels_uri = complete(uri, config.storage), complete(labels_uri or uri, config.storage)
+    uri, labels_uri = complete_address(uri, config.storage), complete_address(labels_uri or uri, config.storage)
     etags, places = _look(uri, CACHED_BY_CONTENT)
     truth_etags, truth_places = _look_at_truth(labels_uri, guarded)
     required = [*dataset.REQUIRED_FILES, *([dataset.LEXICON] if config.teacher.kind == "lexicon" else [])]
@@ -70,8 +72,8 @@ def existing(uri: str, labels_uri: str, config: RunConfig, scheduled: bool, guar
     places |= truth_places
     _check_small(places, guarded)
     if scheduled:
-        return _inputs(places, config.features.as_of or "", UNCACHED, UNCACHED)
-    as_of = config.features.as_of or _as_of(uri)
+        return _inputs(places, config.features.as_of or "", UNCACHED_DIGEST, UNCACHED_DIGEST)
+    as_of = config.features.as_of or _read_as_of(uri)
     return _inputs(places, as_of, period + _digest(etags), _digest(truth_etags))
 
 
@@ -85,17 +87,17 @@ def default_arguments(
     which the first step refuses to run.
     """
     storage = config.storage
-    tables = complete(data_uri, storage) if data_uri else address_of(storage, TABLES)
+    tables = complete_address(data_uri, storage) if data_uri else address_of(storage, TABLES)
     truth = labels_uri or data_uri
-    truth = complete(truth, storage) if truth else address_of(storage, TRUTH_FOLDER)
-    places = {name: _below(tables, name) for name in dataset.REQUIRED_FILES}
-    places[dataset.LABELS] = _below(truth, dataset.LABELS)
+    truth = complete_address(truth, storage) if truth else address_of(storage, TRUTH_FOLDER)
+    places = {name: _file_address(tables, name) for name in dataset.REQUIRED_FILES}
+    places[dataset.LABELS] = _file_address(truth, dataset.LABELS)
     if config.teacher.kind == "lexicon":
-        places[dataset.LEXICON] = _below(tables, dataset.LEXICON)
-    digest = "" if caching else UNCACHED
+        places[dataset.LEXICON] = _file_address(tables, dataset.LEXICON)
+    digest = "" if caching else UNCACHED_DIGEST
     given = _inputs(places, config.features.as_of or "", digest, digest)
     kept = places_of(storage, configuration_file.inline(config))
-    return arguments.with_inputs(config, given, ANY_CHAMPION, kept)
+    return arguments.pipeline_arguments(config, given, ANY_CHAMPION, kept)
 
 
 def places_of(storage: StorageConfig, configuration: str) -> Places:
@@ -120,7 +122,7 @@ def _upload(
 def _look(uri: str, names: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
     """ETag and address of each file that is below `uri`."""
     store, _ = object_store.open_location(uri)
-    addresses = {name: _below(uri, name) for name in names}
+    addresses = {name: _file_address(uri, name) for name in names}
     etags = {name: store.etag(object_store.locate(address)[1]) for name, address in addresses.items()}
     found = {name: etag for name, etag in etags.items() if etag is not None}
     return found, {name: addresses[name] for name in found}
@@ -133,7 +135,7 @@ def _look_at_truth(uri: str, guarded: bool) -> tuple[dict[str, str], dict[str, s
     except RegistryError as error:
         if not (guarded and object_errors.is_refusal(error)):
             raise
-        return {}, {dataset.LABELS: _below(uri, dataset.LABELS)}
+        return {}, {dataset.LABELS: _file_address(uri, dataset.LABELS)}
 
 
 def _check_small(places: Mapping[str, str], guarded: bool) -> None:
@@ -166,8 +168,8 @@ def _inputs(places: Mapping[str, str], as_of: str, data_digest: str, labels_dige
     )
 
 
-def _as_of(uri: str) -> str:
-    where = _below(uri, dataset.MANIFEST)
+def _read_as_of(uri: str) -> str:
+    where = _file_address(uri, dataset.MANIFEST)
     store, key = object_store.locate(where)
     stored = store.read(key)
     if stored is None:
@@ -183,7 +185,7 @@ def _digest(etags: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(etags, sort_keys=True).encode()).hexdigest()
 
 
-def complete(uri: str, storage: StorageConfig) -> str:
+def complete_address(uri: str, storage: StorageConfig) -> str:
     """The address with the configured endpoint and region, where it says none itself."""
     found = object_address.parse(uri)
     region = "" if storage.region == object_address.REGION else storage.region
@@ -192,10 +194,10 @@ def complete(uri: str, storage: StorageConfig) -> str:
 
 def address_of(storage: StorageConfig, key: str) -> str:
     """The address of an object in the configured bucket, as the steps are given it."""
-    return complete(str(ObjectAddress(storage.bucket, key)), storage)
+    return complete_address(str(ObjectAddress(storage.bucket, key)), storage)
 
 
-def _below(uri: str, name: str) -> str:
+def _file_address(uri: str, name: str) -> str:
     """The address of a file below a folder's; a query stays behind."""
     folder, mark, query = uri.partition("?")
     return f"{folder.rstrip('/')}/{name}{mark}{query}"

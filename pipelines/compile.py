@@ -22,7 +22,7 @@ def compile_to(
     defaults: Mapping[str, Any] | None = None,
     until: str = "",
 ) -> None:
-    """Writes the YAML whole or not at all; see `placement.on_cluster` for `given`, `image` and `caching`.
+    """Writes the YAML whole or not at all; see `placement.make_cluster_placement` for `given`, `image` and `caching`.
 
     The steps are those that the configuration needs, up to and with `until`. `defaults` holds every parameter's
     default, so that KFP's own page can start a run: by default those of the configuration, with the tables where the
@@ -31,14 +31,14 @@ def compile_to(
     """
     from kfp import compiler
 
-    from pipelines.placement import on_cluster
+    from pipelines.placement import make_cluster_placement
     from pipelines.training import training_pipeline
 
     values = dict(defaults or cluster_data.default_arguments(config, caching=caching))
     with atomic_path(path) as temporary:
         # kfp looks at the suffix to choose its format.
         yaml_file = temporary.with_suffix(".yaml")
-        pipeline = training_pipeline(values, steps_of(config, until), on_cluster(given, image, caching))
+        pipeline = training_pipeline(values, steps_of(config, until), make_cluster_placement(given, image, caching))
         compiler.Compiler().compile(pipeline, str(yaml_file))
         try:
             node_status.require_fits(yaml_file, values)

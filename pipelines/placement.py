@@ -51,11 +51,11 @@ def step_name(task: PipelineTask) -> str:
     return str(task.component_spec.name).replace("-", "_")
 
 
-UNPLACED = Placement(lambda task: None, 0)
+NO_PLACEMENT = Placement(lambda task: None, 0)
 """For `kfp.local`: tasks run as they are."""
 
 
-def on_cluster(resources: Resources, image: str = "", caching: bool = True) -> Placement:
+def make_cluster_placement(resources: Resources, image: str = "", caching: bool = True) -> Placement:
     """A placement that decorates each task as `resources` says.
 
     An empty `image` is the release's; without `caching` no step is taken from the cache.

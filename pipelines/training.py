@@ -30,7 +30,7 @@ from components.rollout.component import rollout
 from components.sft.component import sft
 from components.steps import StepDeclaration
 from components.synthesis.component import synthesis
-from pipelines.placement import UNPLACED, Placement, step_name
+from pipelines.placement import NO_PLACEMENT, Placement, step_name
 
 PIPELINE_NAME = "conf-profile-training"
 DESCRIPTION = "Label-free user profiling: from events to a gated model in S3."
@@ -182,7 +182,7 @@ def flow(given: SimpleNamespace, steps: Collection[str], shard_parallelism: int)
 
 
 def training_pipeline(
-    given: Mapping[str, Any], steps: Sequence[StepDeclaration], placement: Placement = UNPLACED
+    given: Mapping[str, Any], steps: Sequence[StepDeclaration], placement: Placement = NO_PLACEMENT
 ) -> base_component.BaseComponent:
     """The pipeline of these steps (see `components.steps.steps_of`), which ends after the last of them.
 

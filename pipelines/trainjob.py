@@ -80,7 +80,7 @@ def manifest(job: TrainJob, config: RunConfig, resources: Resources, image: str)
     }
 
 
-def given(step: str, nodes: int, pairs: Sequence[str], output: str) -> TrainJob:
+def parse_options(step: str, nodes: int, pairs: Sequence[str], output: str) -> TrainJob:
     """A TrainJob from a command line's options; `pairs` are NAME=URI. ConfigError for another form."""
     split = [pair.partition("=") for pair in pairs]
     wrong = [name for name, equals, uri in split if not (equals and uri)]

@@ -20,7 +20,7 @@ from serving.telemetry import logs, tracing
 
 if TYPE_CHECKING:
     from serving.transformer.transformer import ProfileTransformer
-    from serving.transformer.versions import Served
+    from serving.transformer.versions import ServedVersion
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def main() -> None:
         configured = configured.model_copy(update={"name": given.model_name or configured.name})
         model = build(configured, given.predictor_host)
     except ConfProfileError as error:
-        termination.tell("serving", error)
+        termination.report_error("serving", error)
         sys.exit(2)
     logs.configure()
     tracing.configure(configured.traces_endpoint, configured.name)
@@ -55,11 +55,11 @@ def main() -> None:
         _show_page(model)
     REGISTRY.register(DriftCollector(lambda: model.served.drift))
     _reload_on_hangup(model, given.settings, given.predictor_host)
-    _spare_the_collector()
+    _freeze_loaded_objects()
     rest.serve(model, given.host)
 
 
-def _spare_the_collector() -> None:
+def _freeze_loaded_objects() -> None:
     """What is loaded by now stays, and is much: a request must not wait while all of it is looked at."""
     gc.collect()
     gc.freeze()
@@ -79,7 +79,7 @@ def _reload_on_hangup(model: ProfileTransformer, file: Path, predictor_host: str
 
     def reload(*_: object) -> None:
         try:
-            model.replace(served(settings.read(file), predictor_host))
+            model.replace(load_version(settings.read(file), predictor_host))
             logger.info("changed over to the model in %s", file)
         except ConfProfileError as error:
             logger.error("not changed over: %s", error)
@@ -93,23 +93,23 @@ def build(given: settings.Settings, predictor_host: str | None = None) -> Profil
     from serving.transformer.transformer import ProfileTransformer
 
     repository = given.features.repository
-    return ProfileTransformer(served(given, predictor_host), OnlineFeatures(repository) if repository else None)
+    return ProfileTransformer(load_version(given, predictor_host), OnlineFeatures(repository) if repository else None)
 
 
-def served(given: settings.Settings, predictor_host: str | None = None) -> Served:
+def load_version(given: settings.Settings, predictor_host: str | None = None) -> ServedVersion:
     """The model version of these settings and the way to its predictor."""
     from serving.telemetry.drift import DriftMonitor
     from serving.transformer.predictor_client import PredictorClient, asks_by_version
-    from serving.transformer.versions import OtherVersions, Served
+    from serving.transformer.versions import OtherVersions, ServedVersion
 
     if predictor_host:
         url = predictor_host if "://" in predictor_host else f"http://{predictor_host}"
         given = given.model_copy(update={"predictor": given.predictor.model_copy(update={"url": url})})
-    source = model_source.of(given.model)
+    source = model_source.open_source(given.model)
     model = source.load()
     logger.info("serving %s", model.version)
     others = OtherVersions(source, given) if asks_by_version(given.predictor, model) else None
-    return Served(model, PredictorClient(given.predictor, model), given, DriftMonitor(model), others)
+    return ServedVersion(model, PredictorClient(given.predictor, model), given, DriftMonitor(model), others)
 
 
 if __name__ == "__main__":

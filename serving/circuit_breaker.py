@@ -41,20 +41,20 @@ class CircuitBreaker:
         self._on_trial = True
         return True
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         self._failed, self._opened_at, self._on_trial = 0, None, False
         self._succeeded_at = self.clock()
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         self._failed += 1
         if self._on_trial or self._failed >= self.failures:
             self._opened_at, self._on_trial = self.clock(), False
 
-    def waited_in_vain(self, since: float) -> None:
+    def record_timeout(self, since: float) -> None:
         """A failure, unless the server answered anybody after `since` (a time of `clock`): then it is only busy."""
         if self._succeeded_at < since:
-            self.failed()
+            self.record_failure()
 
-    def gave_up(self) -> None:
+    def release_trial(self) -> None:
         """The call ended without a word about the server (the caller went away): a trial is free again."""
         self._on_trial = False

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from conf_profile.errors import ConfProfileError
 from conf_profile.files import write_text
-from conf_profile.registry.download import Filled, everything, no_weights
+from conf_profile.registry.download import FillResult, exclude_weights, select_all
 from conf_profile.registry.format import parse_uri
 from serving import termination
 from serving.model import model_source
@@ -45,20 +45,20 @@ def main(given: Sequence[str] | None = None) -> int:
         if options.vllm_config:
             write_text(options.folder / VLLM_CONFIG, config_file(options.folder, options.vllm_config))
     except ConfProfileError as error:
-        termination.tell("storage", error, options.termination_log)
+        termination.report_error("storage", error, options.termination_log)
         return 1
     print(_summary(filled, options.folder, time.monotonic() - started), flush=True)
     return 0
 
 
-def fetch(uri: str, folder: Path, without_weights: bool = False) -> Filled:
+def fetch(uri: str, folder: Path, without_weights: bool = False) -> FillResult:
     """Makes `folder` hold the version that the URI names. ConfProfileError says what is wrong and what to do."""
     wanted = parse_uri(uri)
     registry = model_source.open_registry(wanted)
-    return registry.fill(wanted.version, folder, no_weights if without_weights else everything)
+    return registry.fill(wanted.version, folder, exclude_weights if without_weights else select_all)
 
 
-def _summary(filled: Filled, folder: Path, seconds: float) -> str:
+def _summary(filled: FillResult, folder: Path, seconds: float) -> str:
     size = f"{filled.bytes / 2**20:.1f} MiB"
     kept = f", {filled.kept} were there" if filled.kept else ""
     return f"{filled.version.name} in {folder}: {filled.fetched} files, {size}, {seconds:.1f} s, hashes verified{kept}"

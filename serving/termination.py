@@ -12,7 +12,7 @@ MAX_BYTES = 4096
 """Kubernetes reads no more."""
 
 
-def tell(program: str, error: Exception, log: Path = TERMINATION_LOG) -> None:
+def report_error(program: str, error: Exception, log: Path = TERMINATION_LOG) -> None:
     """The error as one line on standard error, and in the termination log where there is one."""
     line = f"{program}: {' '.join(str(error).split())}"
     print(line, file=sys.stderr, flush=True)

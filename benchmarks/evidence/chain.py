@@ -25,7 +25,7 @@ from conf_profile.data.dataset import FEATURE_FILES, MANIFEST, TEACHING_FILES, D
 from conf_profile.files import write_text
 from conf_profile.source import source_hash
 
-SHAPED_BY = ("pipelines.training", "conf_profile.data.build")
+SHAPING_MODULES = ("pipelines.training", "conf_profile.data.build")
 """The modules whose sources make a result; experiments only choose and count."""
 
 
@@ -39,7 +39,7 @@ class Chain:
     @cached_property
     def data(self) -> Dataset:
         """The data set; the same settings and seed give the same files."""
-        settings = [source_hash(*SHAPED_BY), self.config.data.for_step(), self.config.seed]
+        settings = [source_hash(*SHAPING_MODULES), self.config.data.for_step(), self.config.seed]
         folder = self.store / "data" / _digest(settings)
         return load(folder) if (folder / MANIFEST).is_file() else build(self.config, folder)
 
@@ -59,7 +59,7 @@ class Chain:
             shutil.rmtree(work, ignore_errors=True)
 
         return (
-            self._once("features", [self.data.digest(FEATURE_FILES), as_of, self.config.features.for_step()], make)
+            self._make_once("features", [self.data.digest(FEATURE_FILES), as_of, self.config.features.for_step()], make)
             / "features"
         )
 
@@ -78,7 +78,7 @@ class Chain:
 
         known = self.data.digest(TEACHING_FILES)
         key = [_name(self.features), known, teacher.for_step(), self.config.prompt.max_keyphrases, self.config.seed]
-        return self._once("candidates", key, make) / "candidates"
+        return self._make_once("candidates", key, make) / "candidates"
 
     @cached_property
     def labelled(self) -> Path:
@@ -93,7 +93,7 @@ class Chain:
                 folder / "calibration.json", folder / "report.json", self.config.labelling, samples,
             )  # fmt: skip
 
-        return self._once("labelled", [_name(self.candidates), self.config.labelling.for_step()], make)
+        return self._make_once("labelled", [_name(self.candidates), self.config.labelling.for_step()], make)
 
     @cached_property
     def sft(self) -> Path:
@@ -111,7 +111,7 @@ class Chain:
 
         settings = [config.sft.for_step(), config.student.for_step(), config.prompt.for_step()]
         key = [_name(self.labelled), *settings, config.seed]
-        return self._once("sft", key, make) / "student"
+        return self._make_once("sft", key, make) / "student"
 
     @cached_property
     def refined(self) -> Path:
@@ -129,7 +129,7 @@ class Chain:
             )  # fmt: skip
 
         key = [_name(self.sft), config.rejection.for_step(), config.reference.for_step(), config.seed]
-        return self._once("rejection", key, make) / "student"
+        return self._make_once("rejection", key, make) / "student"
 
     @cached_property
     def reference(self) -> Path:
@@ -144,7 +144,7 @@ class Chain:
                 config.reference, config.student.dtype, config.seed,
             )  # fmt: skip
 
-        return self._once("reference", [_name(self.refined), config.reference.for_step(), config.seed], make)
+        return self._make_once("reference", [_name(self.refined), config.reference.for_step(), config.seed], make)
 
     @cached_property
     def filtered(self) -> Path:
@@ -158,7 +158,7 @@ class Chain:
                 self.reference / "reference", folder / "filtered", folder / "report.json", config.filtering, config.seed
             )
 
-        return self._once("filtered", [_name(self.reference), config.filtering.for_step(), config.seed], make)
+        return self._make_once("filtered", [_name(self.reference), config.filtering.for_step(), config.seed], make)
 
     @cached_property
     def trained(self) -> Path:
@@ -176,7 +176,7 @@ class Chain:
             write_text(folder / "counts.json", json.dumps(counts))
 
         key = [_name(self.filtered), config.grpo.for_step(), config.seed]
-        return self._once("grpo", key, make)
+        return self._make_once("grpo", key, make)
 
     def predictions(self, student: Path) -> Path:
         """tables.PREDICTIONS of one student for the validation and test users."""
@@ -188,7 +188,7 @@ class Chain:
                 folder / "predictions",
             )  # fmt: skip
 
-        return self._once("predictions", [_name(student), _name(self.features)], make) / "predictions"
+        return self._make_once("predictions", [_name(student), _name(self.features)], make) / "predictions"
 
     def base_predictions(self) -> Path:
         """The same of the untrained student."""
@@ -202,31 +202,31 @@ class Chain:
                 folder / "predictions",
             )  # fmt: skip
 
-        return self._once("base", [_name(self.sft), _name(self.features), config.seed], make) / "predictions"
+        return self._make_once("base", [_name(self.sft), _name(self.features), config.seed], make) / "predictions"
 
-    def _once(self, step: str, key: list[Any], make: Callable[[Path], None]) -> Path:
+    def _make_once(self, step: str, key: list[Any], make: Callable[[Path], None]) -> Path:
         """The step's folder; made beside it and renamed, so that it is whole whenever it exists.
 
         Seeds share what does not depend on them (real data have one table of features): who comes second waits.
         """
-        final = self.store / step / _digest([source_hash(*SHAPED_BY), *key])
-        with _alone(final.with_name(f".{final.name}.lock")):
+        final = self.store / step / _digest([source_hash(*SHAPING_MODULES), *key])
+        with _lock(final.with_name(f".{final.name}.lock")):
             if not final.is_dir():
                 temporary = final.with_name(f".{final.name}.tmp")
                 shutil.rmtree(temporary, ignore_errors=True)
                 temporary.mkdir()
-                with _into(self.store / "steps.log"):
+                with _redirect_output(self.store / "steps.log"):
                     make(temporary)
                 temporary.rename(final)
                 shutil.rmtree(self._checkpoints(step, key), ignore_errors=True)
         return final
 
     def _checkpoints(self, step: str, key: list[Any]) -> Path:
-        return self.store / "checkpoints" / f"{step}-{_digest([source_hash(*SHAPED_BY), *key])}"
+        return self.store / "checkpoints" / f"{step}-{_digest([source_hash(*SHAPING_MODULES), *key])}"
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def _lock(lock: Path) -> Iterator[None]:
     """One process at a time; the lock goes with the process that holds it, however that ends."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
@@ -235,7 +235,7 @@ def _alone(lock: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _into(log: Path) -> Iterator[None]:
+def _redirect_output(log: Path) -> Iterator[None]:
     """What trainers print goes to a file: an experiment has hundreds of trainings."""
     with log.open("a", encoding="utf-8") as out, redirect_stdout(out), redirect_stderr(out):
         yield

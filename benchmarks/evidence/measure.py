@@ -20,11 +20,11 @@ from benchmarks.evidence.plan import Arm
 from components.evaluation import teacher
 from components.evaluation.cells import (
     Population,
+    has_self_report,
     history_lengths,
     population,
     read_predictions,
     regions,
-    self_reported,
 )
 from conf_profile import tables
 from conf_profile.consensus import confidence
@@ -80,7 +80,7 @@ class Yardstick:
         # Their bounds in keyphrases differ from seed to seed, and equal histories can leave fewer than three.
         short_to_long = dict(zip(("history: short", "history: middle", "history: long"), terciles, strict=False))
         return (
-            slices.by_region(regions(self.people)) | slices.by_self_report(self_reported(self.people)) | short_to_long
+            slices.by_region(regions(self.people)) | slices.by_self_report(has_self_report(self.people)) | short_to_long
         )
 
 
@@ -144,7 +144,7 @@ def _tag_entropy(cells: Cells) -> float:
     """Summed over the attributes, in nats."""
     total = 0.0
     for column in cells.prediction.T:
-        share = np.bincount(column[column != metrics.NONE]) / max(1, int((column != metrics.NONE).sum()))
+        share = np.bincount(column[column != metrics.NO_TAG]) / max(1, int((column != metrics.NO_TAG).sum()))
         total -= float((share[share > 0] * np.log(share[share > 0])).sum())
     return total
 
@@ -181,7 +181,7 @@ def _drift(arm: Arm, chain: Chain, cells: Cells) -> Iterator[Observation]:
     before = load_calibration(chain.refined)
     level = np.zeros_like(cells.level)
     for column, name in enumerate(before.partitions):
-        said = cells.prediction[:, column] != metrics.NONE
+        said = cells.prediction[:, column] != metrics.NO_TAG
         level[said, column] = confidence.apply(before, name, cells.score[said, column])
     old = Cells(cells.prediction, level, cells.score, cells.truth)
     yield Observation(arm.name, "imbalance of levels, old partition", confidence.balance_of_counts(_levels(old)))

@@ -29,7 +29,7 @@ from conf_profile.evaluation import metrics
 SAMPLES = (1, 2, 3, 5, 10, 20)
 VOTES = ("majority_blind", "majority", "weighted", "log_odds", "em")
 PAIRS = (("weighted", "majority"), ("weighted", "majority_blind"), ("em", "weighted"))
-SHARED: Settings = {"data.users": 1500, "teacher.samples": max(SAMPLES), "features.test_share": 0.9}
+SHARED_SETTINGS: Settings = {"data.users": 1500, "teacher.samples": max(SAMPLES), "features.test_share": 0.9}
 """Nobody is trained on, so nearly all users are measured."""
 
 
@@ -43,7 +43,7 @@ class Factor:
     keys: tuple[str, ...]
     further: Settings
 
-    def unchanged(self) -> list[Any]:
+    def unchanged_values(self) -> list[Any]:
         """Those of its values with which world and teacher are as without the factor: one, or none."""
         usual = RunConfig().model_dump()
         values = {reduce(getitem, key.split("."), usual) for key in self.keys}
@@ -80,14 +80,14 @@ FACTORS: tuple[Factor, ...] = (
 def cells(factor: Factor) -> Iterator[tuple[Any, Settings]]:
     """Each value of a factor, and the settings that bring it about."""
     for value in factor.values:
-        yield value, {**SHARED, **factor.further, **dict.fromkeys(factor.keys, value)}
+        yield value, {**SHARED_SETTINGS, **factor.further, **dict.fromkeys(factor.keys, value)}
 
 
 def measure(chain: Chain) -> Iterator[dict[str, Any]]:
     """Counts of every vote over the first M samples, for each M: samples, vote, correct, answered, answerable."""
     people = Yardstick(chain).people
     samples, asked = teacher.read_samples([chain.candidates], people.taxonomy)
-    rows = integers(pc.index_in(people.user_ids, asked), metrics.NONE)
+    rows = integers(pc.index_in(people.user_ids, asked), metrics.NO_TAG)
     for count in SAMPLES:
         for vote in VOTES:
             yield {"samples": count, "vote": vote, **_count(samples, rows, people, count, vote)}
@@ -101,7 +101,7 @@ def _count(
         tags, levels = samples.tags[:, column, :count], samples.levels[:, column, :count]
         winner = voting.fit(tags, levels, len(attribute.tags), vote).elect(tags[rows], levels[rows]).tag
         truth = people.truth[:, column]
-        known = truth != metrics.NONE
+        known = truth != metrics.NO_TAG
         correct += int((winner == truth)[known].sum())
         answered += int((winner != voting.NO_ANSWER)[known].sum())
         answerable += int(known.sum())
@@ -114,7 +114,7 @@ def f1(row: Mapping[str, Any]) -> float:
     return float(2 * row["correct"] / total) if total else 0.0
 
 
-def by_cell(
+def group_by_cell(
     rows: Sequence[Mapping[str, Any]], factor: str, better: str, worse: str
 ) -> dict[tuple[Any, int], list[float]]:
     """(value, M) -> F1 of one vote minus another's, seed by seed."""
@@ -148,7 +148,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], dataset: str) -> dict[str, Any]
 def _comparisons(
     rows: Sequence[Mapping[str, Any]], factor: Factor, better: str, worse: str
 ) -> Iterator[dict[str, Any]]:
-    for (value, samples), differences in by_cell(rows, factor.name, better, worse).items():
+    for (value, samples), differences in group_by_cell(rows, factor.name, better, worse).items():
         cell = f"{factor.name}={value:g}, M={samples}"
         mean, low, high = interval(differences)
         names = {"better": f"{cell}: {better}", "worse": f"{cell}: {worse}", "metric": "f1"}

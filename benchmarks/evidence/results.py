@@ -55,7 +55,7 @@ class Results:
             if (row["arm"], row["slice"], row["attribute"], row["tau"]) == wanted
         }
 
-    def observed(self, arm: str, name: str) -> list[float]:
+    def observed_values(self, arm: str, name: str) -> list[float]:
         """The values of an observation, seed by seed."""
         return [row["value"] for row in self.observations if (row["arm"], row["name"]) == (arm, name)]
 

@@ -37,7 +37,7 @@ def run(name: str, config: RunConfig, seeds: Sequence[int], out: Path, jobs: int
         return _run_regimes(config, seeds, out, jobs)
     experiment, found = EXPERIMENTS[name], Results([], [])
     summary: dict[str, Any] = {}
-    for of_seed_ in _each(partial(measure_seed, name, config, out), seeds, jobs):
+    for of_seed_ in _map_seeds(partial(measure_seed, name, config, out), seeds, jobs):
         found.counts.extend(of_seed_.counts)
         found.observations.extend(of_seed_.observations)
         results.write(out, name, found)
@@ -51,8 +51,8 @@ def measure_seed(name: str, config: RunConfig, out: Path, seed: int) -> Results:
     experiment, found = EXPERIMENTS[name], Results([], [])
     yardsticks: dict[Path, Yardstick] = {}
     for arm in experiment.arms:
-        _say(f"{name}, seed {seed}: {arm.name}")
-        chain = Chain(with_settings(config, of_seed(seed) | {**experiment.settings, **arm.settings}), out / "work")
+        _print_line(f"{name}, seed {seed}: {arm.name}")
+        chain = Chain(override(config, seed_settings(seed) | {**experiment.settings, **arm.settings}), out / "work")
         yardstick = yardsticks.setdefault(chain.features, Yardstick(chain))
         cells = measure.arm_cells(arm, chain, yardstick.people)
         if cells is None:
@@ -66,7 +66,7 @@ def measure_seed(name: str, config: RunConfig, out: Path, seed: int) -> Results:
 def _run_regimes(config: RunConfig, seeds: Sequence[int], out: Path, jobs: int) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     summary: dict[str, Any] = {}
-    for of_seed_ in _each(partial(measure_regimes, config, out), seeds, jobs):
+    for of_seed_ in _map_seeds(partial(measure_regimes, config, out), seeds, jobs):
         rows.extend(of_seed_)
         results.write_rows(out / f"{REGIMES}.parquet", rows)
         summary = regimes.summarise(rows, config.data.name)
@@ -79,14 +79,14 @@ def measure_regimes(config: RunConfig, out: Path, seed: int) -> list[dict[str, A
     rows: list[dict[str, Any]] = []
     for factor in regimes.FACTORS:
         for value, settings in regimes.cells(factor):
-            _say(f"{REGIMES}, seed {seed}: {factor.name} {value}")
-            chain = Chain(with_settings(config, of_seed(seed) | {**settings}), out / "work")
+            _print_line(f"{REGIMES}, seed {seed}: {factor.name} {value}")
+            chain = Chain(override(config, seed_settings(seed) | {**settings}), out / "work")
             constant = {"seed": seed, "factor": factor.name, "value": float(value)}
             rows += [constant | row for row in regimes.measure(chain)]
     return rows
 
 
-def _each(measure_one: Callable[[int], Any], seeds: Sequence[int], jobs: int) -> Iterator[Any]:
+def _map_seeds(measure_one: Callable[[int], Any], seeds: Sequence[int], jobs: int) -> Iterator[Any]:
     """What is measured for each seed, in the seeds' order."""
     if jobs == 1:
         yield from map(measure_one, seeds)
@@ -110,13 +110,13 @@ def _end_after(parent: Any) -> None:
     os._exit(1)
 
 
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
     from rich.console import Console
 
     Console(stderr=True).print(text, highlight=False)
 
 
-def of_seed(seed: int) -> dict[str, Any]:
+def seed_settings(seed: int) -> dict[str, Any]:
     """What a seed draws anew: people, samples and weights by the run's seed, and another teacher.
 
     And what no arm takes from the preset.
@@ -124,7 +124,7 @@ def of_seed(seed: int) -> dict[str, Any]:
     return {"seed": seed, "data.lexicon.seed": seed, **PAPERS_VOTE}
 
 
-def with_settings(config: RunConfig, settings: Settings) -> RunConfig:
+def override(config: RunConfig, settings: Settings) -> RunConfig:
     """The configuration with dotted keys set; ConfigError names a key that does not exist."""
     nested: dict[str, Any] = {}
     for key, value in settings.items():

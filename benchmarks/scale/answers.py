@@ -18,7 +18,7 @@ def backfill_of(run: Path) -> Callable[[Path], dict[str, float]]:
     """The measurement for one finished run."""
 
     def measure(work: Path) -> dict[str, float]:
-        arguments = run_folder.arguments(run.resolve())
+        arguments = run_folder.read_arguments(run.resolve())
         source = backfill.source_of(arguments)
         model = _student(run)
         plan = backfill.plan(source, model, work / "out", "vllm", USERS)
@@ -27,7 +27,7 @@ def backfill_of(run: Path) -> Callable[[Path], dict[str, float]]:
         people = backfill.people(plan, shard)
         reading = time.perf_counter() - start
         start = time.perf_counter()
-        engine = backfill_engines.make("vllm", model, plan.bundle, arguments["dtype"], WARM_UP)
+        engine = backfill_engines.make_engine("vllm", model, plan.bundle, arguments["dtype"], WARM_UP)
         engine.answer(people[:WARM_UP])
         starting = time.perf_counter() - start
         start = time.perf_counter()

@@ -14,7 +14,7 @@ from conf_profile.errors import ConfigError
 from conf_profile.files import write_text
 
 FILE = Path(__file__).with_name("inputs.yaml")
-Again = Literal["gpu", "cluster", "own data", "no"]
+RemeasureWhere = Literal["gpu", "cluster", "own data", "no"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Figure:
     unit: str
     what: str
     source: str
-    again: Again
+    again: RemeasureWhere
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Inputs:
 
 def read(file: Path = FILE) -> Inputs:
     """Reads an inputs file; ConfigError says what is wrong with it."""
-    raw = _raw(file)
+    raw = _read_yaml(file)
     try:
         figures = {name: Figure(**entry) for name, entry in raw["figures"].items()}
         return Inputs(raw["machine"], figures, [Balance(**entry) for entry in raw["balances"]])
@@ -55,22 +55,22 @@ def read(file: Path = FILE) -> Inputs:
 
 def update(values: Mapping[str, float], balances: Sequence[Mapping[str, Any]], machine: str, file: Path = FILE) -> None:
     """Puts newly measured values into the file; what they mean stands there already."""
-    raw = _raw(file)
+    raw = _read_yaml(file)
     for name, value in values.items():
         if name not in raw["figures"]:
             raise ConfigError(f"{file}: describe the figure {name!r} there first (unit, what, source, again)")
-        raw["figures"][name]["value"] = rounded(value)
+        raw["figures"][name]["value"] = round_figure(value)
     raw["machine"] = machine
     raw["balances"] = [dict(entry) for entry in balances] or raw["balances"]
     write_text(file, yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=120))
 
 
-def rounded(value: float) -> float:
+def round_figure(value: float) -> float:
     """Three significant digits: a laptop's timing has no more."""
     return float(f"{value:.3g}")
 
 
-def _raw(file: Path) -> dict[str, Any]:
+def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, TypeError, ValueError) as error:

@@ -44,14 +44,14 @@ def main() -> None:
     values: dict[str, float] = {}
     for name in names:
         if name != BALANCES:
-            values |= _measured(answers.backfill_of(arguments.run) if name == BACKFILL else MEASURES[name])
+            values |= _run_measure(answers.backfill_of(arguments.run) if name == BACKFILL else MEASURES[name])
     balances = sharding.simulate() if BALANCES in names else []
     print(json.dumps({"machine": machine(), "values": values, "balances": balances}, indent=2))
     if arguments.write:
         inputs.update(values, balances, machine())
 
 
-def _measured(measure: Measure) -> dict[str, float]:
+def _run_measure(measure: Measure) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         return measure(Path(folder))
 

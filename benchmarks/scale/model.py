@@ -60,12 +60,12 @@ class Load:
     largest: int
 
     @staticmethod
-    def simulated(balance: Balance) -> Load:
+    def from_balance(balance: Balance) -> Load:
         """As the pipeline's own hash divides the users."""
         return Load(balance.users, balance.asked, balance.shards, balance.largest)
 
     @staticmethod
-    def expected(users: int, config: RunConfig) -> Load:
+    def from_users(users: int, config: RunConfig) -> Load:
         """As the hash would divide them on average."""
         asked, shards = round(users * asked_share(config.features)), shards_for(users, config.features)
         return Load(users, asked, shards, -(-asked // shards))
@@ -85,7 +85,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Breaks:
+class LimitBreak:
     """The number of users from which on a stage exceeds a limit."""
 
     stage: str
@@ -111,11 +111,15 @@ def needs(load: Load, given: Inputs, config: RunConfig) -> dict[str, Need]:
     }
 
 
-def first_breaks(given: Inputs, config: RunConfig, limits: Limits) -> list[Breaks]:
+def first_breaks(given: Inputs, config: RunConfig, limits: Limits) -> list[LimitBreak]:
     """Every limit that is reached below `MOST_USERS` users, the first one first."""
-    names = needs(Load.expected(MILLION, config), given, config)
+    names = needs(Load.from_users(MILLION, config), given, config)
     kinds: tuple[Resource, ...] = ("memory", "time")
-    found = [Breaks(name, kind, _reached(name, kind, given, config, limits)) for name in names for kind in kinds]
+    found = [
+        LimitBreak(name, kind, _first_users_beyond(name, kind, given, config, limits))
+        for name in names
+        for kind in kinds
+    ]
     return sorted((one for one in found if one.users < MOST_USERS), key=lambda one: one.users)
 
 
@@ -220,11 +224,11 @@ _SCALE = [users for power in range(3, 10) for users in range(10**power, 10 ** (p
 """1,000 to `MOST_USERS`, in steps of one per cent of the power of ten below."""
 
 
-def _reached(name: str, kind: Resource, given: Inputs, config: RunConfig, limits: Limits) -> int:
+def _first_users_beyond(name: str, kind: Resource, given: Inputs, config: RunConfig, limits: Limits) -> int:
     """The fewest users, to three digits, with which the stage exceeds the limit; `MOST_USERS` where none do."""
 
     def exceeds(users: int) -> bool:
-        need = needs(Load.expected(users, config), given, config)[name]
+        need = needs(Load.from_users(users, config), given, config)[name]
         return need.gib > limits.gib(name) if kind == "memory" else need.hours(limits.engines) > limits.hours
 
     found = bisect_left(_SCALE, True, key=exceeds)
@@ -235,4 +239,4 @@ def _ceil(value: float) -> int:
     return -int(-value // 1)
 
 
-__all__ = ["ASKED_PER_SHARD", "Breaks", "Limits", "Load", "Need", "first_breaks", "needs"]
+__all__ = ["ASKED_PER_SHARD", "LimitBreak", "Limits", "Load", "Need", "first_breaks", "needs"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks.scale import model
 from benchmarks.scale.inputs import Inputs
-from benchmarks.scale.model import Breaks, Limits, Load
+from benchmarks.scale.model import LimitBreak, Limits, Load
 from benchmarks.scale.sharding import ranges
 from benchmarks.usage import MILLION
 from conf_profile.config import RunConfig
@@ -54,7 +54,7 @@ def fill(page: str, given: Inputs, config: RunConfig, limits: Limits) -> str:
 
 def tables(given: Inputs, config: RunConfig, limits: Limits) -> dict[str, str]:
     """Name -> Markdown."""
-    loads = [Load.simulated(one) for one in given.balances]
+    loads = [Load.from_balance(one) for one in given.balances]
     return {
         "short": _short(given, config),
         "limits": _limits(limits),
@@ -78,7 +78,7 @@ def _limits(limits: Limits) -> str:
 
 
 def _short(given: Inputs, config: RunConfig) -> str:
-    million = Load.expected(MILLION, config)
+    million = Load.from_users(MILLION, config)
     needs, stored = model.needs(million, given, config), model.storage_gib(million, given)
     small, large = (model.promotion_requests(given, [size, *[1] * SMALL_FILES]) for _, size in (MODELS[0], MODELS[-1]))
     fetched = model.download_requests(given, model.MEASURED_FILES)
@@ -184,12 +184,12 @@ def _breaks(loads: Sequence[Load], given: Inputs, config: RunConfig, limits: Lim
     return table(("users", "breaks first", "figure", "what to do", "next in this decade"), rows)
 
 
-def _nearest(found: Sequence[Breaks], load: Load, needs: dict[str, model.Need], limits: Limits) -> str:
+def _nearest(found: Sequence[LimitBreak], load: Load, needs: dict[str, model.Need], limits: Limits) -> str:
     later = next((one for one in found if one.users > load.users), None)
     return f"nearest: {later.stage}, {_figure(later, needs, limits)}" if later else ""
 
 
-def _figure(one: Breaks, needs: dict[str, model.Need], limits: Limits) -> str:
+def _figure(one: LimitBreak, needs: dict[str, model.Need], limits: Limits) -> str:
     need = needs[one.stage]
     return f"{number(need.gib)} GiB" if one.resource == "memory" else f"{number(need.hours(limits.engines))} hours"
 

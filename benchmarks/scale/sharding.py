@@ -26,7 +26,7 @@ DECADES = (10**4, 10**5, 10**6, 10**7, 10**8)
 ASKED_PER_SHARD = 20_000
 """Users that one synthesis shard should ask about: their kept answers fit in a small pod."""
 SHARD_LIMIT = int(TeacherConfig.model_json_schema()["properties"]["shards"]["maximum"])
-_AT_ONCE = 100_000
+_BATCH_USERS = 100_000
 RANGES = (100_000, 500_000)
 
 _PLAN = """
@@ -90,7 +90,7 @@ def balance(users: int) -> Balance:
     counts, work = np.zeros(shards, np.int64), np.zeros(shards)
     random = np.random.default_rng(0)
     for ids in _ids(users):
-        asked = asked_of(ids, features)
+        asked = select_asked(ids, features)
         mine = np.fromiter((shard_of(user, shards) for user in asked), np.int64, len(asked))
         counts += np.bincount(mine, minlength=shards)
         work += np.bincount(mine, random.choice(lengths, len(mine)), minlength=shards)
@@ -98,7 +98,7 @@ def balance(users: int) -> Balance:
     return Balance(users, int(counts.sum()), shards, int(counts.min()), int(counts.max()), round(most, 4))
 
 
-def asked_of(ids: list[str], features: FeaturesConfig) -> list[str]:
+def select_asked(ids: list[str], features: FeaturesConfig) -> list[str]:
     """Those whom the teacher is asked about."""
     chosen = np.isin(splits.split_of(ids, features), ASKED_SPLITS)
     return [user for user, asked in zip(ids, chosen, strict=True) if asked]
@@ -106,9 +106,9 @@ def asked_of(ids: list[str], features: FeaturesConfig) -> list[str]:
 
 def prompt_lengths() -> npt.NDArray[np.float64]:
     """Characters of the features of people drawn from the world: a long tail, as histories have."""
-    from conf_profile.data.world.world import draw, the_world
+    from conf_profile.data.world.world import build_world, draw
 
-    phrases = np.array([len(phrase) for phrase in the_world().phrases], dtype=np.float64)
+    phrases = np.array([len(phrase) for phrase in build_world().phrases], dtype=np.float64)
     return np.array([phrases[list(chosen)].sum() + 1.0 for chosen in draw(people.ORIGINALS, 0).phrases])
 
 
@@ -119,34 +119,34 @@ def simulate(decades: tuple[int, ...] = DECADES) -> list[dict[str, float]]:
 
 def rates(work: Path) -> dict[str, float]:
     """Ids a second through split and shard; a backfill's plan and its cutting of shards."""
-    features, ids = resolve("tiny").features, next(_ids(_AT_ONCE))
+    features, ids = resolve("tiny").features, next(_ids(_BATCH_USERS))
     start = time.process_time()
-    asked_of(ids, features)
+    select_asked(ids, features)
     split_seconds = time.process_time() - start
     start = time.process_time()
     for user in ids:
         shard_of(user, 64)
     shard_seconds = time.process_time() - start
     return {"split.seconds_per_million": split_seconds * MILLION / len(ids),
-            "shard.seconds_per_million": shard_seconds * MILLION / len(ids)} | _planning(work)  # fmt: skip
+            "shard.seconds_per_million": shard_seconds * MILLION / len(ids)} | _measure_planning(work)  # fmt: skip
 
 
-def _planning(work: Path) -> dict[str, float]:
+def _measure_planning(work: Path) -> dict[str, float]:
     world = people.originals(work / "world")
     folders = [work / f"users-{users}" for users in RANGES]
     for users, folder in zip(RANGES, folders, strict=True):
         people.grow(world, users, folder)
-    plans = [usage.of(_PLAN, folder) for folder in folders]
+    plans = [usage.measure(_PLAN, folder) for folder in folders]
     unordered = work / "unordered"
     people.grow(world, RANGES[0], unordered, by_id=False)
     figures = {f"plan.{name}": v for name, v in usage.growth(plans[0], plans[1], RANGES[1] - RANGES[0]).items()}
     for name, folder in (("ordered", folders[0]), ("unordered", unordered)):
-        few, many = (usage.of(_CUT, folder, shards) for shards in (2, 42))
+        few, many = (usage.measure(_CUT, folder, shards) for shards in (2, 42))
         # Seconds to look through a table of a million users for one shard.
         figures[f"cut.{name}.seconds_per_million"] = (many.seconds - few.seconds) / 40 * MILLION / RANGES[0]
     return figures
 
 
 def _ids(users: int) -> Iterator[list[str]]:
-    for start in range(0, users, _AT_ONCE):
-        yield [f"user-{number:09d}" for number in range(start, min(start + _AT_ONCE, users))]
+    for start in range(0, users, _BATCH_USERS):
+        yield [f"user-{number:09d}" for number in range(start, min(start + _BATCH_USERS, users))]

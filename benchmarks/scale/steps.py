@@ -56,8 +56,8 @@ score({"sft": folder / "predictions.parquet"}, [folder / "candidates.parquet"], 
 
 def features(work: Path) -> dict[str, float]:
     """The features step, and what its input and output weigh."""
-    given, grown = _grown(work)
-    used = [usage.of(_FEATURES, folder, given.as_of) for folder in grown]
+    given, grown = _grow_tables(work)
+    used = [usage.measure(_FEATURES, folder, given.as_of) for folder in grown]
     few = _originals(work)
     sizes = {name: (few / f"{name}.parquet").stat().st_size for name in ("behaviour", "demographics", "features")}
     return {f"features.{name}": value for name, value in _growth(used).items()} | {
@@ -72,18 +72,18 @@ def synthesis(work: Path) -> dict[str, float]:
     One shard of all users and one of a twentieth over the smaller table, one of a twentieth over the larger: three
     equations for what a shard needs at all, for each user in the table, and for each user asked.
     """
-    given, (small, large) = _grown(work)
+    given, (small, large) = _grow_tables(work)
     for folder in (small, large):
-        usage.of(_FEATURES, folder, given.as_of)
+        usage.measure(_FEATURES, folder, given.as_of)
     runs = [(small, 1), (small, 20), (large, 20)]
-    used = [usage.of(_SYNTHESIS, folder, given.taxonomy, given.lexicon, shards) for folder, shards in runs]
+    used = [usage.measure(_SYNTHESIS, folder, given.taxonomy, given.lexicon, shards) for folder, shards in runs]
     asked = [tables.read(folder / f"candidates-{shards}.parquet", tables.CANDIDATES) for folder, shards in runs]
     users = [len(table) / SAMPLES / 6 for table in asked]
     sizes = np.array([[1, everybody, own] for everybody, own in zip((SIZES[0], *SIZES), users, strict=True)])
     _, table_mib, asked_mib = np.linalg.solve(sizes, [one.mib for one in used]) * MILLION
     _, table_seconds, asked_seconds = np.linalg.solve(sizes, [one.seconds for one in used]) * MILLION
     few = _originals(work)
-    usage.of(_SYNTHESIS, few, given.taxonomy, given.lexicon, 1)
+    usage.measure(_SYNTHESIS, few, given.taxonomy, given.lexicon, 1)
     answers, candidates = next((few / "answers-1").glob("*.jsonl")), few / "candidates-1.parquet"
     asked_of_few = len(tables.read(candidates, tables.CANDIDATES)) / SAMPLES / 6
     return {
@@ -98,10 +98,10 @@ def synthesis(work: Path) -> dict[str, float]:
 
 def students(work: Path) -> dict[str, float]:
     """What every step that trains or asks a student holds before it begins: its people as Python objects."""
-    given, grown = _grown(work)
+    given, grown = _grow_tables(work)
     for folder in grown:
-        usage.of(_FEATURES, folder, given.as_of)
-    used = [usage.of(_PEOPLE, folder / "features.parquet") for folder in grown]
+        usage.measure(_FEATURES, folder, given.as_of)
+    used = [usage.measure(_PEOPLE, folder / "features.parquet") for folder in grown]
     return {"students.mib_per_million": _growth(used)["mib_per_million"]}
 
 
@@ -112,12 +112,12 @@ def evaluation(work: Path) -> dict[str, float]:
         folder = work / f"evaluation-{users}"
         folder.mkdir(parents=True)
         labelling.generate(folder, users, SAMPLES, with_rationales=False)
-        _judged(folder, users)
-        used.append(usage.of(_EVALUATION, folder))
+        _write_predictions(folder, users)
+        used.append(usage.measure(_EVALUATION, folder))
     return {f"evaluation.{name}": value for name, value in _growth(used).items()}
 
 
-def _grown(work: Path) -> tuple[Tables, list[Path]]:
+def _grow_tables(work: Path) -> tuple[Tables, list[Path]]:
     """Tables of both sizes, made once in a work folder."""
     world = people.originals(work / "world")
     folders = [work / f"users-{users}" for users in SIZES]
@@ -129,7 +129,7 @@ def _originals(work: Path) -> Path:
     """The originals alone, with their features: copies compress too well to be weighed."""
     folder = work / "originals"
     given = people.grow(people.originals(work / "world"), people.ORIGINALS, folder)
-    usage.of(_FEATURES, folder, given.as_of)
+    usage.measure(_FEATURES, folder, given.as_of)
     return folder
 
 
@@ -137,7 +137,7 @@ def _growth(used: list[Usage]) -> dict[str, float]:
     return usage.growth(used[0], used[1], SIZES[1] - SIZES[0])
 
 
-def _judged(folder: Path, users: int) -> None:
+def _write_predictions(folder: Path, users: int) -> None:
     """Splits as the pipeline makes them, true labels of everybody, and random predictions."""
     table = tables.read(folder / "features.parquet", tables.FEATURES)
     ids = table.column("user_id").to_pylist()

@@ -23,7 +23,7 @@ from conf_profile.storage.object_store import ObjectStore
 from feature_repo import store as feature_store
 
 BUCKET = "scale"
-SMALL, LARGE = 2 << 20, 200 << 20
+SMALL_BYTES, LARGE_BYTES = 2 << 20, 200 << 20
 """Bytes of weights: below the threshold of multipart uploads, and above it."""
 FILES = 11
 """Files of a version, the weights among them."""
@@ -31,7 +31,7 @@ ONLINE_USERS = 10_000
 READS = 300
 
 
-class Counted:
+class CountingClient:
     """An S3 client that counts its requests, and the bytes of their bodies, through botocore's events.
 
     What botocore tries again counts again. Headers do not count.
@@ -41,38 +41,38 @@ class Counted:
         self.client = object_store.s3_client(access.endpoint, access.region, access.access_key, access.secret_key)
         self.requests: Counter[str] = Counter()
         self.up = self.down = 0
-        self.client.meta.events.register("before-send.s3", self._sent)
-        self.client.meta.events.register("after-call.s3", self._answered)
+        self.client.meta.events.register("before-send.s3", self._count_request)
+        self.client.meta.events.register("after-call.s3", self._count_response)
 
-    def taken(self) -> dict[str, Any]:
+    def take_counts(self) -> dict[str, Any]:
         """The counts since the last call."""
         counted = {"requests": sum(self.requests.values()), "up": self.up, "down": self.down, **self.requests}
         self.requests.clear()
         self.up = self.down = 0
         return counted
 
-    def _sent(self, request: Any, event_name: str, **_: Any) -> None:
+    def _count_request(self, request: Any, event_name: str, **_: Any) -> None:
         self.requests[event_name.rpartition(".")[2]] += 1
         headers = request.headers
         self.up += int(headers.get("X-Amz-Decoded-Content-Length") or headers.get("Content-Length") or 0)
 
-    def _answered(self, parsed: dict[str, Any], **_: Any) -> None:
+    def _count_response(self, parsed: dict[str, Any], **_: Any) -> None:
         self.down += int(parsed.get("ContentLength") or 0)
 
 
 def promotion(work: Path) -> dict[str, float]:
     """One promotion of a small and of a large model, and one download, on a real server."""
     with local_s3(work / "s3") as access:
-        counted = Counted(access)
+        counted = CountingClient(access)
         ObjectStore(counted.client, BUCKET).ensure_bucket(create=True)
-        counted.taken()
-        small, _ = _promoted(counted, work / "small", SMALL)
-        large, fetched = _promoted(counted, work / "large", LARGE)
+        counted.take_counts()
+        small, _ = _count_promotion(counted, work / "small", SMALL_BYTES)
+        large, fetched = _count_promotion(counted, work / "large", LARGE_BYTES)
     return {
         "promotion.requests_small": small["requests"],
         "promotion.requests_large": large["requests"],
-        "promotion.bytes_up_per_byte": large["up"] / LARGE,
-        "promotion.bytes_down_per_byte": large["down"] / LARGE,
+        "promotion.bytes_up_per_byte": large["up"] / LARGE_BYTES,
+        "promotion.bytes_down_per_byte": large["down"] / LARGE_BYTES,
         "download.requests": fetched["requests"],
     }
 
@@ -95,7 +95,7 @@ def online(work: Path) -> dict[str, float]:
     return figures
 
 
-def _promoted(counted: Counted, folder: Path, weights: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _count_promotion(counted: CountingClient, folder: Path, weights: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Counts of publishing and promoting, then of downloading, a model of `FILES` files."""
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(os.urandom(weights))
@@ -103,9 +103,9 @@ def _promoted(counted: Counted, folder: Path, weights: int) -> tuple[dict[str, A
         (folder / f"part-{number}.json").write_text(f'{{"file": {number}}}', encoding="utf-8")
     registry = Registry(BUCKET, folder.name, counted.client)
     registry.promote(registry.publish(folder).name, {})
-    promoted = counted.taken()
+    promoted = counted.take_counts()
     registry.download(None, folder.with_name(f"{folder.name}-fetched"))
-    return promoted, counted.taken()
+    return promoted, counted.take_counts()
 
 
 def _read_ms(store: Any, users: int) -> float:

@@ -34,9 +34,9 @@ TEXT_MEMBERS = {
     "amazon": "hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt",
 }
 """Kind of text -> its member of the inner archive. Editorials and tweets are left out: one task, reviews."""
-GREATEST = 4.0
+GREATEST_VALENCE = 4.0
 """Ratings and valences lie between minus this and this."""
-_BY_HAND = f"get {SDIST_FILE} from a Python package index by hand and give it with --source"
+_MANUAL_DOWNLOAD = f"get {SDIST_FILE} from a Python package index by hand and give it with --source"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def read(source: Path | None, cache: Path, sha256: str = SDIST_SHA256) -> Vader:
     DataError names the file, the member and the line that are wrong, or says how to get the file by hand.
     """
     path = fetch(cache) if source is None else source
-    outer = _members(_verified(path, sha256), (LEXICON_MEMBER, ARCHIVE_MEMBER), str(path))
+    outer = _members(_read_verified(path, sha256), (LEXICON_MEMBER, ARCHIVE_MEMBER), str(path))
     texts = _members(outer[ARCHIVE_MEMBER], tuple(TEXT_MEMBERS.values()), f"{path}: {ARCHIVE_MEMBER}")
     snippets = (snippet for kind, member in TEXT_MEMBERS.items() for snippet in _snippets(kind, texts[member], member))
     return Vader(tuple(snippets), tuple(_valences(outer[LEXICON_MEMBER])))
@@ -85,10 +85,10 @@ def _download(folder: Path) -> Path:
     try:
         result = subprocess.run(_command(requirements), capture_output=True, text=True, timeout=300, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise DataError(f"pip could not fetch {SDIST}: {error}; {_BY_HAND}") from error
+        raise DataError(f"pip could not fetch {SDIST}: {error}; {_MANUAL_DOWNLOAD}") from error
     if result.returncode or not (folder / SDIST_FILE).is_file():
         reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        raise DataError(f"pip could not fetch {SDIST}: {reason}; {_BY_HAND}")
+        raise DataError(f"pip could not fetch {SDIST}: {reason}; {_MANUAL_DOWNLOAD}")
     return folder / SDIST_FILE
 
 
@@ -99,13 +99,15 @@ def _command(requirements: Path) -> list[str]:
     return [*pip, *kind, "--dest", str(requirements.parent), "--requirement", str(requirements)]
 
 
-def _verified(path: Path, sha256: str) -> bytes:
+def _read_verified(path: Path, sha256: str) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; {_BY_HAND}") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror}; {_MANUAL_DOWNLOAD}") from error
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise DataError(f"{path}: is not the published {SDIST_FILE} (its SHA-256 differs); delete it, or {_BY_HAND}")
+        raise DataError(
+            f"{path}: is not the published {SDIST_FILE} (its SHA-256 differs); delete it, or {_MANUAL_DOWNLOAD}"
+        )
     return data
 
 
@@ -160,6 +162,6 @@ def _number(text: str, where: str) -> float:
     except ValueError as error:
         raise DataError(f"{where}: {text!r} is no number") from error
     # A comparison with NaN is false, so NaN is refused too.
-    if not -GREATEST <= number <= GREATEST:
+    if not -GREATEST_VALENCE <= number <= GREATEST_VALENCE:
         raise DataError(f"{where}: {text!r} lies outside -4 to 4")
     return number

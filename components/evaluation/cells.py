@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from conf_profile import tables
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import DataError
-from conf_profile.evaluation.metrics import NONE, BoolArray, Cells, FloatArray, IntArray
+from conf_profile.evaluation.metrics import NO_TAG, BoolArray, Cells, FloatArray, IntArray
 
 _JOINT = "\x1f"
 """Joins attribute and tag into one key; a taxonomy's tags hold no control character."""
@@ -55,20 +55,20 @@ def population(features: pa.Table, labels: pa.Table, split: str, taxonomy: Taxon
     """The users of `split`, with truth [users, attributes]; NONE where a label is missing."""
     chosen = features.filter(pc.equal(features["split"], split))
     ids = chosen["user_id"].combine_chunks()
-    known = of_users(labels, ids)
+    known = select_users(labels, ids)
     at = positions(known, ids, taxonomy, "labels")
-    truth = np.full((len(ids), len(taxonomy.names)), NONE, dtype=np.int64)
+    truth = np.full((len(ids), len(taxonomy.names)), NO_TAG, dtype=np.int64)
     truth[at.user, at.attribute] = at.tag
     return Population(split, chosen, taxonomy, truth)
 
 
 def read_predictions(path: Path, people: Population, arm: str) -> Cells:
     """One arm's answers for these users; DataError when a user is missing from the table altogether."""
-    rows = of_users(tables.read(path, tables.PREDICTIONS), people.user_ids)
+    rows = select_users(tables.read(path, tables.PREDICTIONS), people.user_ids)
     at = positions(rows, people.user_ids, people.taxonomy, str(path))
     require_all_users(at.user, people, f"{path} (arm {arm!r})")
     shape = people.truth.shape
-    tag, level, score = np.full(shape, NONE), np.zeros(shape, dtype=np.int64), np.full(shape, np.nan)
+    tag, level, score = np.full(shape, NO_TAG), np.zeros(shape, dtype=np.int64), np.full(shape, np.nan)
     tag[at.user, at.attribute] = at.tag
     level[at.user, at.attribute] = integers(rows["level"])
     score[at.user, at.attribute] = rows["score"].to_numpy(zero_copy_only=False)
@@ -77,7 +77,7 @@ def read_predictions(path: Path, people: Population, arm: str) -> Cells:
 
 def answers(tag: IntArray, level: IntArray, score: FloatArray, truth: IntArray) -> Cells:
     """Cells where level and score stand beside a tag only; an answer without a level has the lowest one."""
-    answered = tag != NONE
+    answered = tag != NO_TAG
     return Cells(tag, np.where(answered, np.maximum(level, 1), 0), np.where(answered, score, np.nan), truth)
 
 
@@ -91,11 +91,11 @@ def positions(rows: pa.Table, user_ids: pa.Array, taxonomy: Taxonomy, source: st
     return Positions(
         integers(pc.index_in(rows["user_id"], user_ids)),
         integers(attribute),
-        in_attribute[integers(tag, NONE)],
+        in_attribute[integers(tag, NO_TAG)],
     )
 
 
-def of_users(table: pa.Table, user_ids: pa.Array) -> pa.Table:
+def select_users(table: pa.Table, user_ids: pa.Array) -> pa.Table:
     """The rows of these users."""
     return table.filter(pc.is_in(table["user_id"], user_ids))
 
@@ -128,7 +128,7 @@ def regions(people: Population) -> Sequence[str | None]:
     return found
 
 
-def self_reported(people: Population) -> BoolArray:
+def has_self_report(people: Population) -> BoolArray:
     """Whether each user stated an age or a gender."""
     stated = pc.or_(pc.is_valid(people.features["self_age"]), pc.is_valid(people.features["self_gender"]))
     return np.asarray(stated.to_numpy(), dtype=np.bool_)
@@ -138,7 +138,7 @@ def _tag_keys(taxonomy: Taxonomy) -> tuple[pa.Array, IntArray]:
     """All joint keys, and each one's position in its attribute; the last entry answers for NONE."""
     keys = [f"{attribute.name}{_JOINT}{tag}" for attribute in taxonomy.attributes for tag in attribute.tags]
     within = [position for attribute in taxonomy.attributes for position in range(len(attribute.tags))]
-    return pa.array(keys, pa.string()), np.asarray([*within, NONE], dtype=np.int64)
+    return pa.array(keys, pa.string()), np.asarray([*within, NO_TAG], dtype=np.int64)
 
 
 def _refuse(offends: pa.ChunkedArray, rows: pa.Table, column: str, source: str) -> None:

@@ -56,7 +56,7 @@ def predict_untrained(
     """The same of the model that SFT began with; its partition is fitted on its own answers, without labels."""
     training.quiet_imports(use_vllm=False)
     loaded, people = folder.load(sft_student, config.dtype), _people(features)
-    network, tokenizer = model.base_of(sft_student, config, seed)
+    network, tokenizer = model.rebuild_base(sft_student, config, seed)
     base = Student(network, tokenizer, loaded.taxonomy, loaded.prompt, loaded.max_completion_tokens)
     print(f"evaluation: base answers for {len(people)} users", flush=True)
     answers = base.answer(people, batch_size)
@@ -67,13 +67,13 @@ def predict_untrained(
 def smoke_profiles(student: Path, features: Path, config: StudentConfig, batch_size: int) -> dict[str, Any]:
     """Made-up users and what the candidate says of them, by which a rollout recognises it; see `rollout.smoke`."""
     training.quiet_imports(use_vllm=False)
-    made_up = smoke.made_up(_people(features))
+    made_up = smoke.make_up_users(_people(features))
     if not made_up:
         return smoke.render(())
     loaded = folder.load(student, config.dtype)
     answers = loaded.answer(made_up, batch_size)
     table = predict.to_table(answers, folder.load_calibration(student), loaded.taxonomy)
-    return smoke.render([found for user in made_up if (found := _answered(user, table))])
+    return smoke.render([found for user in made_up if (found := _make_smoke_profile(user, table))])
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,13 @@ def fetch_champion(version: str, storage: StorageConfig, target: Path) -> Rival:
     return Rival(version, target)
 
 
-def _answered(user: UserFeatures, table: pa.Table) -> smoke.SmokeProfile | None:
+def _make_smoke_profile(user: UserFeatures, table: pa.Table) -> smoke.SmokeProfile | None:
     """None for a user of whom nothing was said: structured output may say more than free generation did."""
     rows = [row for row in table.to_pylist() if row["user_id"] == user.user_id]
     if all(row["tag"] is None for row in rows):
         return None
     lists = {name: getattr(user, name) for name in smoke.LISTS}
-    return smoke.SmokeProfile(lists, {row["attribute"]: smoke.Expected(row["tag"], row["level"]) for row in rows})
+    return smoke.SmokeProfile(lists, {row["attribute"]: smoke.ExpectedAnswer(row["tag"], row["level"]) for row in rows})
 
 
 def _people(features: Path) -> list[UserFeatures]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-NOTHING = "none"
+NO_TAG = "none"
 
 
 def scalars(evaluation: Mapping[str, Any]) -> dict[str, float]:
@@ -23,7 +23,7 @@ def confusion(evaluation: Mapping[str, Any]) -> tuple[list[str], list[list[int]]
     KFP wants a square matrix, so `none` (no answer) is a column and an empty row of every attribute.
     """
     blocks = evaluation["arms"][evaluation["candidate"]]["confusion"]
-    categories = [f"{name}: {tag}" for name, block in blocks.items() for tag in (*block["tags"], NOTHING)]
+    categories = [f"{name}: {tag}" for name, block in blocks.items() for tag in (*block["tags"], NO_TAG)]
     matrix = [[0] * len(categories) for _ in categories]
     start = 0
     for block in blocks.values():

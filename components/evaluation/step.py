@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 from components.evaluation import teacher
 from components.evaluation.cells import (
     Population,
+    has_self_report,
     history_lengths,
     population,
     read_predictions,
     regions,
-    self_reported,
 )
 from conf_profile import tables
 from conf_profile.config import EvaluationConfig
@@ -36,7 +36,7 @@ from conf_profile.files import write_text
 
 MAJORITY_TAG = "majority_tag"
 CEILING = "ceiling"
-DERIVED_ARMS = (teacher.SINGLE, *map(teacher.arm_of, voting.VOTES), CEILING, MAJORITY_TAG)
+DERIVED_ARMS = (teacher.SINGLE_SAMPLE_ARM, *map(teacher.arm_of, voting.VOTES), CEILING, MAJORITY_TAG)
 SLICED_ARMS = ("sft", "sft_grpo", "champion")
 PAIRS = (
     ("sft", "teacher_single"),
@@ -94,12 +94,12 @@ def score(
     validation = population(table, truth, "validation", kinds)
     result = {
         "users": _users_by_split(table),
-        "labelled_test_users": int((test.truth != metrics.NONE).any(axis=1).sum()),
+        "labelled_test_users": int((test.truth != metrics.NO_TAG).any(axis=1).sum()),
         "candidate": candidate,
         "compared_with": compared_with,
         "arms": {name: _describe(arm, test) for name, arm in arms.items()},
         **_thresholds(predictions[candidate], arms[candidate].cells, validation, config),
-        "paired": [asdict(_paired(arms, pair)) for pair in PAIRS if set(pair) <= arms.keys()],
+        "paired": [asdict(_paired_difference(arms, pair)) for pair in PAIRS if set(pair) <= arms.keys()],
         **_slices(arms, candidate, test, draws),
         "hierarchy": _hierarchies(arms, draws),
         "smoke": dict(smoke or {}),
@@ -122,7 +122,7 @@ def _check(predictions: Mapping[str, Path], test: Population) -> None:
         raise DataError(f"the arm name(s) {', '.join(reserved)} are made by the evaluation itself; rename them")
     if not len(test):
         raise DataError("the features hold no user of the split 'test'; give more users or a larger test_share")
-    if not (test.truth != metrics.NONE).any():
+    if not (test.truth != metrics.NO_TAG).any():
         raise DataError("no test user has a true label; evaluation needs labels of some of the users")
 
 
@@ -150,9 +150,9 @@ def _describe(arm: Arm, test: Population) -> dict[str, Any]:
     names = test.taxonomy.names
     bins = calibration_error.reliability(arm.cells)
     return {
-        **_with_intervals(arm.counts.sum(axis=(0, 1)), arm.resampled.sum(axis=1)),
+        **_add_intervals(arm.counts.sum(axis=(0, 1)), arm.resampled.sum(axis=1)),
         "per_attribute": {
-            name: _with_intervals(arm.counts.sum(axis=0)[column], arm.resampled[:, column])
+            name: _add_intervals(arm.counts.sum(axis=0)[column], arm.resampled[:, column])
             for column, name in enumerate(names)
         },
         "sweep": _sweep(metrics.sweep(arm.cells)),
@@ -167,7 +167,7 @@ def _describe(arm: Arm, test: Population) -> dict[str, Any]:
     }
 
 
-def _with_intervals(count: FloatArray, resampled: FloatArray) -> dict[str, Any]:
+def _add_intervals(count: FloatArray, resampled: FloatArray) -> dict[str, Any]:
     intervals = bootstrap.rate_intervals(resampled)
     limits = {
         f"{name}_ci": [found.low, found.high]
@@ -210,7 +210,7 @@ def _thresholds(path: Path, on_test: Cells, validation: Population, config: Eval
     return {"thresholds": dict(chosen), "at_thresholds": _rates(accepted)}
 
 
-def _paired(arms: Mapping[str, Arm], pair: tuple[str, str]) -> bootstrap.Difference:
+def _paired_difference(arms: Mapping[str, Arm], pair: tuple[str, str]) -> bootstrap.Difference:
     better, worse = arms[pair[0]], arms[pair[1]]
     return bootstrap.f1_difference(
         pair,
@@ -236,7 +236,7 @@ def _slice_masks(test: Population) -> dict[str, BoolArray]:
     return {
         **slices.by_region(regions(test)),
         **slices.by_history(history_lengths(test)),
-        **slices.by_self_report(self_reported(test)),
+        **slices.by_self_report(has_self_report(test)),
     }
 
 

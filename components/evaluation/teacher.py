@@ -20,7 +20,7 @@ from conf_profile.consensus import confidence, voting
 from conf_profile.consensus.candidates import blocks, check_users, sample_count
 from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.dialogue.taxonomy import Taxonomy
-from conf_profile.evaluation.metrics import NONE, Cells, FloatArray, IntArray
+from conf_profile.evaluation.metrics import NO_TAG, Cells, FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Samples:
     levels: IntArray
 
 
-SINGLE = "teacher_single"
-REPORTED = ("majority", "weighted", "log_odds", "em")
+SINGLE_SAMPLE_ARM = "teacher_single"
+REPORTED_VOTES = ("majority", "weighted", "log_odds", "em")
 
 
 def arm_of(method: str) -> str:
@@ -40,18 +40,20 @@ def arm_of(method: str) -> str:
     return f"teacher_{method}"
 
 
-def arms(candidates: Sequence[Path], people: Population, methods: Sequence[str] = REPORTED) -> dict[str, Cells]:
+def arms(candidates: Sequence[Path], people: Population, methods: Sequence[str] = REPORTED_VOTES) -> dict[str, Cells]:
     """teacher_single and an arm for each vote; none where the teacher was asked about none of these people.
 
     DataError when it was asked about some of the users only.
     """
     samples, asked = read_samples(candidates, people.taxonomy)
-    rows = integers(pc.index_in(people.user_ids, asked), NONE)
-    if (rows == NONE).all():
+    rows = integers(pc.index_in(people.user_ids, asked), NO_TAG)
+    if (rows == NO_TAG).all():
         return {}
-    require_all_users(np.flatnonzero(rows != NONE), people, "candidates (teacher's arms)")
-    single = answers(samples.tags[rows, :, 0], samples.levels[rows, :, 0], _stated(samples)[rows], people.truth)
-    return {SINGLE: single} | {arm_of(method): _voted(samples, rows, people, method) for method in methods}
+    require_all_users(np.flatnonzero(rows != NO_TAG), people, "candidates (teacher's arms)")
+    single = answers(samples.tags[rows, :, 0], samples.levels[rows, :, 0], _stated_scores(samples)[rows], people.truth)
+    return {SINGLE_SAMPLE_ARM: single} | {
+        arm_of(method): _voted_cells(samples, rows, people, method) for method in methods
+    }
 
 
 def read_samples(candidates: Sequence[Path], taxonomy: Taxonomy) -> tuple[Samples, pa.Array]:
@@ -66,13 +68,13 @@ def read_samples(candidates: Sequence[Path], taxonomy: Taxonomy) -> tuple[Sample
     return Samples(tags, levels), asked
 
 
-def _stated(samples: Samples) -> FloatArray:
+def _stated_scores(samples: Samples) -> FloatArray:
     return samples.levels[:, :, 0] / max(LEVELS)
 
 
-def _voted(samples: Samples, rows: IntArray, people: Population, method: str) -> Cells:
+def _voted_cells(samples: Samples, rows: IntArray, people: Population, method: str) -> Cells:
     shape = people.truth.shape
-    tag, level, score = np.full(shape, NONE), np.zeros(shape, dtype=np.int64), np.full(shape, np.nan)
+    tag, level, score = np.full(shape, NO_TAG), np.zeros(shape, dtype=np.int64), np.full(shape, np.nan)
     for column, attribute in enumerate(people.taxonomy.attributes):
         tags, levels = samples.tags[:, column], samples.levels[:, column]
         outcome = voting.fit(tags, levels, len(attribute.tags), method).elect(tags[rows], levels[rows])
@@ -84,5 +86,5 @@ def _voted(samples: Samples, rows: IntArray, people: Population, method: str) ->
 
 
 def _balanced_levels(score: FloatArray, tag: IntArray) -> IntArray:
-    fitted = confidence.fit({"scores": score[tag != NONE]}, "teacher-vote")
+    fitted = confidence.fit({"scores": score[tag != NO_TAG]}, "teacher-vote")
     return confidence.apply(fitted, "scores", score).astype(np.int64)

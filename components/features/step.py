@@ -57,7 +57,7 @@ def run(
     """
     from feature_repo import store as feature_store
 
-    moment = parse_time(as_of, "as_of") if as_of else newest(behaviour, demographics)
+    moment = parse_time(as_of, "as_of") if as_of else find_newest_time(behaviour, demographics)
     everybody = known_users(behaviour, demographics)
     store = feature_store.open_store(workspace, behaviour, demographics, config)
     consenting = feature_store.consenting_users(store, everybody, moment)
@@ -66,7 +66,7 @@ def run(
             f"{demographics}: none of {len(everybody)} users had given consent by {moment.isoformat()}; "
             "nobody may be profiled: check the column 'consent' and features.as_of"
         )
-    table = as_features(feature_store.training_features(store, consenting, moment), config)
+    table = to_features(feature_store.training_features(store, consenting, moment), config)
     tables.write(features, table, tables.FEATURES)
     result = summarise(table, len(everybody) - len(consenting), moment)
     write_text(report, json.dumps(asdict(result), indent=2) + "\n")
@@ -79,7 +79,7 @@ def known_users(behaviour: Path, demographics: Path) -> list[str]:
     return sorted({user_id for path in (behaviour, demographics) for user_id in _user_ids(path)})
 
 
-def newest(behaviour: Path, demographics: Path) -> datetime:
+def find_newest_time(behaviour: Path, demographics: Path) -> datetime:
     """The time of the newest row of both tables, which is what a scheduled run goes by."""
     latest = [pc.max(_column(path, "event_timestamp")).as_py() for path in (behaviour, demographics)]
     found = [parse_time(moment, f"{behaviour}: event_timestamp") for moment in latest if moment is not None]
@@ -88,7 +88,7 @@ def newest(behaviour: Path, demographics: Path) -> datetime:
     return max(found)
 
 
-def as_features(known: pa.Table, config: FeaturesConfig) -> pa.Table:
+def to_features(known: pa.Table, config: FeaturesConfig) -> pa.Table:
     """From what Feast knows to tables.FEATURES: adds the split, turns a missing history into empty lists."""
     columns = {name: known.column(name) for name in known.column_names}
     for name in _LISTS:

@@ -65,4 +65,4 @@ def _rarest_tags(reference: pa.Table, users: pa.ChunkedArray) -> np.ndarray:
     groups = np.full((len(users), len(names.dictionary)), -1, dtype=np.int64)
     row = pc.index_in(reference.column("user_id"), users.combine_chunks()).to_numpy()
     groups[row, names.indices.to_numpy()] = tags.dictionary_encode().indices.to_numpy()
-    return filtering.rarest(groups)
+    return filtering.assign_rarest_group(groups)

@@ -61,12 +61,12 @@ def _opponent(evaluation: Mapping[str, Any], name: str) -> Opponent | None:
     return Opponent(
         name=name,
         f1=evaluation["arms"][name]["f1"],
-        difference=_paired(evaluation, name),
+        difference=_find_difference(evaluation, name),
         slices=tuple(SliceDifference(item["slice"], item["users"], _difference(item)) for item in slices),
     )
 
 
-def _paired(evaluation: Mapping[str, Any], opponent: str) -> Difference:
+def _find_difference(evaluation: Mapping[str, Any], opponent: str) -> Difference:
     wanted = (evaluation["candidate"], opponent)
     for item in evaluation["paired"]:
         if (item["better"], item["worse"]) == wanted:

@@ -87,7 +87,7 @@ def run(
         )
         training.write_log(log, history, LOG_KEYS)
     steps = max((int(entry["step"]) for entry in history), default=0)
-    collapsed = training.has_collapsed(training.logged(history, rewards.TAG_ENTROPY), config.max_entropy_loss)
+    collapsed = training.has_collapsed(training.logged_values(history, rewards.TAG_ENTROPY), config.max_entropy_loss)
     return {"users": len(people), "steps": steps, "collapsed": int(collapsed)}
 
 
@@ -157,7 +157,7 @@ def _trainer(
         reward_funcs=list(rewards.make_rewards(loaded.taxonomy, references, config.weight, config.quasi_ground_truth)),
         callbacks=[
             training.progress_callback("grpo", LOG_KEYS),
-            training.whole_checkpoints(),
+            training.mark_whole_checkpoints(),
             training.collapse_guard(rewards.TAG_ENTROPY, config.max_entropy_loss),
         ],
     )

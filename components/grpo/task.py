@@ -28,10 +28,10 @@ def run(
     """`config` is the section `grpo`; the checkpoints lie below `workspace`."""
     trained_on = [Path(artefact.path) for artefact in (sft_student, reference, support, filtered)]
     settings = [config, student_config, str(int(seed))]
-    with checkpoints.kept(workspace, __name__, trained_on, settings) as kept:
+    with checkpoints.open_checkpoints(workspace, __name__, trained_on, settings) as kept:
         counts = processes.call(
             step.run,
-            processes.wanted(),
+            processes.read_process_count(),
             features=Path(features.path),
             reference=Path(reference.path),
             support=Path(support.path),

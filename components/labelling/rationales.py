@@ -51,7 +51,7 @@ def join(citations: Codes, winning: npt.NDArray[np.bool_], keyphrases: Keyphrase
     users = len(citations)
     user, sample = np.nonzero(winning & (citations >= 0))
     user, phrase = _expand(user, citations[user, sample], keyphrases)
-    user, phrase = _most_cited(user, phrase, len(keyphrases.vocabulary))
+    user, phrase = _select_most_cited(user, phrase, len(keyphrases.vocabulary))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=users))])
     # A list is null where its offset is null: that is what makes a user without keyphrases null, not "".
     is_empty = np.append(np.diff(offsets) == 0, False)
@@ -81,7 +81,7 @@ def _expand(user: Integers, rationale: Codes, keyphrases: Keyphrases) -> tuple[I
     return np.repeat(user, lengths), keyphrases.codes[np.repeat(first, lengths) + within]
 
 
-def _most_cited(user: Integers, phrase: Integers, vocabulary: int) -> tuple[Integers, Integers]:
+def _select_most_cited(user: Integers, phrase: Integers, vocabulary: int) -> tuple[Integers, Integers]:
     """The first MAX_KEYPHRASES of each user: most cited, then first cited; ordered by user."""
     pairs, first, count = np.unique(user * vocabulary + phrase, return_index=True, return_counts=True)
     user, phrase = pairs // max(vocabulary, 1), pairs % max(vocabulary, 1)

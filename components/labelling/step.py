@@ -130,7 +130,7 @@ def _voters(
     """One fitted vote for each attribute; a counting vote needs no users for it."""
     shape = (len(taxonomy.names), 0, samples)
     tags, levels = [np.empty(shape, np.int16)], [np.empty(shape, np.int8)]
-    if method in voting.LEARNED:
+    if method in voting.LEARNED_VOTES:
         for block in _first_blocks(candidates, taxonomy, samples, block_rows):
             tags.append(block.tags)
             levels.append(block.levels)
@@ -226,7 +226,7 @@ def _rationales(block: Block, tags: npt.NDArray[np.int16]) -> pa.Array:
 def _fit(totals: _Totals, features: Path | None, taxonomy: Taxonomy) -> confidence.Calibration:
     support = np.concatenate(totals.support, axis=1)
     if features is not None:
-        support = support[:, _in_training(totals.users, features)]
+        support = support[:, _training_mask(totals.users, features)]
     histograms = {}
     for name, of_attribute in zip(taxonomy.names, support, strict=True):
         counts = np.bincount(of_attribute, minlength=1)
@@ -235,7 +235,7 @@ def _fit(totals: _Totals, features: Path | None, taxonomy: Taxonomy) -> confiden
     return confidence.fit_histograms(histograms, KIND)
 
 
-def _in_training(users: pa.ChunkedArray, features: Path) -> npt.NDArray[np.bool_]:
+def _training_mask(users: pa.ChunkedArray, features: Path) -> npt.NDArray[np.bool_]:
     table = _read_splits(features)
     training = table.column("user_id").filter(pc.equal(table.column("split"), TRAIN))
     mask: npt.NDArray[np.bool_] = pc.is_in(users, value_set=training.cast(pa.string())).to_numpy()

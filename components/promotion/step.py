@@ -24,8 +24,8 @@ from conf_profile.rollout.smoke import SMOKE
 _ADVICE = "run the step that writes it again"
 _METRICS = ("precision", "recall", "f1", "f1_ci")
 # Their addresses may hold a password, and a manifest is widely read.
-_WITH_ADDRESSES = frozenset({"features", "teacher"})
-_RECORDED = {"preset", "seed", *MODEL_SECTIONS} - _WITH_ADDRESSES
+_SECTIONS_WITH_ADDRESSES = frozenset({"features", "teacher"})
+_RECORDED_SECTIONS = {"preset", "seed", *MODEL_SECTIONS} - _SECTIONS_WITH_ADDRESSES
 
 
 def run(
@@ -71,7 +71,7 @@ def file_hash(path: Path) -> str:
 
 def _promote(model: Path, facts: model_card.CardFacts, target: Registry, expected_champion: str) -> dict[str, Any]:
     expected = _expected_etag(target, expected_champion)
-    version = target.publish(model, manifest_extra=_manifest_extra(facts), generated=_generated(facts))
+    version = target.publish(model, manifest_extra=_manifest_extra(facts), generated=_generated_files(facts))
     target.promote(version.name, _metrics(facts), expected)
     return _outcome(target, version)
 
@@ -88,7 +88,7 @@ def _facts(
     return model_card.CardFacts(model, evaluation, gate, run_config, reference_hash, config_sha256)
 
 
-def _generated(facts: model_card.CardFacts) -> dict[str, bytes]:
+def _generated_files(facts: model_card.CardFacts) -> dict[str, bytes]:
     measured = {name: value for name, value in facts.evaluation.items() if name != "smoke"}
     smoke = facts.evaluation.get("smoke")
     return {
@@ -104,7 +104,7 @@ def _manifest_extra(facts: model_card.CardFacts) -> dict[str, Any]:
         "metrics": _metrics(facts),
         "reference_sha256": facts.reference_sha256,
         "config_sha256": facts.config_sha256,
-        "config": {name: facts.run_config[name] for name in sorted(_RECORDED) if name in facts.run_config},
+        "config": {name: facts.run_config[name] for name in sorted(_RECORDED_SECTIONS) if name in facts.run_config},
         "gate": dict(facts.gate),
     }
 

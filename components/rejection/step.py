@@ -89,7 +89,7 @@ def _round(
         samples = sample(source, loaded, people, sampling, seed + number, f"rejection {number + 1}")
         return list(best_samples(samples, sampling, config, loaded))
 
-    sequences = examples.from_json(processes.from_first(lambda: examples.to_json(sequences_of_round())))
+    sequences = examples.from_json(processes.broadcast_text(lambda: examples.to_json(sequences_of_round())))
     network, history, _ = supervised.train(
         loaded.model, loaded.tokenizer, sequences, len(sequences), config, student_config,
         checkpoints / f"training-{number}", seed + number, f"rejection {number + 1}",
@@ -115,7 +115,7 @@ def best_samples(
     """For each user the `kept_per_user` samples that agree best with the vote, the earlier one of equals."""
     votes = samples.votes(sampling.vote)
     for row, person in enumerate(samples.people):
-        truth = _truth(votes, samples, row)
+        truth = _quasi_ground_truth(votes, samples, row)
         agreement = [rewards.agreement(found, truth, samples.taxonomy) for found in samples.parsed[row]]
         order = sorted(range(len(agreement)), key=lambda column: -agreement[column])
         kept = [column for column in order if samples.parsed[row][column] is not None][: config.kept_per_user]
@@ -124,7 +124,7 @@ def best_samples(
             yield Example(person.user_id, messages, samples.texts[row][column])
 
 
-def _truth(votes: Mapping[str, Vote], samples: Samples, row: int) -> ReferenceOfUser:
+def _quasi_ground_truth(votes: Mapping[str, Vote], samples: Samples, row: int) -> ReferenceOfUser:
     entries: list[Reference | None] = []
     for attribute in samples.taxonomy.attributes:
         vote = votes[attribute.name]

@@ -27,10 +27,10 @@ def run(
     settings = parse_section(RejectionConfig, config)
     trained_on = [Path(features.path), Path(sft_student.path)]
     keyed_by = [config, sampling, student_config, str(int(seed))]
-    with checkpoints.kept(workspace, __name__, trained_on, keyed_by) as kept:
+    with checkpoints.open_checkpoints(workspace, __name__, trained_on, keyed_by) as kept:
         counts = processes.call(
             step.run,
-            processes.wanted() if settings.rounds else 1,
+            processes.read_process_count() if settings.rounds else 1,
             features=Path(features.path),
             sft_student=Path(sft_student.path),
             student=Path(student.path),

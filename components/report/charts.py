@@ -17,7 +17,7 @@ from components.report.markup import element, join
 
 WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 14, 46
-WIDE, WIDE_FROM = 1080, 13
+WIDE_WIDTH, WIDE_COLUMNS = 1080, 13
 """A matrix of more columns is drawn as wide as the page."""
 MARKERS_UP_TO = 30
 """A longer line is drawn without a dot at each point."""
@@ -77,7 +77,7 @@ def line_chart(
     """Lines over a common pair of axes; empty series are left out, and a chart without points says so."""
     drawn = [item for item in series if item.points]
     if not drawn:
-        return _empty(title)
+        return _empty_chart(title)
     x = _scale([p[0] for s in drawn for p in s.points], x_range, LEFT, WIDTH - RIGHT)
     y = _scale([p[1] for s in drawn for p in s.points], y_range, HEIGHT - BOTTOM, TOP)
     written = _percent if percent else _number
@@ -104,7 +104,7 @@ def bar_chart(
     """Grouped bars; a group is (name, colour, one value for each category), `reference` a dashed line."""
     values = [value for _, _, group in groups for value in group]
     if not values:
-        return _empty(title)
+        return _empty_chart(title)
     y = Scale(0.0, max(max(values), reference or 0.0, 1e-9) * 1.08, HEIGHT - BOTTOM, TOP)
     written = _percent if percent else _number
     body = join(
@@ -123,7 +123,7 @@ def dot_chart(
     """A row for each name, a dot for each series in it, and a bar for the interval: made for long names."""
     dots = [dot for _, row in rows for dot in row]
     if not dots:
-        return _empty(title)
+        return _empty_chart(title)
     left = min(250, 20 + 6.4 * max(len(_shorten(name)) for name, _ in rows))
     ends = [end for dot in dots for end in (dot.value, dot.low, dot.high) if end is not None]
     x = _scale(ends, None, left, WIDTH - RIGHT)
@@ -140,7 +140,7 @@ def dot_chart(
 
 def heatmap(title: str, rows: Sequence[str], columns: Sequence[str], matrix: Sequence[Sequence[int]]) -> Markup:
     """A confusion matrix: rows are shaded by their own sum, cells carry counts and a tooltip."""
-    canvas = WIDTH if len(columns) <= WIDE_FROM else WIDE
+    canvas = WIDTH if len(columns) <= WIDE_COLUMNS else WIDE_WIDTH
     left, top = 120.0, 26.0
     size = ((canvas - left - RIGHT) / max(1, len(columns)), min(34.0, 15 + 120 / max(1, len(rows))))
     base = top + size[1] * len(rows)
@@ -150,7 +150,7 @@ def heatmap(title: str, rows: Sequence[str], columns: Sequence[str], matrix: Seq
         for c, column in enumerate(columns)
     ]
     parts += [_text(_shorten(row, 18), left - 8, top + (r + 0.5) * size[1] + 4, "end") for r, row in enumerate(rows)]
-    parts += [_slanted(column, left + (c + 0.5) * size[0], base + 14) for c, column in enumerate(columns)]
+    parts += [_slanted_label(column, left + (c + 0.5) * size[0], base + 14) for c, column in enumerate(columns)]
     parts.append(_text("true tag", left - 8, top - 10, "end", "axis"))
     parts.append(_text("predicted", (left + canvas - RIGHT) / 2, base + 80, "middle", "axis"))
     return _figure(title, join(*parts), base + 86, [], "", canvas)
@@ -175,7 +175,7 @@ def _figure(
     return element("figure", *parts, class_="full" if width > WIDTH else None)
 
 
-def _empty(title: str) -> Markup:
+def _empty_chart(title: str) -> Markup:
     return element("figure", element("figcaption", title), element("p", "Nothing was recorded.", class_="note"))
 
 
@@ -288,7 +288,7 @@ def _cell(
     return join(box, _text(str(row[column]), x + size[0] / 2, y + size[1] / 2 + 4, "middle", shade))
 
 
-def _slanted(name: str, x: float, y: float) -> Markup:
+def _slanted_label(name: str, x: float, y: float) -> Markup:
     return element(
         "text",
         _shorten(name, 14),

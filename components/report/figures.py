@@ -12,7 +12,7 @@ from components.report.inputs import Inputs, curve
 from components.report.markup import join
 from conf_profile.evaluation.summary import arm_title
 
-VOTED = "the vote that the student was taught by"
+TAUGHT_VOTE = "the vote that the student was taught by"
 """Stands for the arm of the labelling's own vote."""
 LEVEL_NAMES = ("1", "2", "3", "4", "5")
 COLOURS = {
@@ -28,7 +28,7 @@ COLOURS = {
     "champion": "champion",
     "ceiling": "ceiling",
 }
-CONFIDENCE_ARMS = ("teacher_single", VOTED, "sft", "sft_grpo", "champion", "ceiling")
+CONFIDENCE_ARMS = ("teacher_single", TAUGHT_VOTE, "sft", "sft_grpo", "champion", "ceiling")
 STUDENT_ARMS = ("sft", "sft_grpo", "champion")
 
 
@@ -43,8 +43,8 @@ def arms(inputs: Inputs) -> Markup:
 
 def levels(inputs: Inputs) -> Markup:
     """Confidence levels raw and calibrated: the teacher's, and the students'."""
-    teacher = _raw_and_calibrated(inputs.labelling, "Teacher: verbal and calibrated confidence", "teacher1", "teacher3")
-    student = _raw_and_calibrated(
+    teacher = _draw_calibration(inputs.labelling, "Teacher: verbal and calibrated confidence", "teacher1", "teacher3")
+    student = _draw_calibration(
         inputs.reference, "Student (reference pass): stated and calibrated confidence", "base", "sft"
     )
     stated = [
@@ -61,7 +61,7 @@ def reliability(inputs: Inputs) -> Markup:
     diagonal = Series("perfectly calibrated", ((0.0, 0.0), (1.0, 1.0)), "majority", dashed=True)
     series = [
         Series(arm_title(name), tuple((b["score"], b["accuracy"]) for b in arm["reliability"]), colour(name))
-        for name, arm in _confident(inputs)
+        for name, arm in _select_confidence_arms(inputs)
     ]
     note = "Above the diagonal a model is better than it says, below it over-confident."
     whole = (0.0, 1.0)
@@ -73,8 +73,8 @@ def reliability(inputs: Inputs) -> Markup:
 def thresholds(inputs: Inputs) -> Markup:
     """Precision and recall over the threshold tau."""
     return join(
-        _over_tau(inputs, "precision", "Precision over the threshold τ"),
-        _over_tau(inputs, "recall", "Recall over the threshold τ"),
+        _draw_threshold_curve(inputs, "precision", "Precision over the threshold τ"),
+        _draw_threshold_curve(inputs, "recall", "Recall over the threshold τ"),
     )
 
 
@@ -136,9 +136,9 @@ def shares(counts: Sequence[int]) -> list[float]:
     return [count / total if total else 0.0 for count in counts]
 
 
-def _raw_and_calibrated(report: Mapping[str, Any], title: str, raw: str, calibrated: str) -> Markup:
+def _draw_calibration(report: Mapping[str, Any], title: str, raw: str, calibrated: str) -> Markup:
     groups = [
-        (name, key_colour, shares(_summed(report.get(key))))
+        (name, key_colour, shares(_sum_levels(report.get(key))))
         for key, name, key_colour in (
             ("raw_levels", "as stated", raw),
             ("stated_levels", "as stated", raw),
@@ -160,30 +160,30 @@ def _level_chart(title: str, groups: Sequence[tuple[str, str, Sequence[float]]])
     )  # fmt: skip
 
 
-def _summed(levels_by_attribute: Any) -> list[int]:
+def _sum_levels(levels_by_attribute: Any) -> list[int]:
     """Level counts over all attributes, from {attribute: [n1..n5]} or from one list [n1..n5]."""
     if isinstance(levels_by_attribute, Mapping):
         return [sum(column) for column in zip(*levels_by_attribute.values(), strict=True)]
     return list(levels_by_attribute)
 
 
-def _over_tau(inputs: Inputs, metric: str, title: str) -> Markup:
+def _draw_threshold_curve(inputs: Inputs, metric: str, title: str) -> Markup:
     series = [
         Series(
             arm_title(name),
             tuple((point["tau"], point[metric]) for point in arm["sweep"] if point["coverage"] > 0),
             colour(name),
         )
-        for name, arm in _confident(inputs)
+        for name, arm in _select_confidence_arms(inputs)
     ]
     label = "τ: answer only at this level or above"
     return line_chart(title, label, metric, series, x_ticks=(1, 2, 3, 4, 5), percent=True)
 
 
-def _confident(inputs: Inputs) -> list[tuple[str, Mapping[str, Any]]]:
+def _select_confidence_arms(inputs: Inputs) -> list[tuple[str, Mapping[str, Any]]]:
     found = inputs.evaluation["arms"]
     voted = f"teacher_{inputs.labelling.get('vote', 'weighted')}"
-    names = [voted if name == VOTED else name for name in CONFIDENCE_ARMS]
+    names = [voted if name == TAUGHT_VOTE else name for name in CONFIDENCE_ARMS]
     return [(name, found[name]) for name in names if name in found]
 
 

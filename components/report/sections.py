@@ -40,7 +40,7 @@ def headline(inputs: Inputs) -> list[str]:
     users = inputs.evaluation["users"].get("test", 0)
     found = arms[name]
     first = (
-        f"{_capital(spoken(name))} reaches an F1 of {_percent(found['f1'])} ({_interval(found['f1_ci'])}) on "
+        f"{_capital(spoken_name(name))} reaches an F1 of {_percent(found['f1'])} ({_interval(found['f1_ci'])}) on "
         f"the true labels of {users:,} test users; no label was used in training."
     )
     accepted = inputs.evaluation["at_thresholds"]
@@ -56,13 +56,13 @@ def serving_command(uri: str, options: Sequence[str] = ()) -> str:
     return shlex.join(["conf-profile", "serve", uri, *options])
 
 
-def spoken(arm: str) -> str:
+def spoken_name(arm: str) -> str:
     """The arm's name inside a sentence."""
-    return _SPOKEN.get(arm, arm)
+    return _SPOKEN_NAMES.get(arm, arm)
 
 
 _RATES = ("precision", "recall", "f1")
-_SPOKEN = {
+_SPOKEN_NAMES = {
     "base": "the untrained model",
     "teacher_single": "one sample of the teacher",
     "teacher_majority": "the teacher's majority vote",
@@ -90,7 +90,9 @@ def _results(inputs: Inputs) -> Values:
     attributes = list(next(iter(arms.values()))["per_attribute"])
     return {
         "chosen": list(arms).index(inputs.candidate),
-        "arms": [[arm_title(name), *(_with_interval(arm, rate) for rate in _RATES)] for name, arm in arms.items()],
+        "arms": [
+            [arm_title(name), *(_format_with_interval(arm, rate) for rate in _RATES)] for name, arm in arms.items()
+        ],
         "chart": figures.arms(inputs),
         "differences": [_difference(paired) for paired in inputs.evaluation["paired"]],
         "attributes": attributes,
@@ -163,7 +165,9 @@ def _comparisons(inputs: Inputs) -> list[str]:
     paired = [p for p in inputs.evaluation["paired"] if p["better"] == inputs.candidate and p["worse"] in wanted]
     if not paired:
         return []
-    told = "; ".join(f"{_points(p['difference'])} against {spoken(p['worse'])} ({_clear(p)})" for p in paired)
+    told = "; ".join(
+        f"{_points(p['difference'])} against {spoken_name(p['worse'])} ({_describe_interval(p)})" for p in paired
+    )
     ceiling = inputs.evaluation["arms"].get("ceiling")
     most = (
         f" Whoever answers every question cannot exceed an F1 of about {_percent(ceiling['f1'])} on these users."
@@ -173,10 +177,10 @@ def _comparisons(inputs: Inputs) -> list[str]:
     return [f"In F1 that is {told}.{most}"]
 
 
-def _clear(paired: Mapping[str, Any]) -> str:
+def _describe_interval(paired: Mapping[str, Any]) -> str:
     if paired["low"] > 0 or paired["high"] < 0:
-        return f"interval {_signed(paired['low'])} to {_signed(paired['high'])}, clear of zero"
-    return f"interval {_signed(paired['low'])} to {_signed(paired['high'])}, so it may be chance"
+        return f"interval {_format_signed(paired['low'])} to {_format_signed(paired['high'])}, clear of zero"
+    return f"interval {_format_signed(paired['low'])} to {_format_signed(paired['high'])}, so it may be chance"
 
 
 def _tiles(inputs: Inputs) -> list[tuple[str, str, str]]:
@@ -210,17 +214,18 @@ def _tiles(inputs: Inputs) -> list[tuple[str, str, str]]:
 
 def _difference(paired: Mapping[str, Any]) -> list[str]:
     return [
-        f"{_capital(spoken(paired['better']))} − {spoken(paired['worse'])}",
+        f"{_capital(spoken_name(paired['better']))} − {spoken_name(paired['worse'])}",
         _points(paired["difference"]),
-        f"{_signed(paired['low'])} to {_signed(paired['high'])}",
+        f"{_format_signed(paired['low'])} to {_format_signed(paired['high'])}",
         "clear of zero" if paired["low"] > 0 or paired["high"] < 0 else "may be chance",
     ]
 
 
 def _hierarchy(arm: str, found: Mapping[str, Any]) -> list[str]:
+    slope, low, high = (_format_signed(found[name]) for name in ("slope", "slope_low", "slope_high"))
     return [
         arm_title(arm),
-        f"{_signed(found['slope'])} ({_signed(found['slope_low'])} to {_signed(found['slope_high'])})",
+        f"{slope} ({low} to {high})",
         _percent(found["top_share"]),
         f"{found['mean_level']:.2f}",
         "passed" if found["passed"] else " and ".join(k for k in ("flat", "inflated") if found[k]),
@@ -235,7 +240,7 @@ def _scalars(prefix: str, report: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _with_interval(arm: Mapping[str, Any], metric: str) -> Markup:
+def _format_with_interval(arm: Mapping[str, Any], metric: str) -> Markup:
     interval = _interval(arm[f"{metric}_ci"])
     return Markup('{} <span class="soft">({})</span>').format(f"{100 * arm[metric]:.1f}", interval)
 
@@ -248,12 +253,12 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f}%"
 
 
-def _signed(value: float) -> str:
+def _format_signed(value: float) -> str:
     return f"{100 * value + 0.0:+.1f}".replace("-", "−")
 
 
 def _points(value: float) -> str:
-    return f"{_signed(value)} points"
+    return f"{_format_signed(value)} points"
 
 
 def _capital(text: str) -> str:

@@ -40,7 +40,7 @@ def run(
     if not taught:
         raise StudentError(f"{pseudo_labels}: no training user has a pseudo-label; the teacher answered nothing usable")
     unlabelled = examples.users(table, ["second_stage", "validation"]) or people
-    network, tokenizer = model.base(student_config, _prompts([*people, *unlabelled], tags, prompt), tags, seed)
+    network, tokenizer = model.build_base(student_config, _prompts([*people, *unlabelled], tags, prompt), tags, seed)
     rows = round(len(taught) * config.rationales_per_user * epochs(len(taught), config))
     sequences = _sequences(taught, labels, tags, prompt, config, student_config, tokenizer, rows, seed)
     merged, history, steps = supervised.train(

@@ -29,10 +29,13 @@ def run(
     """`taxonomy` is an address; the checkpoints lie below `workspace`."""
     trained_on = [Path(features.path), Path(pseudo_labels.path)]
     settings = [config, student_config, prompt, str(int(seed))]
-    with tempfile.TemporaryDirectory() as folder, checkpoints.kept(workspace, __name__, trained_on, settings) as kept:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        checkpoints.open_checkpoints(workspace, __name__, trained_on, settings) as kept,
+    ):
         counts = processes.call(
             step.run,
-            processes.wanted(),
+            processes.read_process_count(),
             features=Path(features.path),
             pseudo_labels=Path(pseudo_labels.path),
             taxonomy_file=inputs.fetch_taxonomy(taxonomy, Path(folder)),

@@ -72,7 +72,7 @@ def run(
     users = _shard_of(tables.read(features, tables.FEATURES), ask_splits, shard, config.shards)
     requests = [_request(row, tags, config, prompt) for row in _rows(users)]
     spending = Spending()
-    teacher = make_teacher(_with_budget_of_shard(config, shard), tags, lexicon, seed, spending)
+    teacher = make_teacher(_limit_to_shard_budget(config, shard), tags, lexicon, seed, spending)
     with _store(answers_folder, teacher, shard, config.shards) as store:
         if config.max_requests is not None:
             spending.continue_in(store, requests)
@@ -105,7 +105,7 @@ def _request(row: dict[str, Any], taxonomy: Taxonomy, config: TeacherConfig, pro
     return Request(user.user_id, tuple(messages), tuple(range(config.samples)))
 
 
-def _with_budget_of_shard(config: TeacherConfig, shard: int) -> TeacherConfig:
+def _limit_to_shard_budget(config: TeacherConfig, shard: int) -> TeacherConfig:
     """The budget is for all shards together; each may spend its part, however often it is tried."""
     if config.max_requests is None:
         return config
@@ -139,14 +139,14 @@ def _write(path: Path, requests: Sequence[Request], store: AnswerStore, taxonomy
     malformed = 0
     with tables.writer(path, tables.CANDIDATES) as out:
         while batch := list(islice(answers, ANSWERS_PER_BATCH)):
-            parsed = [_parsed(store, request, sample, taxonomy) for request, sample in batch]
+            parsed = [_read_answer(store, request, sample, taxonomy) for request, sample in batch]
             rows = _table([(r.user_id, s) for r, s in batch], parsed, taxonomy)
             out.write_table(tables.check(rows, tables.CANDIDATES, str(path)))
             malformed += parsed.count(None)
     return malformed
 
 
-def _parsed(store: AnswerStore, request: Request, sample: int, taxonomy: Taxonomy) -> ProfileAnswer | None:
+def _read_answer(store: AnswerStore, request: Request, sample: int, taxonomy: Taxonomy) -> ProfileAnswer | None:
     text = store.text(request.user_id, request.messages, sample)
     return parse_or_none(text or "", taxonomy)
 

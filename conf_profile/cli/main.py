@@ -45,7 +45,7 @@ class EntryPointGroup(click.Group):
             room = found.module.partition(".")[0]
             if error.name != room:
                 raise
-            return _absent(cmd_name, room)
+            return _make_missing_command(cmd_name, room)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -58,7 +58,7 @@ class EntryPointGroup(click.Group):
             formatter.write_dl(rows)
 
 
-def _absent(name: str, room: str) -> click.Command:
+def _make_missing_command(name: str, room: str) -> click.Command:
     """Stands for a command whose room is not part of this installation: images hold no benchmarks."""
 
     def refuse() -> None:

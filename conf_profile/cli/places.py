@@ -65,13 +65,13 @@ def open_artefacts(addresses: Sequence[str], beside: ObjectStore) -> list[Place]
     keys = os.environ.get(ACCESS_KEY), os.environ.get(SECRET_KEY)
     places = [_place(address, beside, keys) for address in addresses]
     for place in places:
-        if place.store.bucket == beside.bucket and place.prefix in retention.EXPIRING:
+        if place.store.bucket == beside.bucket and place.prefix in retention.EXPIRING_PREFIXES:
             raise ConfigError(f"--artefacts {place.uri}: holds no artefacts; it is looked after without being named")
         retention.folder(place.prefix)
     return places
 
 
-def open_own(addresses: Sequence[str], beside: ObjectStore) -> list[Place]:
+def open_own_tables(addresses: Sequence[str], beside: ObjectStore) -> list[Place]:
     """The places of the user's own tables. RegistryError for what is no address."""
     return [_place(address, beside, (None, None)) for address in addresses]
 

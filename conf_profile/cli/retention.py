@@ -32,12 +32,12 @@ def retention() -> None:
 def apply_command(storage: Storage, as_json: bool, days: int, artefacts: tuple[str, ...]) -> None:
     """Merge lifecycle rules into those of the bucket, read them back, and print all that are there."""
     from conf_profile.erasure import expiry
-    from conf_profile.erasure.retention import RULED, Retention
+    from conf_profile.erasure.retention import RULED_PREFIXES, Retention
 
-    with _places(storage, artefacts, RULED) as places:
+    with _places(storage, artefacts, RULED_PREFIXES) as places:
         found = [
             (some[0].store.bucket, expiry.apply(some[0].store, [place.prefix for place in some], Retention(days)))
-            for some in _by_bucket(places)
+            for some in _group_by_bucket(places)
         ]
         _show_rules(found, as_json)
 
@@ -52,9 +52,9 @@ def sweep(storage: Storage, as_json: bool, days: int, dry_run: bool, artefacts: 
     from datetime import UTC, datetime
 
     from conf_profile.erasure import expiry
-    from conf_profile.erasure.retention import EXPIRING, Retention
+    from conf_profile.erasure.retention import EXPIRING_PREFIXES, Retention
 
-    with _places(storage, artefacts, EXPIRING) as places:
+    with _places(storage, artefacts, EXPIRING_PREFIXES) as places:
         now = datetime.now(UTC)
         swept = [
             {"bucket": place.store.bucket, **asdict(found)}
@@ -77,10 +77,10 @@ def sweep(storage: Storage, as_json: bool, days: int, dry_run: bool, artefacts: 
 def show(storage: Storage, as_json: bool, artefacts: tuple[str, ...]) -> None:
     """Print the lifecycle rules of the bucket, and of the artefacts'."""
     from conf_profile.erasure import expiry
-    from conf_profile.erasure.retention import RULED
+    from conf_profile.erasure.retention import RULED_PREFIXES
 
-    with _places(storage, artefacts, RULED) as places:
-        stores = [some[0].store for some in _by_bucket(places)]
+    with _places(storage, artefacts, RULED_PREFIXES) as places:
+        stores = [some[0].store for some in _group_by_bucket(places)]
         _show_rules([(store.bucket, expiry.rules(store)) for store in stores], as_json)
 
 
@@ -92,7 +92,7 @@ def _places(storage: Storage, artefacts: Sequence[str], prefixes: Sequence[str])
         yield [*(Place(bucket, prefix) for prefix in prefixes), *open_artefacts(artefacts, bucket)]
 
 
-def _by_bucket(places: Sequence[Place]) -> list[list[Place]]:
+def _group_by_bucket(places: Sequence[Place]) -> list[list[Place]]:
     found: dict[tuple[str, str], list[Place]] = {}
     for place in places:
         found.setdefault((place.store.endpoint, place.store.bucket), []).append(place)
@@ -107,10 +107,10 @@ def _show_rules(found: Sequence[tuple[str, Sequence[Rule]]], as_json: bool) -> N
         if not rules:
             click.echo(f"s3://{bucket}: no lifecycle rule")
         for rule in rules:
-            click.echo(f"s3://{bucket}: {_described(rule)}")
+            click.echo(f"s3://{bucket}: {_describe_rule(rule)}")
 
 
-def _described(rule: Rule) -> str:
+def _describe_rule(rule: Rule) -> str:
     from conf_profile.erasure.retention import RULE_PREFIX
 
     name = str(rule.get("ID", "(without a name)"))

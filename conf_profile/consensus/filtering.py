@@ -70,7 +70,7 @@ def select(confidence: Floats, shape: str, keep: float, seed: int, strata: Strat
     return mask
 
 
-def rarest(groups: Strata) -> Strata:
+def assign_rarest_group(groups: Strata) -> Strata:
     """The stratum of each user: of the groups that the user belongs to, the one with the fewest users.
 
     `groups` [users, memberships] numbers groups (negative: none); users without any are in the stratum -1.

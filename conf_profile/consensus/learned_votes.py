@@ -41,7 +41,7 @@ class LogOdds:
         """Leave-one-out: each sample is compared with the weighted vote of the user's other samples."""
         agreed, compared = np.zeros(MAX_LEVEL + 1), np.zeros(MAX_LEVEL + 1)
         for sample in range(ballots.samples):
-            level, agrees = _against_the_others(ballots, sample)
+            level, agrees = _compare_leave_one_out(ballots, sample)
             agreed += np.bincount(level, agrees, minlength=MAX_LEVEL + 1)
             compared += np.bincount(level, minlength=MAX_LEVEL + 1)
         others = max(ballots.tag_count - 1, 1)
@@ -100,7 +100,7 @@ def _evidence(ballots: Ballots, log_likelihood: Floats) -> Floats:
     return np.asarray(ballots.cells @ log_likelihood.T, dtype=np.float64)
 
 
-def _against_the_others(ballots: Ballots, sample: int) -> tuple[Integers, Integers]:
+def _compare_leave_one_out(ballots: Ballots, sample: int) -> tuple[Integers, Integers]:
     """Levels of one sample's answers, and whether each agrees with the weighted vote of the user's others."""
     answered = np.flatnonzero(ballots.tags[:, sample] != NO_ANSWER)
     tag, level = ballots.tags[answered, sample], ballots.levels[answered, sample]
@@ -114,11 +114,11 @@ def _confusion(posterior: Floats, ballots: Ballots) -> Floats:
     """Log of P(tag and level | true tag), [tags, tags * 5], each row drawn towards the pooled table."""
     tags = ballots.tag_count
     expected = np.asarray(posterior.T @ ballots.cells, dtype=np.float64).reshape(tags, tags, MAX_LEVEL)
-    smoothed = expected + PSEUDO_ANSWERS * _pooled(expected)
+    smoothed = expected + PSEUDO_ANSWERS * _pool_confusion(expected)
     return np.asarray(np.log(smoothed / smoothed.sum(axis=(1, 2), keepdims=True)).reshape(tags, -1))
 
 
-def _pooled(expected: Floats) -> Floats:
+def _pool_confusion(expected: Floats) -> Floats:
     """[tags, tags, 5]: one teacher for all true tags. Right answers share their levels, wrong ones their tags."""
     tags = len(expected)
     diagonal = np.arange(tags)

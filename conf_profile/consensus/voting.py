@@ -57,7 +57,7 @@ class Evidence(Protocol):
 
 
 @dataclass(frozen=True)
-class Counting:
+class CountingVote:
     """A vote by counts alone."""
 
     ranking: Callable[[Ballots], tuple[Numbers, ...]]
@@ -70,26 +70,26 @@ class Counting:
         return np.asarray(confidence / float(max(MAX_LEVEL * ballots.samples, 1)))
 
 
-def _majority(ballots: Ballots) -> Evidence:
-    return Counting(lambda given: (given.votes, given.confidence))
+def _majority_vote(ballots: Ballots) -> Evidence:
+    return CountingVote(lambda given: (given.votes, given.confidence))
 
 
-def _majority_blind(ballots: Ballots) -> Evidence:
-    return Counting(lambda given: (given.votes,))
+def _blind_majority_vote(ballots: Ballots) -> Evidence:
+    return CountingVote(lambda given: (given.votes,))
 
 
-def _weighted(ballots: Ballots) -> Evidence:
-    return Counting(lambda given: (given.confidence, given.votes))
+def _weighted_vote(ballots: Ballots) -> Evidence:
+    return CountingVote(lambda given: (given.confidence, given.votes))
 
 
 VOTES: Mapping[str, Callable[[Ballots], Evidence]] = {
-    "majority": _majority,
-    "majority_blind": _majority_blind,
-    "weighted": _weighted,
+    "majority": _majority_vote,
+    "majority_blind": _blind_majority_vote,
+    "weighted": _weighted_vote,
     "log_odds": LogOdds.fit,
     "em": DawidSkene.fit,
 }
-LEARNED = frozenset({"log_odds", "em"})
+LEARNED_VOTES = frozenset({"log_odds", "em"})
 """The methods for which it matters what they are fitted on."""
 
 

@@ -9,7 +9,7 @@ from conf_profile.data.dataset import Dataset
 from conf_profile.errors import ConfigError
 
 
-def build_in(folder: Path, config: RunConfig) -> Dataset:
+def build_in_run_folder(folder: Path, config: RunConfig) -> Dataset:
     """The data set in a run's folder: made there once for these users and this seed."""
     users = config.data.users or "all"
     return build(config, folder / "data" / f"{config.data.name}-{users}-{config.seed}")

@@ -41,7 +41,7 @@ def to_table(profiles: Iterable[InferredProfile]) -> pa.Table:
     return tables.from_rows([_row(profile) for profile in profiles], tables.INFERRED)
 
 
-def from_predictions(
+def profiles_from_predictions(
     predictions: pa.Table, thresholds: Mapping[str, int], model_version: str, inferred_at: datetime
 ) -> list[InferredProfile]:
     """tables.PREDICTIONS to profiles, by user id: the tags at or above their attribute's threshold.
@@ -51,13 +51,13 @@ def from_predictions(
     by_user = groupby(predictions.sort_by("user_id").to_pylist(), key=itemgetter("user_id"))
     said = ((user_id, [row for row in rows if row["tag"] is not None]) for user_id, rows in by_user)
     return [
-        InferredProfile(user_id, tuple(_accepted(rows, thresholds)), model_version, inferred_at)
+        InferredProfile(user_id, tuple(_select_accepted(rows, thresholds)), model_version, inferred_at)
         for user_id, rows in said
         if rows
     ]
 
 
-def _accepted(rows: Sequence[Mapping[str, Any]], thresholds: Mapping[str, int]) -> Iterator[InferredTag]:
+def _select_accepted(rows: Sequence[Mapping[str, Any]], thresholds: Mapping[str, int]) -> Iterator[InferredTag]:
     for row in rows:
         if row["level"] >= thresholds[row["attribute"]]:
             yield InferredTag(row["attribute"], row["tag"], row["level"])

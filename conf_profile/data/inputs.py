@@ -32,7 +32,7 @@ def fetch(address: str, name: str, folder: Path) -> Path:
     if not address:
         raise DataError(f"{name}: no address was given; name the file, e.g. s3://BUCKET/tables/{name}")
     if not is_remote(address):
-        return _existing(Path(address))
+        return _require_file(Path(address))
     return _copy(*object_store.locate(address), address, folder / name)
 
 
@@ -63,7 +63,7 @@ def fetch_features(behaviour: str, demographics: str, folder: Path) -> tuple[Pat
     """The two tables that Feast reads."""
     paths = fetch(behaviour, "behaviour.parquet", folder), fetch(demographics, "demographics.parquet", folder)
     if is_remote(behaviour) or is_remote(demographics):
-        with _naming(paths[0], behaviour), _naming(paths[1], demographics):
+        with _name_address_in_errors(paths[0], behaviour), _name_address_in_errors(paths[1], demographics):
             own.check_features(*paths)
     return paths
 
@@ -72,7 +72,7 @@ def fetch_taxonomy(address: str, folder: Path) -> Path:
     """The taxonomy."""
     path = fetch(address, "taxonomy.yaml", folder)
     if is_remote(address):
-        with _naming(path, address):
+        with _name_address_in_errors(path, address):
             taxonomies.load(path)
     return path
 
@@ -81,7 +81,7 @@ def fetch_lexicon(address: str, taxonomy: Path, folder: Path) -> Path | None:
     """The lexicon of the embedded teacher; None where no address was given."""
     path = fetch_optional(address, "lexicon.json", folder)
     if path is not None and is_remote(address):
-        with _naming(path, address):
+        with _name_address_in_errors(path, address):
             own.check_lexicon(path, taxonomy)
     return path
 
@@ -90,13 +90,13 @@ def fetch_labels(address: str, taxonomy: Path, folder: Path) -> Path:
     """The true labels; for the evaluation alone."""
     path = fetch_truth(address, "labels.parquet", folder) or fetch(address, "labels.parquet", folder)
     if is_remote(address):
-        with _naming(path, address):
+        with _name_address_in_errors(path, address):
             own.check_labels(path, taxonomy)
     return path
 
 
 @contextmanager
-def _naming(path: Path, address: str) -> Iterator[None]:
+def _name_address_in_errors(path: Path, address: str) -> Iterator[None]:
     """An error names what the user knows, not the copy of it."""
     try:
         yield
@@ -104,7 +104,7 @@ def _naming(path: Path, address: str) -> Iterator[None]:
         raise type(error)(str(error).replace(str(path), address)) from error
 
 
-def _existing(path: Path) -> Path:
+def _require_file(path: Path) -> Path:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; run again with the place of your tables")
     return path

@@ -56,13 +56,13 @@ def check_folder(folder: Path, taxonomy: Path | None = None) -> Dataset:
     if dataset.LEXICON in paths:
         check_lexicon(paths[dataset.LEXICON], paths[dataset.TAXONOMY])
     given = dataset.read_manifest(folder) if (folder / dataset.MANIFEST).is_file() else {}
-    coverage = measure(behaviour, demographics, labels)
+    coverage = count_coverage(behaviour, demographics, labels)
     logger.info("%s: %s", folder, coverage)
     return Dataset(
         folder=folder,
         name=given.get("name", folder.resolve().name),
         users=coverage.users,
-        as_of=_as_of(given, folder, behaviour, demographics),
+        as_of=_find_as_of(given, folder, behaviour, demographics),
         source=given.get("source", str(folder)),
         licence=given.get("licence", "your own data"),
         paths=paths,
@@ -109,7 +109,7 @@ def check_lexicon(path: Path, taxonomy_path: Path) -> None:
                 _check_tag(attribute, tag, taxonomy, path)
 
 
-def measure(behaviour: pa.Table, demographics: pa.Table, labels: pa.Table | None = None) -> Coverage:
+def count_coverage(behaviour: pa.Table, demographics: pa.Table, labels: pa.Table | None = None) -> Coverage:
     """Counts users by the tables that know them."""
     acting, signed_up, labelled = (_users(table) for table in (behaviour, demographics, labels))
     return Coverage(
@@ -151,7 +151,7 @@ def _check_tag(attribute: str, tag: str, taxonomy: Taxonomy, path: Path) -> None
         )
 
 
-def _as_of(given: Mapping[str, Any], folder: Path, behaviour: pa.Table, demographics: pa.Table) -> str:
+def _find_as_of(given: Mapping[str, Any], folder: Path, behaviour: pa.Table, demographics: pa.Table) -> str:
     if given:
         return dataset.parse_time(given["as_of"], f"{folder / dataset.MANIFEST}: as_of").isoformat()
     last: datetime = max(pc.max(table.column("event_timestamp")).as_py() for table in (behaviour, demographics))

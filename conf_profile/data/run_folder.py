@@ -15,12 +15,12 @@ from conf_profile import tables
 from conf_profile.errors import DataError, PipelineError
 from conf_profile.files import write_text
 
-ELSEWHERE = "elsewhere.json"
+OUTSIDE_FOLDERS = "elsewhere.json"
 ARGUMENTS = Path("workspace") / "arguments.json"
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def lock_run_folder(folder: Path) -> Iterator[None]:
     """Two that work in one folder would overwrite each other's work; PipelineError tells the second to wait."""
     with (folder / "run.lock").open("w") as lock:
         try:
@@ -33,7 +33,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
-def arguments(folder: Path) -> dict[str, Any]:
+def read_arguments(folder: Path) -> dict[str, Any]:
     """What the run's pipeline was given last; DataError where none has begun."""
     return tables.read_json(folder / ARGUMENTS, "give the folder of a run that has begun")
 
@@ -44,7 +44,7 @@ def find_run(place: str) -> Path | None:
     return next((folder for folder in path.parents if path.is_absolute() and (folder / ARGUMENTS).is_file()), None)
 
 
-def configuration(given: Mapping[str, Any]) -> dict[str, Any]:
+def read_configuration(given: Mapping[str, Any]) -> dict[str, Any]:
     """The run's resolved configuration, from its pipeline's arguments; DataError where it cannot be read.
 
     Arguments name a YAML file of it; those of older runs hold it themselves.
@@ -55,17 +55,17 @@ def configuration(given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def remember(folder: Path, place: Path) -> None:
+def note_outside_folder(folder: Path, place: Path) -> None:
     """Notes a folder outside the run's that holds rows of its users, so that an erasure finds it again."""
     place = place.resolve()
-    known = elsewhere(folder)
+    known = read_outside_folders(folder)
     if place not in known and not place.is_relative_to(folder.resolve()):
-        write_text(folder / ELSEWHERE, json.dumps({"folders": [*map(str, known), str(place)]}, indent=2))
+        write_text(folder / OUTSIDE_FOLDERS, json.dumps({"folders": [*map(str, known), str(place)]}, indent=2))
 
 
-def elsewhere(folder: Path) -> list[Path]:
+def read_outside_folders(folder: Path) -> list[Path]:
     """The folders that were noted."""
-    path = folder / ELSEWHERE
+    path = folder / OUTSIDE_FOLDERS
     return [Path(name) for name in tables.read_json(path, "put it right by hand")["folders"]] if path.is_file() else []
 
 

@@ -32,7 +32,7 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Erased:
+class ErasureResult:
     """What became of one store; rows."""
 
     store: str
@@ -40,11 +40,11 @@ class Erased:
     left: int
 
 
-def erase(user_id: str, stores: Sequence[Store]) -> list[Erased]:
+def erase(user_id: str, stores: Sequence[Store]) -> list[ErasureResult]:
     """Takes the user out of every store, then reads every store again. A killed call can be repeated."""
     removed = [store.remove(user_id) for store in stores]
     left = [store.count(user_id) for store in stores]
-    return [Erased(*found) for found in zip((store.name for store in stores), removed, left, strict=True)]
+    return [ErasureResult(*found) for found in zip((store.name for store in stores), removed, left, strict=True)]
 
 
 def stores(run: Path, arguments: Mapping[str, Any], further: Iterable[Path], data_too: bool) -> list[Store]:
@@ -55,10 +55,13 @@ def stores(run: Path, arguments: Mapping[str, Any], further: Iterable[Path], dat
     """
     folders = [run, *further]
     return [
-        *(_parquet(name, paths) for folder in folders for name, paths in _groups(folder)),
-        *(_own(path, data_too) for path in own_tables(run, arguments)),
-        *(_answers(folder) for folder in sorted({run / "workspace" / "answers", Path(arguments["answers_folder"])})),
-        *(_unfinished(folder) for folder in folders),
+        *(_parquet_store(name, paths) for folder in folders for name, paths in _groups(folder)),
+        *(_own_tables_store(path, data_too) for path in own_tables(run, arguments)),
+        *(
+            _answers_store(folder)
+            for folder in sorted({run / "workspace" / "answers", Path(arguments["answers_folder"])})
+        ),
+        *(_unfinished_files_store(folder) for folder in folders),
     ]
 
 
@@ -87,17 +90,17 @@ def _kind(folder: Path, path: Path) -> str:
     return f"{top}: {path.stem}" if top in ("artefacts", "data") else top
 
 
-def _parquet(name: str, paths: Sequence[Path]) -> Store:
+def _parquet_store(name: str, paths: Sequence[Path]) -> Store:
     return Store(name, lambda user_id: _remove(paths, user_id), lambda user_id: _count(paths, user_id))
 
 
-def _own(path: Path, data_too: bool) -> Store:
+def _own_tables_store(path: Path, data_too: bool) -> Store:
     if data_too:
-        return _parquet(f"your own {path.name}", [path])
+        return _parquet_store(f"your own {path.name}", [path])
     return Store(f"your own {path.name} (not touched)", lambda user_id: 0, lambda user_id: _count([path], user_id))
 
 
-def _answers(folder: Path) -> Store:
+def _answers_store(folder: Path) -> Store:
     return Store(
         "kept answers",
         lambda user_id: answers.forget(folder, user_id),
@@ -105,16 +108,16 @@ def _answers(folder: Path) -> Store:
     )
 
 
-def _unfinished(folder: Path) -> Store:
+def _unfinished_files_store(folder: Path) -> Store:
     """Their rows cannot be read, so they are deleted whole and counted by the file."""
 
     def remove(_: str) -> int:
-        found = list(parquet_rows.unfinished(folder, (REGISTRY,)))
+        found = list(parquet_rows.find_unfinished(folder, (REGISTRY,)))
         for path in found:
             path.unlink(missing_ok=True)
         return len(found)
 
-    return Store("half-written files", remove, lambda _: len(list(parquet_rows.unfinished(folder, (REGISTRY,)))))
+    return Store("half-written files", remove, lambda _: len(list(parquet_rows.find_unfinished(folder, (REGISTRY,)))))
 
 
 def _remove(paths: Sequence[Path], user_id: str) -> int:

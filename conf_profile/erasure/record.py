@@ -3,8 +3,8 @@
 Never the id: a slow hash (scrypt) with the file's own salt. Whoever has the file and an id can tell whether that id
 was erased; ids that can be guessed can be tried, at some fifty milliseconds each. Protect the file like the run.
 
-Of an object store the record is an object, erasures/MODEL.jsonl; `in_store` makes it a file for as long as one of these
-functions works on it.
+Of an object store the record is an object, erasures/MODEL.jsonl; `open_record_in_store` makes it a file for as long as
+one of these functions works on it.
 
 An erasure is recorded twice, when it begins and when it is proven, because the versions can only be told from the
 rows: one that was killed in between is repeated with what its beginning had found.
@@ -35,7 +35,9 @@ def begin(run: Path, user_id: str, versions: Sequence[TrainedVersion]) -> list[T
     """Records that an erasure begins; returns these versions and those that earlier beginnings had found."""
     salt, entries = _read(run)
     user = _hash(user_id, salt)
-    before = [TrainedVersion.of(found) for entry in entries if entry["user"] == user for found in entry["versions"]]
+    before = [
+        TrainedVersion.from_json(found) for entry in entries if entry["user"] == user for found in entry["versions"]
+    ]
     known = {version.version: version for version in (*before, *versions)}
     _write(run, salt, [*entries, _entry(user, "begun", list(known.values()))])
     return list(known.values())
@@ -55,7 +57,7 @@ def is_erased(run: Path, user_id: str) -> bool:
 
 
 @contextmanager
-def in_store(store: ObjectStore, model: str) -> Iterator[Path]:
+def open_record_in_store(store: ObjectStore, model: str) -> Iterator[Path]:
     """A folder with the record of a model's bucket, which is written back; RegistryConflictError where it has moved."""
     key = f"erasures/{model}.jsonl"
     before = store.read(key)

@@ -23,17 +23,17 @@ UPLOADS = "data/"
 TRUTH = "truth/"
 ANSWERS = "answers/"
 CHECKPOINTS = "checkpoints/"
-EXPIRING = (UPLOADS, TRUTH, ANSWERS, CHECKPOINTS)
+EXPIRING_PREFIXES = (UPLOADS, TRUTH, ANSWERS, CHECKPOINTS)
 """What lies in the steps' bucket and holds users' rows, or weights that are only of use to a run under way."""
-RETAINED = "retained-"
+RETAINED_PREFIX = "retained-"
 """What the name of a `period` begins with. A lifecycle rule knows nothing but prefixes, and a user may have tables in
 `data/mine/` or `truth/labels.parquet`: so a rule is for uploads of a period, and no others."""
-RULED = (f"{UPLOADS}{RETAINED}", f"{TRUTH}{RETAINED}", ANSWERS, CHECKPOINTS)
+RULED_PREFIXES = (f"{UPLOADS}{RETAINED_PREFIX}", f"{TRUTH}{RETAINED_PREFIX}", ANSWERS, CHECKPOINTS)
 """The same for lifecycle rules. What was uploaded before there was a retention is left to a sweep."""
-PROTECTED = ("models/", "configurations/", "erasures/", "tables/")
+PROTECTED_PREFIXES = ("models/", "configurations/", "erasures/", "tables/")
 """What never expires: served models, what they were made with, the record of who was erased, and the user's tables."""
 RULE_PREFIX = "conf-profile-retention-"
-_UPLOAD = re.compile(rf"({RETAINED}\d+d-\d+-)?[0-9a-f]{{32}}/")
+_UPLOAD = re.compile(rf"({RETAINED_PREFIX}\d+d-\d+-)?[0-9a-f]{{32}}/")
 """The folder of an upload, named by the period and by its content."""
 _ABORT_DAYS = 7
 """An upload that has not ended after so long never will."""
@@ -53,7 +53,7 @@ class Retention:
         if self.days < 0:
             raise ConfigError(f"retention: {self.days} days; give 1 or more, or 0 to keep everything")
 
-    def expired_before(self, now: datetime) -> datetime:
+    def expiry_cutoff(self, now: datetime) -> datetime:
         """What was written before this moment is due for deletion."""
         return now - timedelta(days=self.days)
 
@@ -67,7 +67,7 @@ def period(days: int, now: datetime) -> str:
     """
     if Retention(days).days == 0:
         return ""
-    return f"{RETAINED}{days}d-{(now - _EPOCH) // timedelta(hours=12 * days)}"
+    return f"{RETAINED_PREFIX}{days}d-{(now - _EPOCH) // timedelta(hours=12 * days)}"
 
 
 def is_own_table(key: str) -> bool:
@@ -78,12 +78,12 @@ def is_own_table(key: str) -> bool:
 
 def folder(prefix: str) -> str:
     """The prefix as a folder's, with one slash at its end. ConfigError where its objects must not expire."""
-    if prefix in RULED:
+    if prefix in RULED_PREFIXES:
         return prefix
     name = f"{prefix.strip('/')}/"
     if name == "/":
         raise ConfigError("retention: an empty prefix is the whole bucket, with its models; name a folder of artefacts")
-    for kept in PROTECTED:
+    for kept in PROTECTED_PREFIXES:
         if name.startswith(kept):
             raise ConfigError(f"retention: {prefix!r} lies in {kept}, which never expires; name another folder")
     return name
@@ -106,10 +106,10 @@ def merge(there: Sequence[Rule], folders: Iterable[str], retention: Retention) -
         name = str(rule.get("ID", ""))
         return name in ours or (not retention.days and name.startswith(RULE_PREFIX))
 
-    return [*(in_filter_form(rule) for rule in there if not is_replaced(rule)), *rules(names, retention)]
+    return [*(convert_to_filter_form(rule) for rule in there if not is_replaced(rule)), *rules(names, retention)]
 
 
-def in_filter_form(rule: Mapping[str, Any]) -> Rule:
+def convert_to_filter_form(rule: Mapping[str, Any]) -> Rule:
     """A rule of the older form, with its prefix outside of a filter, in the newer one: S3 takes no mixture."""
     rest = {key: value for key, value in rule.items() if key != "Prefix"}
     return rest | ({"Filter": {"Prefix": rule["Prefix"]}} if "Prefix" in rule else {})

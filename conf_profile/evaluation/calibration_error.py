@@ -27,7 +27,7 @@ class ReliabilityBin:
 
 def reliability(cells: Cells, bins: int = BINS) -> tuple[ReliabilityBin, ...]:
     """Non-empty bins of equal width, lowest scores first; a score of 1 belongs to the last bin."""
-    score, correct = _scored(cells)
+    score, correct = _select_scored(cells)
     position = np.minimum((score * bins).astype(np.int64), bins - 1)
     return tuple(
         ReliabilityBin(float(score[inside].mean()), float(correct[inside].mean()), int(inside.sum()))
@@ -46,10 +46,10 @@ def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float | None:
 
 def brier(cells: Cells) -> float | None:
     """Mean squared distance between the score and being right (1) or wrong (0); None without scored cells."""
-    score, correct = _scored(cells)
+    score, correct = _select_scored(cells)
     return float(np.mean((score - correct) ** 2)) if len(score) else None
 
 
-def _scored(cells: Cells) -> tuple[FloatArray, FloatArray]:
+def _select_scored(cells: Cells) -> tuple[FloatArray, FloatArray]:
     chosen = cells.answered & ~np.isnan(cells.score)
     return cells.score[chosen], cells.correct[chosen].astype(np.float64)

@@ -29,7 +29,7 @@ from typing import Any, Literal
 from conf_profile.config import GateConfig
 from conf_profile.evaluation.bootstrap import Difference
 
-NOT_REQUIRED = " (reported, not required by the policy)"
+NOT_REQUIRED_NOTE = " (reported, not required by the policy)"
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _not_below_constant(candidate: Candidate, constant: Opponent, policy: GateCo
     wanted = f"the most frequent tag, always; wanted: the interval not wholly below {_limit(policy)}"
     message = _comparison(candidate, constant, wanted)
     if not policy.require_constant:
-        return Reason("not_below_constant", True, message + NOT_REQUIRED)
+        return Reason("not_below_constant", True, message + NOT_REQUIRED_NOTE)
     return Reason("not_below_constant", constant.difference.high >= -policy.tolerance, message)
 
 
@@ -159,7 +159,7 @@ def _precision(candidate: Candidate, policy: GateConfig) -> Reason:
 def _hierarchy(candidate: Candidate, policy: GateConfig) -> Reason:
     message = f"confidence hierarchy of {candidate.name}: {'; '.join(candidate.hierarchy_reasons)}"
     if not policy.require_hierarchy:
-        return Reason("hierarchy", True, message + NOT_REQUIRED)
+        return Reason("hierarchy", True, message + NOT_REQUIRED_NOTE)
     return Reason("hierarchy", candidate.hierarchy_passed, message)
 
 

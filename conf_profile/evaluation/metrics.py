@@ -26,7 +26,7 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-NONE = -1
+NO_TAG = -1
 """No tag: in `prediction` the model abstained, in `truth` nobody knows."""
 
 
@@ -55,12 +55,12 @@ class Cells:
     @property
     def answerable(self) -> BoolArray:
         """Cells with a true label."""
-        return np.asarray(self.truth != NONE)
+        return np.asarray(self.truth != NO_TAG)
 
     @property
     def answered(self) -> BoolArray:
         """Labelled cells with a predicted tag."""
-        return np.asarray(self.answerable & (self.prediction != NONE))
+        return np.asarray(self.answerable & (self.prediction != NO_TAG))
 
     @property
     def correct(self) -> BoolArray:
@@ -150,14 +150,14 @@ def sweep_per_attribute(cells: Cells) -> tuple[tuple[Threshold, ...], ...]:
 
 def level_counts(cells: Cells) -> tuple[int, ...]:
     """How many predicted cells state each level 1..5, labelled or not: no label is needed for this one."""
-    stated = cells.level[cells.prediction != NONE]
+    stated = cells.level[cells.prediction != NO_TAG]
     return tuple(int(np.count_nonzero(stated == level)) for level in LEVELS)
 
 
 def confusion(prediction: IntArray, truth: IntArray, tag_count: int) -> IntArray:
     """[tags, tags + 1] for one attribute: rows truth, columns predicted; the last column is "none"."""
-    labelled = truth != NONE
-    column = np.where(prediction == NONE, tag_count, prediction)[labelled]
+    labelled = truth != NO_TAG
+    column = np.where(prediction == NO_TAG, tag_count, prediction)[labelled]
     flat = truth[labelled] * (tag_count + 1) + column
     return np.bincount(flat, minlength=tag_count * (tag_count + 1)).reshape(tag_count, tag_count + 1)
 
@@ -168,15 +168,15 @@ def majority_tag(truth: IntArray, tag_counts: Sequence[int]) -> Cells:
     The most frequent tag is taken from the very labels it is measured on, so it is the best that any constant
     answer can reach. Its score is that tag's share; its level is 3 everywhere: it cannot tell cells apart.
     """
-    prediction = np.full(truth.shape, NONE, dtype=np.int64)
+    prediction = np.full(truth.shape, NO_TAG, dtype=np.int64)
     score = np.full(truth.shape, np.nan)
     for column, tag_count in enumerate(tag_counts):
-        known = truth[truth[:, column] != NONE, column]
+        known = truth[truth[:, column] != NO_TAG, column]
         if len(known):
             frequency = np.bincount(known, minlength=tag_count)
             prediction[:, column] = int(frequency.argmax())
             score[:, column] = frequency.max() / len(known)
-    level = np.where(prediction == NONE, 0, 3)
+    level = np.where(prediction == NO_TAG, 0, 3)
     return Cells(prediction, level, score, truth)
 
 

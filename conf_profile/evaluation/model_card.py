@@ -103,7 +103,7 @@ def _template() -> Template:
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
-        finalize=_plain,
+        finalize=_strip_markup,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -191,11 +191,11 @@ def _provenance(facts: CardFacts) -> list[tuple[str, Any]]:
 
 
 def _rates(scores: Mapping[str, Any]) -> tuple[str, str, str]:
-    precision, recall, f1 = (_with_interval(scores, name) for name in ("precision", "recall", "f1"))
+    precision, recall, f1 = (_format_with_interval(scores, name) for name in ("precision", "recall", "f1"))
     return precision, recall, f1
 
 
-def _with_interval(scores: Mapping[str, Any], name: str) -> str:
+def _format_with_interval(scores: Mapping[str, Any], name: str) -> str:
     interval: Sequence[float] | None = scores.get(f"{name}_ci")
     value = _number(scores.get(name))
     return f"{value} ({_number(interval[0])} to {_number(interval[1])})" if interval else value
@@ -205,7 +205,7 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _plain(value: object) -> Any:
+def _strip_markup(value: object) -> Any:
     """Names of regions and models come from outside: one line, and no markup of theirs; a macro's result is ours."""
     from markupsafe import Markup
 

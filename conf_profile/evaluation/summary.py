@@ -86,7 +86,7 @@ def table(summary: Mapping[str, Any]) -> Table:
     result.add_column("", no_wrap=True)
     for heading in ("precision", "recall", "F1", "95% interval of F1"):
         result.add_column(heading, justify="right", no_wrap=True)
-    for name in _ordered(summary["metrics"]):
+    for name in _order_arms(summary["metrics"]):
         found = summary["metrics"][name]
         low, high = found["f1_ci"]
         numbers = (found["precision"], found["recall"], found["f1"])
@@ -122,7 +122,7 @@ def _model(outcome: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"version": outcome["version"], "uri": outcome["uri"]} if outcome["promoted"] else None
 
 
-def _ordered(metrics: Mapping[str, Any]) -> list[str]:
+def _order_arms(metrics: Mapping[str, Any]) -> list[str]:
     known = [name for name in ARM_TITLES if metrics.get(name)]
     return known + [name for name in metrics if name not in ARM_TITLES and metrics[name]]
 

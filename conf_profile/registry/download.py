@@ -17,17 +17,17 @@ from conf_profile.files import atomic_folder, atomic_path
 from conf_profile.registry.format import MANIFEST, Version, parse_manifest
 from conf_profile.storage.object_store import Digest, ObjectStore, digest_of
 
-INCOMING = f".{MANIFEST}.incoming"
+INCOMING_MANIFEST = f".{MANIFEST}.incoming"
 """The manifest of the version that is being fetched."""
 PARALLEL_FILES = 4
 WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx"})
 
-Wanted = Callable[[str], bool]
+FileFilter = Callable[[str], bool]
 """Whether a path of a version is to be fetched."""
 
 
 @dataclass(frozen=True)
-class Filled:
+class FillResult:
     """What `fill` did: the version, files fetched and their bytes, files that were there."""
 
     version: Version
@@ -36,16 +36,16 @@ class Filled:
     kept: int
 
 
-def everything(_: str) -> bool:
+def select_all(_: str) -> bool:
     return True
 
 
-def no_weights(path: str) -> bool:
+def exclude_weights(path: str) -> bool:
     """All that the transformer reads."""
     return Path(path).suffix not in WEIGHTS
 
 
-def fill(store: ObjectStore, prefix: str, version: Version, target: Path, wanted: Wanted, label: str) -> Filled:
+def fill(store: ObjectStore, prefix: str, version: Version, target: Path, wanted: FileFilter, label: str) -> FillResult:
     """Makes `target` hold the wanted files of a version; files of another version that was there before go.
 
     `prefix` is where its objects are, `label` what messages call it. RegistryError names the file that is missing or
@@ -59,22 +59,22 @@ def fill(store: ObjectStore, prefix: str, version: Version, target: Path, wanted
         _fetch(store, prefix + path, target / path, missing[path], f"{label}: {path}")
 
     # The largest first, so that nobody waits for one that began last.
-    _all(fetch, sorted(missing, key=lambda path: -missing[path].size))
-    (target / INCOMING).replace(target / MANIFEST)
-    return Filled(version, len(missing), sum(one.size for one in missing.values()), len(files) - len(missing))
+    _fetch_all(fetch, sorted(missing, key=lambda path: -missing[path].size))
+    (target / INCOMING_MANIFEST).replace(target / MANIFEST)
+    return FillResult(version, len(missing), sum(one.size for one in missing.values()), len(files) - len(missing))
 
 
 def _begin(target: Path, version: Version, files: Iterable[str]) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    for earlier in (target / MANIFEST, target / INCOMING):
+    for earlier in (target / MANIFEST, target / INCOMING_MANIFEST):
         if earlier.is_file() and earlier.read_bytes() != version.manifest:
-            _remove(target, _named_in(earlier) - set(files))
+            _remove(target, _read_file_names(earlier) - set(files))
     (target / MANIFEST).unlink(missing_ok=True)
-    with atomic_path(target / INCOMING, one_writer=True, error=RegistryError) as part:
+    with atomic_path(target / INCOMING_MANIFEST, one_writer=True, error=RegistryError) as part:
         part.write_bytes(version.manifest)
 
 
-def _named_in(manifest: Path) -> set[str]:
+def _read_file_names(manifest: Path) -> set[str]:
     """The files that an earlier version's manifest names; none if that was cut, by a full disk or a power failure."""
     try:
         return set(parse_manifest(manifest.read_bytes(), "", str(manifest)).files)
@@ -99,7 +99,7 @@ def _fetch(store: ObjectStore, key: str, path: Path, expected: Digest, label: st
             raise RegistryError(f"{label} {state}; do not serve it, roll back")
 
 
-def _all(fetch: Callable[[str], None], paths: Iterable[str]) -> None:
+def _fetch_all(fetch: Callable[[str], None], paths: Iterable[str]) -> None:
     pool = ThreadPoolExecutor(PARALLEL_FILES)
     try:
         for _ in pool.map(fetch, paths):
@@ -109,7 +109,7 @@ def _all(fetch: Callable[[str], None], paths: Iterable[str]) -> None:
 
 
 @contextmanager
-def staging(target: Path) -> Iterator[Path]:
+def stage_folder(target: Path) -> Iterator[Path]:
     """A folder that becomes `target` when the block ends without an error, and vanishes otherwise.
 
     A mounted volume cannot be renamed onto: there it is `target` itself, and what is incomplete lacks a manifest.

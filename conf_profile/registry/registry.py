@@ -18,7 +18,7 @@ from typing import Any, Final
 from conf_profile.config import StorageConfig
 from conf_profile.errors import RegistryConflictError, RegistryError
 from conf_profile.registry import download as registry_download
-from conf_profile.registry.download import Filled, Wanted, everything
+from conf_profile.registry.download import FileFilter, FillResult, select_all
 from conf_profile.registry.format import (
     MANIFEST,
     Champion,
@@ -126,12 +126,12 @@ class Registry:
         Rolling back twice returns to where it began. The target must be complete.
         """
         current = self.require_champion()
-        target = self.complete(self._back_to(current, to))
+        target = self.complete(self._choose_rollback_target(current, to))
         return self._move(target, target.extra.get("metrics", {}), current, current.etag)
 
     def predecessor(self, to: str | None = None) -> str:
         """The version that `rollback` returns to."""
-        return self._back_to(self.require_champion(), to)
+        return self._choose_rollback_target(self.require_champion(), to)
 
     def list_versions(self) -> list[Version]:
         """All published versions, the oldest first; half-published ones are not among them."""
@@ -142,7 +142,7 @@ class Registry:
         """One version, by default (None or "champion") the champion's. RegistryError where there is none."""
         if version is None or version == "champion":
             champion = self.require_champion()
-            return self._pinned(champion)
+            return self._version_of_pointer(champion)
         check_name(version, "version")
         found = self.find(version)
         if found is None:
@@ -185,26 +185,26 @@ class Registry:
             raise RegistryError(f"{self.uri()}: {_NO_CHAMPION}")
         return champion
 
-    def download(self, version: str | None, target: Path, wanted: Wanted = everything) -> Version:
+    def download(self, version: str | None, target: Path, wanted: FileFilter = select_all) -> Version:
         """Fetches a version (None: the champion) with its manifest; `target` appears whole or not at all.
 
         `target` must be absent or empty. RegistryError names the file whose hash is not the manifest's.
         """
         found = self.show(version)
-        with _writing(target), registry_download.staging(target) as staging:
+        with _explain_write_errors(target), registry_download.stage_folder(target) as staging:
             self._fill(found, staging, wanted)
         return found
 
-    def fill(self, version: str | None, target: Path, wanted: Wanted = everything) -> Filled:
+    def fill(self, version: str | None, target: Path, wanted: FileFilter = select_all) -> FillResult:
         """Makes a folder hold a version (None: the champion), whatever an earlier call has left in it.
 
         The manifest is written last: without one the folder is not complete.
         """
         found = self.show(version)
-        with _writing(target):
+        with _explain_write_errors(target):
             return self._fill(found, target, wanted)
 
-    def _fill(self, version: Version, target: Path, wanted: Wanted) -> Filled:
+    def _fill(self, version: Version, target: Path, wanted: FileFilter) -> FillResult:
         prefix, label = self._key(version.name, ""), self.uri(version.name)
         return registry_download.fill(self._store, prefix, version, target, wanted, label)
 
@@ -263,7 +263,7 @@ class Registry:
                 "publish under another version"
             )
 
-    def _back_to(self, current: Champion, to: str | None) -> str:
+    def _choose_rollback_target(self, current: Champion, to: str | None) -> str:
         name = to or current.previous
         if name is None:
             raise RegistryError(f"{self.uri()}: {current.version} has no predecessor; name the version to return to")
@@ -271,7 +271,7 @@ class Registry:
             raise RegistryError(f"{self.uri()}: {name} is the champion already")
         return name
 
-    def _pinned(self, champion: Champion) -> Version:
+    def _version_of_pointer(self, champion: Champion) -> Version:
         version = self.find(champion.version)
         if version is None:
             raise RegistryError(
@@ -323,7 +323,7 @@ class Registry:
 
 
 @contextmanager
-def _writing(target: Path) -> Iterator[None]:
+def _explain_write_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

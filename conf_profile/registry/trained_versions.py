@@ -38,7 +38,7 @@ class TrainedVersion:
     champion: bool
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> TrainedVersion:
+    def from_json(cls, data: Mapping[str, Any]) -> TrainedVersion:
         """From its JSON form."""
         return cls(data["version"], tuple(data["splits"]), data["promoted_at"], data["champion"])
 
@@ -47,16 +47,16 @@ def trained_versions(
     versions: Iterable[Version], champion: Champion | None, taught: tuple[str, ...]
 ) -> list[TrainedVersion]:
     """These versions as versions that were or may have been trained with a user of the splits `taught`."""
-    return [_trained(version, champion, taught) for version in versions if taught]
+    return [_make_trained_version(version, champion, taught) for version in versions if taught]
 
 
 def training_splits(run: Path, user_id: str) -> tuple[str, ...]:
     """The user's splits that training reads, in any features table under the run's artefacts."""
     tables = parquet_rows.tables_of_users(run / "artefacts")
-    return in_training(split for path in tables for split in splits_in(path, user_id))
+    return select_training_splits(split for path in tables for split in read_splits(path, user_id))
 
 
-def splits_in(table: Path | BinaryIO, user_id: str) -> frozenset[str]:
+def read_splits(table: Path | BinaryIO, user_id: str) -> frozenset[str]:
     """The user's splits in a Parquet table with a column user_id; empty where it has no column of splits."""
     if SPLIT not in pq.read_schema(table).names:
         return frozenset()
@@ -64,19 +64,19 @@ def splits_in(table: Path | BinaryIO, user_id: str) -> frozenset[str]:
     return frozenset(rows.column(SPLIT).to_pylist())
 
 
-def in_training(found: Iterable[str]) -> tuple[str, ...]:
+def select_training_splits(found: Iterable[str]) -> tuple[str, ...]:
     """Those of the splits that training reads, in its order."""
     known = frozenset(found)
     return tuple(split for split in TRAINING_SPLITS if split in known)
 
 
-def published_by(run: Path) -> frozenset[str]:
+def read_published_versions(run: Path) -> frozenset[str]:
     """Versions that the run's promotions say they published."""
     outcomes = (json.loads(path.read_text(encoding="utf-8")) for path in run.glob("artefacts/*/promotion/outcome"))
     return frozenset(outcome["version"] for outcome in outcomes if outcome.get("promoted"))
 
 
-def _trained(version: Version, champion: Champion | None, taught: tuple[str, ...]) -> TrainedVersion:
+def _make_trained_version(version: Version, champion: Champion | None, taught: tuple[str, ...]) -> TrainedVersion:
     if champion is not None and champion.version == version.name:
         return TrainedVersion(version.name, taught, champion.promoted_at, True)
     return TrainedVersion(version.name, taught, version.created_at, False)

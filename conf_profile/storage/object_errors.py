@@ -22,13 +22,13 @@ _ADVICE = {
 
 
 # S3 answers RequestTimeout with status 400 although a slow connection is meant.
-_PASSING: Final = {"RequestTimeout", "RequestTimeoutException", "SlowDown", "Throttling", "ThrottlingException"}
-_PASSING_STATUSES: Final = {408, 429}
-_NOT_IMPLEMENTED: Final = 501
+_TRANSIENT_CODES: Final = {"RequestTimeout", "RequestTimeoutException", "SlowDown", "Throttling", "ThrottlingException"}
+_TRANSIENT_STATUSES: Final = {408, 429}
+_STATUS_NOT_IMPLEMENTED: Final = 501
 
 
 @contextmanager
-def explained(action: str, where: str) -> Iterator[None]:
+def explain_errors(action: str, where: str) -> Iterator[None]:
     """Turns what boto3 raises in the block into a RegistryError with the cause and the remedy."""
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
@@ -40,9 +40,9 @@ def explained(action: str, where: str) -> Iterator[None]:
             f"cannot {action} in {where}: the answer is cut, or not S3's; check the endpoint ({type(error).__name__})"
         ) from error
     except ClientError as error:
-        raise _refused(f"cannot {action} in {where}", error) from error
+        raise _refusal_error(f"cannot {action} in {where}", error) from error
     except BotoCoreError as error:
-        raise RegistryError(f"cannot {action} in {where}: {_unreachable(error)}") from error
+        raise RegistryError(f"cannot {action} in {where}: {_describe_unreachable(error)}") from error
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -59,12 +59,12 @@ def code(error: BaseException | None) -> str:
 def transient_cause(error: BaseException) -> str:
     """Class or status of what passes by itself: no connection, a time-out, a cut body, 5xx, throttling; else empty.
 
-    `error` is what `explained` raises, or its cause.
+    `error` is what `explain_errors` raises, or its cause.
     """
     cause = error.__cause__ if isinstance(error, RegistryError) else error
     response = getattr(cause, "response", None)
     if isinstance(response, dict):
-        return _passing_answer(code(cause), response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        return _is_transient_answer(code(cause), response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     return type(cause).__name__ if _is_lost_connection(cause) else ""
 
 
@@ -74,8 +74,12 @@ def was_repeated(error: BaseException) -> bool:
     return isinstance(response, dict) and response.get("ResponseMetadata", {}).get("RetryAttempts", 0) > 0
 
 
-def _passing_answer(name: str, status: int) -> str:
-    passes = name in _PASSING or status in _PASSING_STATUSES or (status >= 500 and status != _NOT_IMPLEMENTED)
+def _is_transient_answer(name: str, status: int) -> str:
+    passes = (
+        name in _TRANSIENT_CODES
+        or status in _TRANSIENT_STATUSES
+        or (status >= 500 and status != _STATUS_NOT_IMPLEMENTED)
+    )
     return f"{status} {name}" if passes else ""
 
 
@@ -89,14 +93,14 @@ def _is_lost_connection(error: BaseException | None) -> bool:
     return isinstance(error, ConnectionError | HTTPClientError | IncompleteReadError | ResponseParserError)
 
 
-def _refused(action: str, error: Any) -> RegistryError:
+def _refusal_error(action: str, error: Any) -> RegistryError:
     name, said = code(error), error.response.get("Error", {}).get("Message", "")
     kind = RegistryConflictError if name in _LOST_RACE else RegistryError
     advice = _ADVICE.get(name, f"the server says {said!r}; try again, a finished part is kept")
     return kind(f"{action}: {advice} ({name})")
 
 
-def _unreachable(error: Exception) -> str:
+def _describe_unreachable(error: Exception) -> str:
     from botocore.exceptions import (
         ConnectionError,
         HTTPClientError,

@@ -11,7 +11,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def in_order(fetch: Callable[[int], T], starts: Iterator[int], parallel: int) -> Iterator[T]:
+def fetch_in_order(fetch: Callable[[int], T], starts: Iterator[int], parallel: int) -> Iterator[T]:
     """What `fetch` gives for each start, in order.
 
     So many are under way at once; none begins before the one that many places earlier was taken, so memory is bounded.

@@ -22,8 +22,15 @@ from urllib.parse import urlsplit
 
 from conf_profile.errors import RegistryConflictError, RegistryError
 from conf_profile.storage import object_address
-from conf_profile.storage.object_errors import CUT_OBJECT, MISSING_KEY, code, explained, transient_cause, was_repeated
-from conf_profile.storage.object_parts import in_order
+from conf_profile.storage.object_errors import (
+    CUT_OBJECT,
+    MISSING_KEY,
+    code,
+    explain_errors,
+    transient_cause,
+    was_repeated,
+)
+from conf_profile.storage.object_parts import fetch_in_order
 from conf_profile.transient import Outage, retry_seconds
 
 MULTIPART_THRESHOLD = 64 << 20
@@ -122,7 +129,7 @@ class ObjectStore:
         self.client = client
         self.bucket = bucket
         self.endpoint = str(client.meta.endpoint_url)
-        self._outage = Outage(self._where(), retry_seconds() if seconds is None else seconds)
+        self._outage = Outage(self._location(), retry_seconds() if seconds is None else seconds)
 
     def without_retries(self) -> ObjectStore:
         """The same bucket for what can be left out: a server that is away is told at once."""
@@ -134,11 +141,11 @@ class ObjectStore:
         `action` completes "cannot ..." in messages and in the log.
         """
 
-        def explaining() -> T:
-            with explained(action, self._where()):
+        def call_explained() -> T:
+            with explain_errors(action, self._location()):
                 return once()
 
-        return self._outage.call(action, explaining, transient_cause)
+        return self._outage.call(action, call_explained, transient_cause)
 
     def ensure_bucket(self, create: bool) -> None:
         """Checks address, keys and bucket with one request; makes a missing bucket if `create`."""
@@ -165,12 +172,12 @@ class ObjectStore:
         """
         target.parent.mkdir(parents=True, exist_ok=True)
 
-        def once(name: str) -> Digest:
+        def download_once(name: str) -> Digest:
             with target.open("wb") as file:
                 return self._digest_once(name, file)
 
         if size <= READ_PART_BYTES:
-            return self._read_attempts(key, once)
+            return self._read_attempts(key, download_once)
         with target.open("wb") as file:
             return self._digest_parts(key, size, file)
 
@@ -181,10 +188,10 @@ class ObjectStore:
     def size(self, key: str) -> int | None:
         """Bytes of an object, or None where there is none."""
 
-        def once(name: str) -> int:
+        def read_size(name: str) -> int:
             return int(self.client.head_object(Bucket=self.bucket, Key=name)["ContentLength"])
 
-        return self._read_attempts(key, once)
+        return self._read_attempts(key, read_size)
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Key -> bytes of all objects under a prefix."""
@@ -206,12 +213,12 @@ class ObjectStore:
     def abort_uploads(self, prefix: str) -> None:
         """Drops the parts of multipart uploads that nobody completed."""
 
-        def once() -> None:
+        def abort_once() -> None:
             page = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix)
             for upload in page.get("Uploads", ()):
                 self._abort(upload["Key"], upload["UploadId"])
 
-        self.request(f"clean up unfinished uploads under {prefix}", once)
+        self.request(f"clean up unfinished uploads under {prefix}", abort_once)
 
     def delete(self, key: str) -> None:
         """Deletes the object; nothing happens where there is none."""
@@ -221,14 +228,14 @@ class ObjectStore:
         region = self.client.meta.region_name
         where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
 
-        def once() -> None:
+        def create_once() -> None:
             try:
                 self.client.create_bucket(Bucket=self.bucket, **where)
             except self.client.exceptions.BucketAlreadyOwnedByYou:
                 # Another process of ours created it between the two requests, which is as good.
                 return
 
-        self.request("create the bucket", once)
+        self.request("create the bucket", create_once)
 
     def _list(self, prefix: str) -> Iterator[tuple[str, int]]:
         for page in self._pages(prefix):
@@ -262,19 +269,19 @@ class ObjectStore:
             with source.open("rb") as file:
                 put(file)
 
-        return self._won(key, source, write)
+        return self._write_if_absent(key, source, write)
 
-    def _won(self, key: str, source: Path | bytes, write: Callable[[], None]) -> bool:
+    def _write_if_absent(self, key: str, source: Path | bytes, write: Callable[[], None]) -> bool:
         """Whether a conditional write has put `source` there, in whichever of its tries."""
         tries = 0
 
-        def once() -> None:
+        def write_once() -> None:
             nonlocal tries
             tries += 1
             write()
 
         try:
-            self.request(f"write {key}", once)
+            self.request(f"write {key}", write_once)
         except RegistryConflictError as error:
             return (tries > 1 or was_repeated(error)) and self.digest(key) == digest_of(source)
         return True
@@ -296,7 +303,7 @@ class ObjectStore:
                 self.client.complete_multipart_upload, Bucket=self.bucket, Key=key, UploadId=upload_id,
                 MultipartUpload={"Parts": parts}, **condition,
             )  # fmt: skip
-            won = self._won(key, source, complete)
+            won = self._write_if_absent(key, source, complete)
         except BaseException as error:
             self._abort_after(error, key, upload_id)
             raise
@@ -322,7 +329,7 @@ class ObjectStore:
             return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": answer["ChecksumSHA256"]}
 
         numbers = iter(range(1, -(-size // part_bytes) + 1))
-        return list(in_order(upload, numbers, _PARALLEL_PARTS))
+        return list(fetch_in_order(upload, numbers, _PARALLEL_PARTS))
 
     def _abort_after(self, error: BaseException, key: str, upload_id: str) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -350,7 +357,7 @@ class ObjectStore:
 
         for attempt in range(1, _READ_ATTEMPTS + 1):
             try:
-                with explained(f"read {key}", self._where()):
+                with explain_errors(f"read {key}", self._location()):
                     return once(key)
             except RegistryError as error:
                 if code(error.__cause__) in MISSING_KEY:
@@ -376,7 +383,7 @@ class ObjectStore:
     def _digest_parts(self, key: str, size: int, sink: BinaryIO) -> Digest | None:
         sha256, written = hashlib.sha256(), 0
         starts = iter(range(0, size, READ_PART_BYTES))
-        for part in in_order(lambda start: self._part(key, start, size), starts, _PARALLEL_PARTS):
+        for part in fetch_in_order(lambda start: self._part(key, start, size), starts, _PARALLEL_PARTS):
             if part is None:
                 return None
             for block in part:
@@ -388,7 +395,7 @@ class ObjectStore:
     def _part(self, key: str, start: int, size: int) -> list[bytes] | None:
         wanted = f"bytes={start}-{min(start + READ_PART_BYTES, size) - 1}"
 
-        def once(name: str) -> list[bytes]:
+        def read_part(name: str) -> list[bytes]:
             try:
                 answer = self.client.get_object(Bucket=self.bucket, Key=name, Range=wanted)
             except self.client.exceptions.ClientError as error:
@@ -397,7 +404,7 @@ class ObjectStore:
                 raise
             return list(answer["Body"].iter_chunks(_BLOCK_BYTES))
 
-        return self._read_attempts(key, once)
+        return self._read_attempts(key, read_part)
 
-    def _where(self) -> str:
+    def _location(self) -> str:
         return f"bucket {self.bucket!r} at {self.endpoint}"

@@ -17,10 +17,10 @@ def fetch(store: ObjectStore, key: str, target: Path) -> None:
     if not found:
         raise RegistryError(f"s3://{store.bucket}/{key}: there is nothing; correct the address")
     for name, size in found.items():
-        store.download(name, target / _below(store, key, name), size)
+        store.download(name, target / _relative_path(store, key, name), size)
 
 
-def keep(store: ObjectStore, source: Path, key: str) -> None:
+def upload(store: ObjectStore, source: Path, key: str) -> None:
     """Uploads a file as `key`, or a folder's files below it. RegistryError where one of them is there, and another."""
     files = {key: source}
     if source.is_dir():
@@ -43,7 +43,7 @@ def clear(store: ObjectStore, key: str) -> None:
         store.delete(name)
 
 
-def _below(store: ObjectStore, key: str, name: str) -> PurePosixPath:
+def _relative_path(store: ObjectStore, key: str, name: str) -> PurePosixPath:
     relative = PurePosixPath(name[len(key) :].lstrip("/"))
     if ".." in relative.parts:
         raise RegistryError(f"s3://{store.bucket}/{name}: leads out of its folder; it is not fetched")

@@ -14,12 +14,12 @@ from datetime import datetime
 from typing import Any
 
 from conf_profile.errors import RegistryError
-from conf_profile.storage.object_errors import code, explained
+from conf_profile.storage.object_errors import code, explain_errors
 from conf_profile.storage.object_store import ObjectStore
 
 _KEYS_OF_ONE_REQUEST = 1000
 """The most that S3's DeleteObjects takes."""
-_UNSUPPORTED = {"NotImplemented", "MethodNotAllowed", "501", "405"}
+_UNSUPPORTED_CODES = {"NotImplemented", "MethodNotAllowed", "501", "405"}
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ def is_versioned(store: ObjectStore) -> bool:
         with _errors(store, "ask for the versioning"):
             return bool(store.client.get_bucket_versioning(Bucket=store.bucket).get("Status"))
     except RegistryError as error:
-        if code(error.__cause__) in _UNSUPPORTED:
+        if code(error.__cause__) in _UNSUPPORTED_CODES:
             return False
         raise
 
 
-def current(store: ObjectStore, prefix: str) -> Iterator[ObjectVersion]:
+def list_current(store: ObjectStore, prefix: str) -> Iterator[ObjectVersion]:
     """The objects under a prefix as a reader sees them."""
     with _errors(store, f"list {prefix}"):
         for page in store.client.get_paginator("list_objects_v2").paginate(Bucket=store.bucket, Prefix=prefix):
@@ -66,7 +66,7 @@ def current(store: ObjectStore, prefix: str) -> Iterator[ObjectVersion]:
                 yield ObjectVersion(entry["Key"], entry["ETag"], entry["Size"], entry["LastModified"])
 
 
-def all_versions(store: ObjectStore, prefix: str) -> Iterator[ObjectVersion]:
+def list_all(store: ObjectStore, prefix: str) -> Iterator[ObjectVersion]:
     """Every version under a prefix, the current ones and marks of deletion among them."""
     with _errors(store, f"list the versions of {prefix}"):
         for page in store.client.get_paginator("list_object_versions").paginate(Bucket=store.bucket, Prefix=prefix):
@@ -76,9 +76,9 @@ def all_versions(store: ObjectStore, prefix: str) -> Iterator[ObjectVersion]:
                 yield _version(entry, "", 0, is_marker=True)
 
 
-def older(store: ObjectStore, prefix: str) -> Iterator[ObjectVersion]:
+def list_older(store: ObjectStore, prefix: str) -> Iterator[ObjectVersion]:
     """The versions under a prefix that were replaced or deleted, and still are stored."""
-    return (found for found in all_versions(store, prefix) if not found.is_latest and not found.is_marker)
+    return (found for found in list_all(store, prefix) if not found.is_latest and not found.is_marker)
 
 
 def delete(store: ObjectStore, versions: Sequence[ObjectVersion]) -> None:
@@ -164,4 +164,4 @@ def _version(entry: dict[str, Any], etag: str, size: int, is_marker: bool = Fals
 
 
 def _errors(store: ObjectStore, action: str) -> AbstractContextManager[None]:
-    return explained(action, f"bucket {store.bucket!r} at {store.endpoint}")
+    return explain_errors(action, f"bucket {store.bucket!r} at {store.endpoint}")

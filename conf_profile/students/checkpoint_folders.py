@@ -14,7 +14,7 @@ SCHEME = "s3://"
 
 
 @contextmanager
-def kept(workspace: str, module: str, inputs: Sequence[Path], settings: Sequence[str]) -> Iterator[Path]:
+def open_checkpoints(workspace: str, module: str, inputs: Sequence[Path], settings: Sequence[str]) -> Iterator[Path]:
     """The folder for a step's checkpoints, with those of an earlier, killed try of the same work.
 
     `workspace` is a folder, whose checkpoints stay; empty for a temporary one; or `s3://BUCKET/PREFIX[?endpoint=URL

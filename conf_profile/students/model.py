@@ -13,14 +13,14 @@ from conf_profile.files import atomic_folder
 from conf_profile.students.tokenizer import train_tokenizer
 
 
-def base(config: StudentConfig, prompts: Iterable[str], taxonomy: Taxonomy, seed: int) -> tuple[Any, Any]:
+def build_base(config: StudentConfig, prompts: Iterable[str], taxonomy: Taxonomy, seed: int) -> tuple[Any, Any]:
     """The student before any training: model and tokenizer.
 
     `prompts` train the tokenizer where the student starts from scratch, and are not read otherwise.
     """
     if config.source == "scratch":
         tokenizer = train_tokenizer(prompts, taxonomy, config.vocabulary_size)
-        return untrained(config, tokenizer, seed), tokenizer
+        return build_untrained(config, tokenizer, seed), tokenizer
     return load(_pretrained_source(config), config.dtype)
 
 
@@ -40,12 +40,12 @@ def load(source: Path | str, dtype: str = "float32") -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def base_of(student: Path, config: StudentConfig, seed: int) -> tuple[Any, Any]:
+def rebuild_base(student: Path, config: StudentConfig, seed: int) -> tuple[Any, Any]:
     """The base of a trained student again, for evaluation: same tokenizer, same first weights."""
     if config.source != "scratch":
         return load(_pretrained_source(config), config.dtype)
     _, tokenizer = load(student, config.dtype)
-    return untrained(config, tokenizer, seed), tokenizer
+    return build_untrained(config, tokenizer, seed), tokenizer
 
 
 def save(model: Any, tokenizer: Any, folder: Path, complete: Callable[[Path], None] = lambda folder: None) -> None:
@@ -59,7 +59,7 @@ def save(model: Any, tokenizer: Any, folder: Path, complete: Callable[[Path], No
         raise StudentError(f"{folder}: the student cannot be written: {error}") from error
 
 
-def untrained(config: StudentConfig, tokenizer: Any, seed: int) -> Any:
+def build_untrained(config: StudentConfig, tokenizer: Any, seed: int) -> Any:
     """A Qwen3-architecture model with random weights; the same seed gives the same weights."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM

@@ -32,7 +32,7 @@ _LONGEST_WAIT = timedelta(hours=24)
 """For the first process, which alone samples, calibrates and writes."""
 
 
-def wanted() -> int:
+def read_process_count() -> int:
     """The number of processes that the environment asks for; StudentError for anything but a number from 1."""
     given = os.environ.get(PROCESSES, "1")
     if not given.isdecimal() or int(given) < 1:
@@ -71,7 +71,7 @@ def launcher(number: int) -> list[str]:
 
 def to_json(step: Step, arguments: Mapping[str, Any]) -> str:
     """A call as text, for another process."""
-    plain = {name: _plain(value) for name, value in arguments.items()}
+    plain = {name: _to_json_value(value) for name, value in arguments.items()}
     return json.dumps({"function": f"{step.__module__}:{step.__qualname__}", "arguments": plain})
 
 
@@ -81,7 +81,7 @@ def from_json(text: str) -> tuple[Step, dict[str, Any]]:
     module, name = job["function"].split(":")
     step = getattr(importlib.import_module(module), name)
     hints = get_type_hints(step)
-    return step, {name: _typed(hints[name], value) for name, value in job["arguments"].items()}
+    return step, {name: _from_json_value(hints[name], value) for name, value in job["arguments"].items()}
 
 
 def join() -> None:
@@ -100,7 +100,7 @@ def wait() -> None:
         PartialState().wait_for_everyone()
 
 
-def from_first(make: Callable[[], str]) -> str:
+def broadcast_text(make: Callable[[], str]) -> str:
     """The text that the first process makes, in every process."""
     if count() == 1:
         return make()
@@ -160,13 +160,13 @@ def _outcome(result: Path, status: int, number: int) -> dict[str, int]:
     return counts
 
 
-def _plain(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value.for_step() if isinstance(value, Section) else value
 
 
-def _typed(kind: Any, value: Any) -> Any:
+def _from_json_value(kind: Any, value: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, Section):
         return parse_section(kind, value)
     return Path(value) if kind is Path else value

@@ -68,7 +68,7 @@ def _make_room(places: Mapping[str, str], job: str) -> list[tuple[ObjectStore, s
     trees = [object_store.open_location(place, create=True) for place in places.values()]
     there = [bool(object_tree.sizes(store, key)) for store, key in trees]
     store, first = trees[0]
-    begun = store.size(_mark(first, job)) is not None
+    begun = store.size(_begun_key(first, job)) is not None
     if there[-1] or (any(there) and not begun):
         found = list(places.values())[there.index(True)]
         raise RegistryError(f"{found}: exists already; choose another place for the output, or delete it")
@@ -76,7 +76,7 @@ def _make_room(places: Mapping[str, str], job: str) -> list[tuple[ObjectStore, s
         for store, key in trees:
             object_tree.clear(store, key)
         # Last, and before the training: what comes from now on is another job's.
-        object_tree.clear(trees[0][0], _mark(first, job))
+        object_tree.clear(trees[0][0], _begun_key(first, job))
     return trees
 
 
@@ -84,17 +84,17 @@ def _keep(places: Mapping[str, str], job: str, folder: Path) -> None:
     # Once more: another job may have been here while this one trained, and its objects must not count as ours.
     trees = _make_room(places, job)
     store, first = trees[0]
-    store.write_new(_mark(first, job), b"")
+    store.write_new(_begun_key(first, job), b"")
     for name, (store, key) in zip(places, trees, strict=True):
-        object_tree.keep(store, folder / name, key)
+        object_tree.upload(store, folder / name, key)
 
 
-def _mark(key: str, job: str) -> str:
+def _begun_key(key: str, job: str) -> str:
     """Not `key` with something behind it: who lists by prefix would take it for a part of the output."""
     return f"{key.rpartition('/')[0]}/begun-{job}".lstrip("/")
 
 
-def _given() -> str:
+def _read_job() -> str:
     text = os.environ.get(JOB)
     if not text:
         raise StudentError(f"the environment variable {JOB} is empty; `conf-profile compile --trainjob` fills it")
@@ -102,4 +102,4 @@ def _given() -> str:
 
 
 if __name__ == "__main__":
-    main(_given())
+    main(_read_job())

@@ -11,7 +11,7 @@ from conf_profile.errors import StudentError
 from conf_profile.students import examples, model, processes, training
 from conf_profile.students.examples import Example
 
-IGNORED = -100
+IGNORED_LABEL = -100
 """The label of a token that the loss passes over."""
 LOG_KEYS = {"loss": "loss", "entropy": "entropy", "mean_token_accuracy": "token_accuracy"}
 
@@ -39,7 +39,7 @@ def train(
         args=_arguments(config, checkpoints, seed),
         train_dataset=dataset(sequences, tokenizer, config, student_config, rows, seed),
         processing_class=tokenizer,
-        callbacks=[training.progress_callback(label, LOG_KEYS), training.whole_checkpoints()],
+        callbacks=[training.progress_callback(label, LOG_KEYS), training.mark_whole_checkpoints()],
     )
     training.train(trainer, checkpoints)
     return model.merge_adapter(trainer.model), trainer.state.log_history, int(trainer.state.global_step)
@@ -74,7 +74,7 @@ def dataset(
     return Dataset.from_dict(
         {
             "input_ids": [prompt + answer for prompt, answer in map(pairs.__getitem__, order)],
-            "labels": [[IGNORED] * len(prompt) + answer for prompt, answer in map(pairs.__getitem__, order)],
+            "labels": [[IGNORED_LABEL] * len(prompt) + answer for prompt, answer in map(pairs.__getitem__, order)],
         }
     )
 

@@ -95,7 +95,7 @@ def _form_answers(prompts: Iterable[str]) -> dict[str, int]:
     """What people gave at sign-up, each answer whole: an age spelled in digits would have to be put together."""
     lines = (line.partition(": ") for prompt in prompts for line in prompt.splitlines())
     times = Counter(value for name, _, value in lines if name in FIELDS and name not in LISTS)
-    return {value: count for value, count in times.items() if count >= MINIMUM_FORM_ANSWERS and _short_enough([value])}
+    return {value: count for value, count in times.items() if count >= MINIMUM_FORM_ANSWERS and _select_short([value])}
 
 
 def _saving(run: str, runs: Counter[str]) -> int:
@@ -117,10 +117,10 @@ def _runs(phrase: str) -> tuple[list[str], list[str]]:
     words = phrase.split(" ")
     heads = [" ".join(words[:end]) for end in range(1, len(words))] + [phrase]
     tails = ["".join(f" {word}" for word in words[start:]) for start in range(len(words) - 1, 0, -1)]
-    return _short_enough(heads), _short_enough(tails)
+    return _select_short(heads), _select_short(tails)
 
 
-def _short_enough(runs: list[str]) -> list[str]:
+def _select_short(runs: list[str]) -> list[str]:
     return [run for run in runs if 1 < len(run) <= MAX_PIECE_CHARACTERS]
 
 

@@ -19,7 +19,7 @@ from conf_profile.files import write_text
 from conf_profile.source import source_hash
 from conf_profile.students import processes
 from conf_profile.students.checkpoints import remote as remote_checkpoints
-from conf_profile.students.checkpoints.files import WHOLE
+from conf_profile.students.checkpoints.files import WHOLE_MARK
 
 _STATE = "trainer_state.json"
 
@@ -81,7 +81,7 @@ def checkpoint_folder(workspace: str, module: str, inputs: Sequence[Path], setti
 
 def last_checkpoint(folder: Path) -> str | None:
     """The newest whole checkpoint of an earlier, killed try; None to start afresh."""
-    whole = [path for path in folder.glob("checkpoint-*") if (path / WHOLE).is_file()]
+    whole = [path for path in folder.glob("checkpoint-*") if (path / WHOLE_MARK).is_file()]
     return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
@@ -106,7 +106,7 @@ def _has_ended(checkpoint: Path) -> bool:
     return bool(state["stateful_callbacks"]["TrainerControl"]["args"]["should_training_stop"])
 
 
-def whole_checkpoints() -> Any:
+def mark_whole_checkpoints() -> Any:
     """A trainer callback that marks each checkpoint once all of its files are written, and then has it copied.
 
     The trainer's own files do not tell: a kill can cut the last one short, or hit while an old one is deleted.
@@ -123,7 +123,7 @@ def whole_checkpoints() -> Any:
             # Each process writes the state of its own random numbers.
             processes.wait()
             checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            (checkpoint / WHOLE).touch()
+            (checkpoint / WHOLE_MARK).touch()
             remote_checkpoints.upload(checkpoint)
 
     return Mark()
@@ -174,7 +174,7 @@ def collapse_guard(key: str, max_loss: float) -> Any:
     class Guard(TrainerCallback):  # type: ignore[misc]  # transformers is not analysed
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             # From the history, not from calls seen: a continued training remembers its beginning.
-            values = logged(state.log_history, key)
+            values = logged_values(state.log_history, key)
             if has_collapsed(values, max_loss):
                 control.should_training_stop = True
                 if processes.is_first():
@@ -183,7 +183,7 @@ def collapse_guard(key: str, max_loss: float) -> Any:
     return Guard()
 
 
-def logged(history: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+def logged_values(history: Sequence[Mapping[str, Any]], key: str) -> list[float]:
     """One value of every entry of the trainer's history that has it."""
     return [float(entry[key]) for entry in history if key in entry]
 

@@ -30,7 +30,7 @@ from conf_profile.teachers.protocol import Completion, Request, Teacher
 
 SECONDS_BETWEEN_SYNCS = 1.0
 _ANSWER = frozenset({"user_id", "sample", "prompt", "text"})
-_SPENT = frozenset({"spent", "job"})
+_SPENDING_KEYS = frozenset({"spent", "job"})
 _log = logging.getLogger(__name__)
 
 
@@ -54,7 +54,7 @@ async def ask(
     Raises TeacherError when the teacher cannot go on or the disk is full; what had arrived stays kept.
     """
     wanted = sum(len(request.samples) for request in requests)
-    missing = [replace(request, samples=samples) for request in requests if (samples := store.missing(request))]
+    missing = [replace(request, samples=samples) for request in requests if (samples := store.missing_samples(request))]
     kept_before = wanted - sum(len(request.samples) for request in missing)
     report = on_progress or (lambda done: None)
     report(kept_before)
@@ -115,7 +115,7 @@ class AnswerStore:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = _open_locked(self._path)
         except OSError as error:
-            raise self._cannot("opened", error) from error
+            raise self._write_error("opened", error) from error
         try:
             self._begin(fingerprint)
             for path in sorted(folder.glob(file_name(fingerprint, "*"))):
@@ -123,7 +123,7 @@ class AnswerStore:
                     self._places.update(_places(path))
         except OSError as error:
             os.close(self._file)
-            raise self._cannot("opened", error) from error
+            raise self._write_error("opened", error) from error
 
     def __enter__(self) -> AnswerStore:
         return self
@@ -141,7 +141,7 @@ class AnswerStore:
     def __len__(self) -> int:
         return len(self._places)
 
-    def missing(self, request: Request) -> tuple[int, ...]:
+    def missing_samples(self, request: Request) -> tuple[int, ...]:
         """The request's samples that are not kept for exactly this prompt."""
         prompt = prompt_hash(request.messages)
         return tuple(s for s in request.samples if _key(request.user_id, prompt, s) not in self._places)
@@ -171,7 +171,7 @@ class AnswerStore:
         key = _key(completion.user_id, prompt, completion.sample)
         self._places[key] = place._replace(length=self._end - place.offset)
 
-    def spent(self, job: str) -> int:
+    def read_spent(self, job: str) -> int:
         """The number that this writer kept last for a job, 0 where there is none."""
         with self._path.open("rb") as file:
             found = [entry["spent"] for line in file if (entry := _entry(line)) and entry.get("job") == job]
@@ -186,7 +186,7 @@ class AnswerStore:
         try:
             os.fsync(self._file)
         except OSError as error:
-            raise self._cannot("written", error) from error
+            raise self._write_error("written", error) from error
         self._synced_at = time.monotonic()
 
     def close(self) -> None:
@@ -201,7 +201,7 @@ class AnswerStore:
             self._append(json.dumps(entry, ensure_ascii=False))
             self._sync_if_due()
         except OSError as error:
-            raise self._cannot("written", error) from error
+            raise self._write_error("written", error) from error
 
     def _append(self, line: str) -> None:
         data = line.encode() + b"\n"
@@ -228,7 +228,7 @@ class AnswerStore:
             file.seek(place.offset)
             return file.read(place.length)
 
-    def _cannot(self, what: str, error: OSError) -> TeacherError:
+    def _write_error(self, what: str, error: OSError) -> TeacherError:
         return TeacherError(
             f"{self._path}: the teacher's answers cannot be {what}: {error.strerror or error}. "
             "What had been kept is still there; make room or choose another folder, and run again"
@@ -363,4 +363,4 @@ def _entry(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(entry, dict):
         return None
-    return entry if entry.keys() >= _ANSWER or entry.keys() >= _SPENT or "fingerprint" in entry else None
+    return entry if entry.keys() >= _ANSWER or entry.keys() >= _SPENDING_KEYS or "fingerprint" in entry else None

@@ -30,7 +30,7 @@ FIELD_READ = 0.7
 """Probability that a sample reads one field of the sign-up form (age, gender, signature, region)."""
 DOUBT = 0.5
 """Standard deviation of the noise on a sample's summed evidence, in nats: a mind that is not made up."""
-MALFORMED = 0.02
+MALFORMED_SHARE = 0.02
 """Share of the answers that are cut in the middle, as long answers of real models are."""
 NO_EVIDENCE = 0.05
 """Summed evidence below which the teacher has read nothing; half of those times it says `unknown`."""
@@ -85,7 +85,7 @@ class LexiconTeacher:
         spoken = [phrases[i] for i in read if np.abs(evidence[i]).max() > 0]
         answers = {name: self._judge(total[columns], name, random) for name, columns in self._lexicon.columns.items()}
         text = render(ProfileAnswer(SEPARATOR.join(spoken), answers), self._taxonomy)
-        return text[: len(text) * 2 // 3] if random.random() < MALFORMED else text
+        return text[: len(text) * 2 // 3] if random.random() < MALFORMED_SHARE else text
 
     def _judge(self, evidence: Floats, name: str, random: np.random.Generator) -> Answer:
         if np.abs(evidence).max() < NO_EVIDENCE and random.random() < 0.5:

@@ -54,7 +54,7 @@ KEYS_SECRET = "CONF_PROFILE_TEACHER_KEY"
 LONGEST_BACKOFF = 30.0
 """Seconds."""
 _RETRIED_STATUSES = frozenset({408, 425, 429})
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_UNSENT_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _ADVICE = {
     400: "the request was refused; check teacher.model and teacher.max_tokens",
     401: "the key has expired or is wrong; put a valid one into {key} and run again, what had arrived is kept",
@@ -200,28 +200,28 @@ class OpenAITeacher:
                 failed, pause = min(failed, run.outage.now()), None
                 if error.outage and self._retry_seconds and not served:
                     pause = run.outage.next_pause("get an answer", error.outage, began, failed, tries)
-                if pause is None and attempts >= self._allowed(run, error):
-                    raise self._given_up(run, error, attempts, failed) from error
+                if pause is None and attempts >= self._allowed_attempts(run, error):
+                    raise self._exhausted_error(run, error, attempts, failed) from error
                 await run.pause(error.wait + (_backoff(tries) if pause is None else pause))
         raise AssertionError("unreachable")
 
-    def _allowed(self, run: _Run, error: _RetryableError) -> int:
+    def _allowed_attempts(self, run: _Run, error: _RetryableError) -> int:
         allowed = self._config.max_attempts
         return allowed if run.reached or error.reached else min(allowed, UNREACHED_ATTEMPTS)
 
-    def _given_up(self, run: _Run, error: _RetryableError, attempts: int, failed: float) -> TeacherError:
+    def _exhausted_error(self, run: _Run, error: _RetryableError, attempts: int, failed: float) -> TeacherError:
         problem = "does not answer properly" if error.reached else "cannot be reached"
         given_up = TeacherError(
             f"{self._name}: the teacher {problem}: {error} (attempt {attempts}). Check teacher.base_url "
             "and that the server runs; what had arrived is kept, so run again"
         )
-        return run.outage.given_up(given_up, failed) if error.outage and self._retry_seconds else given_up
+        return run.outage.add_duration(given_up, failed) if error.outage and self._retry_seconds else given_up
 
     async def _attempt(self, run: _Run, messages: Sequence[Message]) -> str:
         self._spend()
         try:
             response = await self._post(run, messages)
-        except _NEVER_SENT as error:
+        except _UNSENT_ERRORS as error:
             self._spending.add(-1)
             raise _RetryableError(_describe(error), reached=False, outage=_outage(error)) from error
         except (httpx.TransportError, httpx.DecodingError, TimeoutError) as error:
@@ -253,7 +253,7 @@ class OpenAITeacher:
         if response.status_code == 200:
             return strip_thinking(self._content(response))
         if response.status_code in _RETRIED_STATUSES or response.status_code >= 500:
-            raise self._busy(run, response)
+            raise self._throttled_error(run, response)
         advice = _ADVICE.get(response.status_code, "check teacher.base_url and the server's documentation")
         raise TeacherError(
             f"{self._name}: the teacher answers {response.status_code} ({self._excerpt(response)}): "
@@ -272,7 +272,7 @@ class OpenAITeacher:
             raise _RetryableError("the completion's content is not text")
         return content or ""
 
-    def _busy(self, run: _Run, response: httpx.Response) -> Exception:
+    def _throttled_error(self, run: _Run, response: httpx.Response) -> Exception:
         wait = retry_after_seconds(response.headers.get("Retry-After"), time.time())
         reason = f"{response.status_code} {self._excerpt(response)}"
         if wait > max(LONGEST_RETRY_AFTER, self._retry_seconds):

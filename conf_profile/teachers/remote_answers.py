@@ -58,7 +58,7 @@ def _fetch(store: ObjectStore, prefix: str, folder: Path, fingerprint: str, writ
     own, others = file_name(fingerprint, writer), file_name(fingerprint, unrelated)
     for name in store.folders(f"{prefix}/" if prefix else ""):
         if fnmatch(name, file_name(fingerprint, "*")) and (name == own or not fnmatch(name, others)):
-            _join(store, _under(prefix, name), folder / name)
+            _join(store, _join_key(prefix, name), folder / name)
 
 
 def _join(store: ObjectStore, prefix: str, target: Path) -> None:
@@ -77,7 +77,7 @@ class _Upload:
 
     def __init__(self, store: ObjectStore, prefix: str, path: Path) -> None:
         self._store = store
-        self._prefix = _under(prefix, path.name)
+        self._prefix = _join_key(prefix, path.name)
         self._path = path
         self._done = path.stat().st_size if path.exists() else 0
         # Not the local length where parts have expired or lost somebody's lines: what is new must sort behind them.
@@ -124,5 +124,5 @@ def _end(store: ObjectStore, prefix: str) -> int:
     return max((int(key.rpartition("/")[2].partition("-")[0]) + size for key, size in parts), default=0)
 
 
-def _under(prefix: str, name: str) -> str:
+def _join_key(prefix: str, name: str) -> str:
     return f"{prefix}/{name}" if prefix else name

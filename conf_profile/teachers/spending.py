@@ -31,7 +31,7 @@ class Spending:
     def continue_in(self, store: AnswerStore, requests: Sequence[Request]) -> None:
         """Goes on from what earlier tries at these requests have left in the store, and leaves its own there."""
         job = _name(requests)
-        self.requests = store.spent(job)
+        self.requests = store.read_spent(job)
         self.on_change = lambda spent: store.keep_spent(job, spent)
 
 

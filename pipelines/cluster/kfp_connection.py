@@ -24,11 +24,11 @@ TRIED_VERSIONS = ("2.17",)
 """Minor versions of KFP's backend on which this pipeline was run. `submit` warns on others."""
 TIMEOUT_SECONDS = (5.0, 60.0)
 """To connect, and to read. The client takes a pair; of one float it makes nothing."""
-_DOWN = (
+_UNREACHABLE_ADVICE = (
     "Check the address (--endpoint or KFP_ENDPOINT), that the backend runs (kubectl get pods -A -l app=ml-pipeline), "
     "and from outside the cluster the port-forward (kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80)"
 )
-_PASSING = (429, 502, 503, 504)
+_TRANSIENT_STATUSES = (429, 502, 503, 504)
 _ADVICE = {
     401: f"it does not know you; set {TOKEN} or {TOKEN_FILE} to a valid token",
     403: "you may not do that; check --namespace and the rights of the token's account there",
@@ -105,7 +105,7 @@ def health(address: str) -> Health:
     tag = str(found.get("tag_name") or "")
     version = "" if tag == "unknown" else tag
     if (major := re.match(r"v?(\d+)\.", version)) and int(major[1]) < 2:
-        raise PipelineError(_too_old(address, version))
+        raise PipelineError(_version_error_text(address, version))
     return Health(bool(found.get("multi_user")), version)
 
 
@@ -119,7 +119,7 @@ def version_warning(version: str) -> str:
 
 
 @contextlib.contextmanager
-def explained(address: str, what: str, run_id: str = "") -> Iterator[None]:
+def explain_errors(address: str, what: str, run_id: str = "") -> Iterator[None]:
     """Turns what the client raises into a PipelineError; with `run_id`, 404 means that there is no such run."""
     import kfp_server_api
     import urllib3
@@ -134,10 +134,10 @@ def explained(address: str, what: str, run_id: str = "") -> Iterator[None]:
             ) from error
         advice = _ADVICE.get(error.status, "see the log of ml-pipeline")
         # What stands before an API server answers in its place while that one restarts.
-        kind = BackendUnreachableError if error.status in _PASSING else PipelineError
+        kind = BackendUnreachableError if error.status in _TRANSIENT_STATUSES else PipelineError
         raise kind(f"{address}: KFP cannot {what} ({error.status} {_message(error)}): {advice}") from error
     except (urllib3.exceptions.HTTPError, TimeoutError) as error:
-        raise BackendUnreachableError(f"{address}: KFP does not answer ({error}). {_DOWN}") from error
+        raise BackendUnreachableError(f"{address}: KFP does not answer ({error}). {_UNREACHABLE_ADVICE}") from error
 
 
 def _refresh(configuration: Any) -> None:
@@ -168,10 +168,10 @@ def _refuse_version_1(address: str) -> None:
         )  # fmt: skip
     except kfp_server_api.ApiException:
         return
-    raise PipelineError(_too_old(address, str(_fields(address, answer).get("tag_name") or "1.x")))
+    raise PipelineError(_version_error_text(address, str(_fields(address, answer).get("tag_name") or "1.x")))
 
 
-def _too_old(address: str, version: str) -> str:
+def _version_error_text(address: str, version: str) -> str:
     return (
         f"{address}: this is KFP {version}, which has no API v2beta1; the pipeline needs KFP 2 "
         f"(tried: {', '.join(TRIED_VERSIONS)})"

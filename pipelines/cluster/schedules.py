@@ -19,8 +19,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from conf_profile.errors import ConfigError, RunNotFoundError
-from pipelines.cluster.kfp_backend import ENDED, Backend, RunSettings, Version
-from pipelines.cluster.runs.run_steps import DONE, STEPS, steps_of
+from pipelines.cluster.kfp_backend import ENDED_STATES, Backend, RunSettings, Version
+from pipelines.cluster.runs.run_steps import DONE_STATES, STEPS, steps_of
 from pipelines.cluster.submit import Submission, upload_pipeline
 from pipelines.resources import Resources
 
@@ -32,7 +32,7 @@ OVERHEAD_SECONDS = 3600
 
 
 @dataclass(frozen=True)
-class Change:
+class ScheduleChange:
     """What was done to the recurring runs of one name. `made` is the id of the one that is enabled now."""
 
     made: str | None
@@ -51,7 +51,7 @@ def cron(expression: str) -> str:
 
 def schedule(
     backend: Backend, submission: Submission, arguments: Mapping[str, Any], settings: RunSettings, now: bool
-) -> Change:
+) -> ScheduleChange:
     """One enabled recurring run of the submission's name, with these arguments. One that is the same already stays.
 
     `now` stops what is under way of the ones before.
@@ -62,29 +62,31 @@ def schedule(
     every = cron(submission.schedule)
     same = [each for each in found if _is_enabled(each) and _is_same(each, version, every, arguments, settings)]
     ids = {str(each.recurring_run_id) for each in found}
-    if same and (not _is_put_off(same[0]) or (not now and backend.under_way(experiment, ids))):
+    if same and (not _is_delayed(same[0]) or (not now and backend.list_running(experiment, ids))):
         kept = str(same[0].recurring_run_id)
         others = [each for each in found if each is not same[0]]
-        return Change(kept, (f"recurring run {kept} is as it should be", *_retire(backend, experiment, others, now)))
+        return ScheduleChange(
+            kept, (f"recurring run {kept} is as it should be", *_retire(backend, experiment, others, now))
+        )
     try:
         lines = _retire(backend, experiment, found, now)
-        first = _first_trigger(backend, backend.under_way(experiment, ids), submission)
+        first = _first_trigger(backend, backend.list_running(experiment, ids), submission)
         made = backend.create_recurring_run(version, submission.name, every, first, arguments, settings)
     except BaseException:
         # With `now` the ones before are deleted by this time.
         for each in () if now else filter(_is_enabled, found):
             backend.enable(str(each.recurring_run_id))
         raise
-    return Change(made, (*lines, *([_put_off(first)] if first else [])))
+    return ScheduleChange(made, (*lines, *([_describe_delay(first)] if first else [])))
 
 
-def end(backend: Backend, experiment: str, name: str, now: bool) -> Change:
+def end(backend: Backend, experiment: str, name: str, now: bool) -> ScheduleChange:
     """No enabled recurring run of this name any more. The experiment need not be there."""
     experiment_id = backend.find_experiment(experiment)
     found = backend.recurring_runs(experiment_id, name) if experiment_id else []
     enabled = sum(map(_is_enabled, found))
     lines = _retire(backend, experiment_id, found, now) if experiment_id else []
-    return Change(None, (f"recurring runs {name!r}: {enabled} ended", *lines))
+    return ScheduleChange(None, (f"recurring runs {name!r}: {enabled} ended", *lines))
 
 
 def longest_seconds(resources: Resources, shards: int, ended: Collection[str] = ()) -> int:
@@ -105,7 +107,7 @@ def _retire(backend: Backend, experiment_id: str, found: Sequence[Any], now: boo
     for each in disabled:
         backend.disable(each)
     # After the disabling: a run that started in between is seen.
-    running = backend.under_way(experiment_id, {str(each.recurring_run_id) for each in found})
+    running = backend.list_running(experiment_id, {str(each.recurring_run_id) for each in found})
     lines = [f"disabled recurring run {each}" for each in disabled]
     if now:
         running, stopped = _stop(backend, experiment_id, running)
@@ -131,14 +133,14 @@ def _stop(backend: Backend, experiment_id: str, running: Sequence[Any]) -> tuple
     ends = time.monotonic() + STOP_SECONDS
     left = list(running)
     # Deleted before KFP has seen the end, the run would be listed as under way for ever.
-    while (left := [run for run in left if _goes_on(backend, run.run_id)]) and time.monotonic() < ends:
+    while (left := [run for run in left if _is_running(backend, run.run_id)]) and time.monotonic() < ends:
         time.sleep(SECONDS_BETWEEN_LOOKS)
     return left, lines
 
 
-def _goes_on(backend: Backend, run_id: str) -> bool:
+def _is_running(backend: Backend, run_id: str) -> bool:
     try:
-        return backend.get_run(run_id).state not in ENDED
+        return backend.get_run(run_id).state not in ENDED_STATES
     except RunNotFoundError:
         return False
 
@@ -168,14 +170,14 @@ def _ended_steps(run: Any) -> set[str]:
     for step in steps_of(run):
         states[step.name].add(step.state)
     furthest = max(map(STEPS.index, states), default=0)
-    return {name for name, found in states.items() if found <= DONE and STEPS.index(name) < furthest}
+    return {name for name, found in states.items() if found <= DONE_STATES and STEPS.index(name) < furthest}
 
 
 def _is_enabled(recurring_run: Any) -> bool:
     return str(recurring_run.status or recurring_run.mode or "").startswith("ENABLE")
 
 
-def _is_put_off(recurring_run: Any) -> bool:
+def _is_delayed(recurring_run: Any) -> bool:
     start = recurring_run.trigger.cron_schedule.start_time
     return bool(start) and start > datetime.now(UTC)
 
@@ -192,7 +194,7 @@ def _is_same(found: Any, version: Version, every: str, arguments: Mapping[str, A
     )  # fmt: skip
 
 
-def _put_off(first: datetime) -> str:
+def _describe_delay(first: datetime) -> str:
     return (
         "a run of the schedule before is under way: the new one starts none before "
         f"{first.astimezone(UTC):%Y-%m-%d %H:%M} UTC, when the timeouts of the steps have ended that run; "

@@ -13,7 +13,7 @@ from typing import Any
 
 from components.steps import steps_of
 from conf_profile.config import RunConfig, StorageConfig
-from conf_profile.data.build import build_in
+from conf_profile.data.build import build_in_run_folder
 from conf_profile.erasure import retention
 from conf_profile.errors import ConfigError
 from conf_profile.registry.registry import ANY_CHAMPION
@@ -101,7 +101,7 @@ def run_arguments(submission: Submission) -> dict[str, Any]:
         )
     period = retention.period(submission.resources.pipelines.retention_days, datetime.now(UTC))
     if submission.data_uri:
-        inputs = cluster_data.existing(
+        inputs = cluster_data.read_inputs(
             submission.data_uri,
             submission.labels_uri,
             config,
@@ -110,10 +110,10 @@ def run_arguments(submission: Submission) -> dict[str, Any]:
             period=period,
         )
     else:
-        inputs = cluster_data.upload(build_in(submission.folder, config), config, store, period)
+        inputs = cluster_data.upload(build_in_run_folder(submission.folder, config), config, store, period)
     key = configuration_file.upload(config, store)
     configuration = cluster_data.address_of(storage, key)
-    values = arguments.with_inputs(config, inputs, ANY_CHAMPION, cluster_data.places_of(storage, configuration))
+    values = arguments.pipeline_arguments(config, inputs, ANY_CHAMPION, cluster_data.places_of(storage, configuration))
     size = len(json.dumps(values).encode())
     if size > LARGEST_ARGUMENTS:
         raise ConfigError(

@@ -51,7 +51,7 @@ def compile_pipeline(
 
     declared = resources.load(values)
     if train_step:
-        trainjob.write(out, trainjob.given(train_step, nodes, artefact, output), config, declared, image)
+        trainjob.write(out, trainjob.parse_options(train_step, nodes, artefact, output), config, declared, image)
     else:
         compile_to(out, config, declared, image, caching, until=until)
     click.echo(f"wrote {out}")

@@ -20,7 +20,7 @@ from pipelines.commands.options import until_option
 if TYPE_CHECKING:
     from conf_profile.config import RunConfig
     from conf_profile.data.dataset import Dataset
-    from pipelines.local.pipeline_process import Finished
+    from pipelines.local.pipeline_process import FinishedPipeline
 
 
 @click.command(short_help="Run the whole pipeline on this machine.")
@@ -35,29 +35,29 @@ def run(config: RunConfig, out: Path | None, until: str) -> None:
     from rich.console import Console
 
     from components.steps import steps_of
-    from conf_profile.data.build import build_in
-    from conf_profile.data.run_folder import exclusive
+    from conf_profile.data.build import build_in_run_folder
+    from conf_profile.data.run_folder import lock_run_folder
     from conf_profile.evaluation import summary
 
     steps_of(config, until)
     console = Console(stderr=True)
     folder = (out or default_folder(config)).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder):
+    with lock_run_folder(folder):
         with console.status("preparing the data set"):
-            data = build_in(folder, config)
+            data = build_in_run_folder(folder, config)
         console.print(f"data: {data.name}, {data.users} users as of {data.as_of} ({data.source})")
         with _storage(config, folder):
             finished = _run_pipeline(config, data, folder, console, until)
     if "report" not in finished.artefacts:
         for name, path in finished.artefacts.items():
-            click.echo(f"{name}: {_shown(Path(path))}")
+            click.echo(f"{name}: {_display_path(Path(path))}")
         return
     result = _collect(config, finished, folder)
     Console().print(summary.render(result))
-    click.echo(f"summary: {_shown(folder / 'summary.json')}\nreport:  {_shown(folder / 'report.html')}")
+    click.echo(f"summary: {_display_path(folder / 'summary.json')}\nreport:  {_display_path(folder / 'report.html')}")
     if result["model"]:
-        click.echo(f"models:  conf-profile models list --run {_shown(folder)}")
+        click.echo(f"models:  conf-profile models list --run {_display_path(folder)}")
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def _storage(config: RunConfig, folder: Path) -> Iterator[None]:
             os.environ.update(before)
 
 
-def _run_pipeline(config: RunConfig, data: Dataset, folder: Path, console: Any, until: str) -> Finished:
+def _run_pipeline(config: RunConfig, data: Dataset, folder: Path, console: Any, until: str) -> FinishedPipeline:
     from components.steps import steps_of
     from pipelines import arguments
     from pipelines.local import pipeline_process
@@ -119,7 +119,7 @@ def _champion_at_start(config: RunConfig, pinned: Path) -> str:
     return version
 
 
-def _collect(config: RunConfig, finished: Finished, folder: Path) -> dict[str, Any]:
+def _collect(config: RunConfig, finished: FinishedPipeline, folder: Path) -> dict[str, Any]:
     from conf_profile.evaluation import summary
     from conf_profile.files import write_text
 
@@ -134,5 +134,5 @@ def _collect(config: RunConfig, finished: Finished, folder: Path) -> dict[str, A
     return result
 
 
-def _shown(path: Path) -> str:
+def _display_path(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

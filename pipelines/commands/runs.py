@@ -100,7 +100,7 @@ def stop(run: str, endpoint: str, namespace: str | None) -> None:
 
     backend = connect(endpoint, namespace)
     state = backend.get_run(run).state
-    if state in kfp_backend.ENDED:
+    if state in kfp_backend.ENDED_STATES:
         return click.echo(f"run {run} has ended already ({state})")
     backend.terminate(run)
     click.echo(f"KFP is stopping run {run}: {backend.link(run)}")

@@ -14,7 +14,7 @@ from pipelines.commands.runs import backend_options, connect
 if TYPE_CHECKING:
     from conf_profile.config import RunConfig
 
-INTERRUPTED = 130
+INTERRUPTED_STATUS = 130
 """Exit status after Ctrl-C, as a shell has it."""
 
 
@@ -72,7 +72,7 @@ def submit(
     from pipelines.cluster.submit import Submission, check, preflight_request, run_arguments, start, upload_pipeline
 
     _refuse_combinations(upload_only, schedule, end_schedule, now)
-    config = _with_tables(config, data_uri, labels_uri)
+    config = _use_stored_tables(config, data_uri, labels_uri)
     console = Console(stderr=True)
     declared = resources.load(values)
     if upload_only or not end_schedule:
@@ -102,7 +102,7 @@ def submit(
             found = preflight.findings(preflight_request(submission, arguments, backend.endpoint, with_steps_keys))
     except KeyboardInterrupt:
         click.echo("interrupted: no run was started", err=True)
-        sys.exit(INTERRUPTED)
+        sys.exit(INTERRUPTED_STATUS)
     preflight.require(found, console)
     if schedule:
         change = schedules.schedule(backend, submission, arguments, settings, now)
@@ -124,7 +124,7 @@ def _refuse_combinations(upload_only: bool, schedule: str, end_schedule: bool, n
         raise click.UsageError("--now goes with --schedule or --end-schedule")
 
 
-def _with_tables(config: RunConfig, data_uri: str, labels_uri: str) -> RunConfig:
+def _use_stored_tables(config: RunConfig, data_uri: str, labels_uri: str) -> RunConfig:
     """The configuration of a run on tables that lie in a store: they are the user's own."""
     if not data_uri:
         if labels_uri:
@@ -149,6 +149,6 @@ def _follow(backend: Any, namespace: str | None, run_id: str, pipeline_root: str
     try:
         run_progress.wait(reader, console)
     except KeyboardInterrupt:
-        click.echo(run_progress.interrupted(backend, run_id, cancel), err=True)
-        sys.exit(INTERRUPTED)
+        click.echo(run_progress.handle_interrupt(backend, run_id, cancel), err=True)
+        sys.exit(INTERRUPTED_STATUS)
     console.print("[green]the run succeeded[/green]")

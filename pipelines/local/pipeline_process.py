@@ -39,7 +39,7 @@ STEPS_CODE = "pipelines.training"
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedPipeline:
     """A pipeline that ended well."""
 
     artefacts: Mapping[str, str]
@@ -48,7 +48,7 @@ class Finished:
 
 
 @dataclass
-class _Watch:
+class _OutputReader:
     """What the output has told so far."""
 
     seconds_file: Path
@@ -64,7 +64,9 @@ class _Watch:
     shown: int = -1
 
 
-def run(arguments: Mapping[str, Any], folder: Path, console: Any, steps: Sequence[str], until: str = "") -> Finished:
+def run(
+    arguments: Mapping[str, Any], folder: Path, console: Any, steps: Sequence[str], until: str = ""
+) -> FinishedPipeline:
     """Runs the pipeline, which has these steps, to its end or up to and with the step `until`.
 
     PipelineError carries the failed step's own message; LostPromotionError is one.
@@ -97,7 +99,7 @@ def run(arguments: Mapping[str, Any], folder: Path, console: Any, steps: Sequenc
     if status or not outputs_file.is_file():
         raise _failure(watch, folder)
     artefacts: dict[str, str] = json.loads(outputs_file.read_text(encoding="utf-8"))
-    return Finished(artefacts, watch.seconds, memory.peak_mib)
+    return FinishedPipeline(artefacts, watch.seconds, memory.peak_mib)
 
 
 def local_image() -> str:
@@ -105,16 +107,16 @@ def local_image() -> str:
     return f"conf-profile/python:local-{source_hash(STEPS_CODE)}"
 
 
-def _remembered(path: Path) -> dict[str, float]:
+def _read_seconds(path: Path) -> dict[str, float]:
     """Seconds of each step when it last ran: one that is cached now keeps its figure."""
     remembered: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return remembered
 
 
-def _follow(process: subprocess.Popen[str], log: Path, seconds: Path, console: Any, steps: int) -> _Watch:
+def _follow(process: subprocess.Popen[str], log: Path, seconds: Path, console: Any, steps: int) -> _OutputReader:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    watch = _Watch(seconds, _remembered(seconds))
+    watch = _OutputReader(seconds, _read_seconds(seconds))
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -132,7 +134,7 @@ def _follow(process: subprocess.Popen[str], log: Path, seconds: Path, console: A
     return watch
 
 
-def _read(line: str, watch: _Watch, bar: Any, task: Any, console: Any) -> None:
+def _read(line: str, watch: _OutputReader, bar: Any, task: Any, console: Any) -> None:
     if line:
         watch.last_lines.append(line)
     _read_failure(line, watch)
@@ -148,7 +150,7 @@ def _read(line: str, watch: _Watch, bar: Any, task: Any, console: Any) -> None:
             _print_every_tenth(match, watch, console)
 
 
-def _read_failure(line: str, watch: _Watch) -> None:
+def _read_failure(line: str, watch: _OutputReader) -> None:
     """Keeps the last exception that a step's own output tells of, and apart from it one of ours."""
     if match := _ERROR.match(line):
         watch.kind, watch.error = match.groups()
@@ -158,7 +160,7 @@ def _read_failure(line: str, watch: _Watch) -> None:
         watch.unexpected, watch.in_traceback = match[1], False
 
 
-def _end(step: str, succeeded: bool, watch: _Watch, bar: Any, task: Any, console: Any) -> None:
+def _end(step: str, succeeded: bool, watch: _OutputReader, bar: Any, task: Any, console: Any) -> None:
     if step not in watch.begun:
         return
     seconds = time.monotonic() - watch.begun[step]
@@ -171,14 +173,14 @@ def _end(step: str, succeeded: bool, watch: _Watch, bar: Any, task: Any, console
     console.print(f"{mark} {step} [dim]{seconds:.1f} s[/dim]", highlight=False)
 
 
-def _print_every_tenth(match: re.Match[str], watch: _Watch, console: Any) -> None:
+def _print_every_tenth(match: re.Match[str], watch: _OutputReader, console: Any) -> None:
     tenth = 10 * int(match["done"]) // max(1, int(match["total"]))
     if tenth > watch.shown:
         watch.shown = tenth
         console.print(f"  {match[0].strip()}", highlight=False, soft_wrap=True)
 
 
-def _failure(watch: _Watch, folder: Path) -> PipelineError:
+def _failure(watch: _OutputReader, folder: Path) -> PipelineError:
     reason = watch.error or watch.unexpected or "\n".join(watch.last_lines)
     where = f"The whole output is in {folder / 'run.log'}; run again to continue."
     kind = LostPromotionError if watch.kind == RegistryConflictError.__name__ else PipelineError

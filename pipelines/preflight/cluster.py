@@ -25,7 +25,7 @@ _NO_NAMESPACE = "the runs' namespace is not known: give --namespace"
 
 
 @dataclass(frozen=True)
-class Declared:
+class DeclaredObject:
     """An object that the values name, the setting that names it, and the keys that it must have."""
 
     kind: Kind
@@ -38,13 +38,13 @@ class Declared:
 
 
 @dataclass(frozen=True)
-class Unanswered:
+class UnansweredQuestion:
     """A question that the cluster did not answer, and why."""
 
     reason: str
 
 
-Answer = Body | Unanswered | None
+Answer = Body | UnansweredQuestion | None
 """An object; None where there is none."""
 
 
@@ -56,7 +56,7 @@ class ClusterState:
     namespace: str
     namespace_object: Answer
     objects: Mapping[tuple[Kind, str], Answer] = field(repr=False)
-    nodes: tuple[Body, ...] | Unanswered
+    nodes: tuple[Body, ...] | UnansweredQuestion
 
     @property
     def unanswered(self) -> dict[str, list[str]]:
@@ -68,7 +68,7 @@ class ClusterState:
         }
         found: dict[str, list[str]] = {}
         for name, answer in asked.items():
-            if isinstance(answer, Unanswered):
+            if isinstance(answer, UnansweredQuestion):
                 found.setdefault(answer.reason, []).append(name)
         return found
 
@@ -77,29 +77,29 @@ class _SilentClusterError(Exception):
     """The cluster answers nothing at all; its text says why."""
 
 
-def in_pod() -> bool:
+def is_in_pod() -> bool:
     """Whether this process runs in a pod of a cluster."""
     return bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
 
 
-def read_cluster(namespace: str, declared: Iterable[Declared]) -> ClusterState:
-    """Namespace, declared objects and nodes; what the cluster does not tell is in the state as `Unanswered`."""
+def read_cluster(namespace: str, declared: Iterable[DeclaredObject]) -> ClusterState:
+    """Namespace, declared objects and nodes; what the cluster does not tell is in the state as `UnansweredQuestion`."""
     wanted = list(declared)
     where = namespace or _pod_namespace()
-    if not (os.environ.get("KUBECONFIG") or in_pod()):
-        return _silent(where, wanted, _NO_CLUSTER)
+    if not (os.environ.get("KUBECONFIG") or is_in_pod()):
+        return _unanswered_state(where, wanted, _NO_CLUSTER)
     try:
         return _Reader().state(where, wanted)
     except _SilentClusterError as error:
-        return _silent(where, wanted, str(error))
+        return _unanswered_state(where, wanted, str(error))
 
 
 def _pod_namespace() -> str:
-    return _POD_NAMESPACE.read_text(encoding="utf-8").strip() if in_pod() and _POD_NAMESPACE.is_file() else ""
+    return _POD_NAMESPACE.read_text(encoding="utf-8").strip() if is_in_pod() and _POD_NAMESPACE.is_file() else ""
 
 
-def _silent(namespace: str, declared: Iterable[Declared], reason: str) -> ClusterState:
-    answer = Unanswered(reason)
+def _unanswered_state(namespace: str, declared: Iterable[DeclaredObject], reason: str) -> ClusterState:
+    answer = UnansweredQuestion(reason)
     return ClusterState("", namespace, answer, {(each.kind, each.name): answer for each in declared}, answer)
 
 
@@ -127,10 +127,10 @@ class _Reader:
             "ServiceAccount": self._core.read_namespaced_service_account,
         }
 
-    def state(self, namespace: str, declared: Iterable[Declared]) -> ClusterState:
+    def state(self, namespace: str, declared: Iterable[DeclaredObject]) -> ClusterState:
         nodes = self._nodes()
         if not namespace:
-            there: Answer = Unanswered(_NO_NAMESPACE)
+            there: Answer = UnansweredQuestion(_NO_NAMESPACE)
             objects: dict[tuple[Kind, str], Answer] = {(each.kind, each.name): there for each in declared}
         else:
             there = self._ask(self._core.read_namespace, namespace)
@@ -139,10 +139,10 @@ class _Reader:
             }
         return ClusterState(self._server, namespace, there, objects, nodes)
 
-    def _nodes(self) -> tuple[Body, ...] | Unanswered:
+    def _nodes(self) -> tuple[Body, ...] | UnansweredQuestion:
         # Version 0: from the API server's cache, since a large cluster's nodes are megabytes.
         answer = self._ask(self._core.list_node, resource_version="0")
-        return answer if isinstance(answer, Unanswered) else tuple((answer or {}).get("items", ()))
+        return answer if isinstance(answer, UnansweredQuestion) else tuple((answer or {}).get("items", ()))
 
     def _ask(self, question: Callable[..., Any], *arguments: str, **options: str) -> Answer:
         from kubernetes.client import ApiException
@@ -151,16 +151,16 @@ class _Reader:
         try:
             answer = question(*arguments, _preload_content=False, _request_timeout=REQUEST_SECONDS, **options)
         except ApiException as error:
-            return self._refused(error)
+            return self._read_refusal(error)
         except HTTPError as error:
             raise _SilentClusterError(f"{self._server} does not answer: {type(error).__name__}") from error
         return dict(json.loads(answer.data))
 
-    def _refused(self, error: Any) -> Answer:
+    def _read_refusal(self, error: Any) -> Answer:
         if error.status == 404:
             return None
         if error.status == 401:
             raise _SilentClusterError(f"{self._server} does not know your account: log in again") from error
         if error.status == 403:
-            return Unanswered("your account may not read them")
-        return Unanswered(f"{self._server} answers {error.status} {error.reason}")
+            return UnansweredQuestion("your account may not read them")
+        return UnansweredQuestion(f"{self._server} answers {error.status} {error.reason}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from pipelines.preflight.cluster import in_pod
+from pipelines.preflight.cluster import is_in_pod
 from pipelines.preflight.finding import Finding, Level
 from pipelines.preflight.request import PreflightRequest, is_local, parse_address
 
@@ -14,10 +14,10 @@ _CERTIFICATES = "AWS_CA_BUNDLE"
 
 def endpoint_findings(request: PreflightRequest) -> list[Finding]:
     """The object store's endpoint, as far as the declaration itself can be wrong."""
-    return [*_local(request), *_missing(request), *_certificates(request)]
+    return [*_check_local_addresses(request), *_check_missing_endpoint(request), *_check_certificates(request)]
 
 
-def _local(request: PreflightRequest) -> Iterator[Finding]:
+def _check_local_addresses(request: PreflightRequest) -> Iterator[Finding]:
     settings: dict[str, list[str]] = {}
     for setting, endpoint in _steps_endpoints(request):
         if is_local(endpoint):
@@ -43,10 +43,10 @@ def _steps_endpoints(request: PreflightRequest) -> Iterator[tuple[str, str]]:
 
 def _certainty(kfp_endpoint: str) -> Level:
     """A KFP on this machine may be a port-forward, or a cluster whose pods share the machine's network."""
-    return "error" if in_pod() or (kfp_endpoint and not is_local(kfp_endpoint)) else "warning"
+    return "error" if is_in_pod() or (kfp_endpoint and not is_local(kfp_endpoint)) else "warning"
 
 
-def _missing(request: PreflightRequest) -> Iterator[Finding]:
+def _check_missing_endpoint(request: PreflightRequest) -> Iterator[Finding]:
     s3, secret = request.resources.s3, request.resources.pipelines.s3_secret
     if not (request.storage.endpoint or s3.endpoint or secret.endpoint_key):
         yield Finding(
@@ -56,7 +56,7 @@ def _missing(request: PreflightRequest) -> Iterator[Finding]:
         )
 
 
-def _certificates(request: PreflightRequest) -> Iterator[Finding]:
+def _check_certificates(request: PreflightRequest) -> Iterator[Finding]:
     bundle, s3 = os.environ.get(_CERTIFICATES), request.resources.s3
     endpoint = request.storage.endpoint or s3.endpoint
     if bundle and endpoint.startswith("https://") and not s3.ca_config_map:

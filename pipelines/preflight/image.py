@@ -18,11 +18,11 @@ def image_findings(given: str) -> list[Finding]:
         return [
             Finding("error", f"image {name!r} is no image's name", "give REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST")
         ]
-    found = [] if is_content_made(name) else [_not_content_made(name, bool(given))]
+    found = [] if is_content_made(name) else [_mutable_name_finding(name, bool(given))]
     return [*found, *_registry_note(name)]
 
 
-def _not_content_made(name: str, given: bool) -> Finding:
+def _mutable_name_finding(name: str, given: bool) -> Finding:
     remedy = f"use a tag that holds a hash of the content (`{_PRINT_NAME}` prints one) or a digest (@sha256:...)"
     if not given:
         return Finding("note", f"no image is given; the steps run in the release's own, {name}", f"else {remedy}")

@@ -14,8 +14,8 @@ from typing import Any
 from pipelines.preflight.finding import Finding
 from pipelines.resources import NodePool, Quantities, Resources, Toleration
 
-_BLOCKING = ("NoSchedule", "NoExecute")
-_PASSING = "node.kubernetes.io/"
+_BLOCKING_EFFECTS = ("NoSchedule", "NoExecute")
+_TRANSIENT_TAINTS = "node.kubernetes.io/"
 """Taints that Kubernetes itself sets, and takes away: not ready, unreachable, cordoned, under pressure."""
 
 
@@ -68,9 +68,9 @@ def judge(demand: Demand, nodes: Sequence[Mapping[str, Any]]) -> Finding | None:
         )
     tolerated = [node for node in of_pool if not blocking_taints(node, pool.tolerations)]
     if not tolerated:
-        return _refused(demand, of_pool)
+        return _taint_finding(demand, of_pool)
     if not any(shortages(node, demand) == [] for node in tolerated):
-        return _too_small(demand, tolerated)
+        return _size_finding(demand, tolerated)
     return None
 
 
@@ -78,12 +78,12 @@ def blocking_taints(node: Mapping[str, Any], tolerations: Iterable[Toleration]) 
     """The taints, as KEY=VALUE:EFFECT, that keep pods with these tolerations off a node."""
     spec = node.get("spec") or {}
     taints = list(spec.get("taints") or ())
-    if spec.get("unschedulable") and not any(taint["key"] == f"{_PASSING}unschedulable" for taint in taints):
-        taints.append({"key": f"{_PASSING}unschedulable", "effect": "NoSchedule"})
+    if spec.get("unschedulable") and not any(taint["key"] == f"{_TRANSIENT_TAINTS}unschedulable" for taint in taints):
+        taints.append({"key": f"{_TRANSIENT_TAINTS}unschedulable", "effect": "NoSchedule"})
     return [
         f"{taint['key']}={taint.get('value') or ''}:{taint['effect']}"
         for taint in taints
-        if taint["effect"] in _BLOCKING and not any(_tolerates(each, taint) for each in tolerations)
+        if taint["effect"] in _BLOCKING_EFFECTS and not any(_tolerates(each, taint) for each in tolerations)
     ]
 
 
@@ -116,9 +116,9 @@ def _tolerates(toleration: Toleration, taint: Mapping[str, Any]) -> bool:
     return toleration.key == taint["key"] and (toleration.value or "") == (taint.get("value") or "")
 
 
-def _refused(demand: Demand, nodes: Sequence[Mapping[str, Any]]) -> Finding:
+def _taint_finding(demand: Demand, nodes: Sequence[Mapping[str, Any]]) -> Finding:
     blocking = [blocking_taints(node, demand.pool.tolerations) for node in nodes]
-    lasting = [[taint for taint in taints if not taint.startswith(_PASSING)] for taints in blocking]
+    lasting = [[taint for taint in taints if not taint.startswith(_TRANSIENT_TAINTS)] for taints in blocking]
     named = ", ".join(sorted({taint for taints in blocking for taint in taints}))
     what = f"{demand}: every node of the pool has a taint that the pool does not tolerate: {named}"
     if all(lasting):
@@ -126,7 +126,7 @@ def _refused(demand: Demand, nodes: Sequence[Mapping[str, Any]]) -> Finding:
     return Finding("warning", what, "wait until a node is ready, or uncordon one (kubectl get nodes)")
 
 
-def _too_small(demand: Demand, nodes: Sequence[Mapping[str, Any]]) -> Finding:
+def _size_finding(demand: Demand, nodes: Sequence[Mapping[str, Any]]) -> Finding:
     node = min(nodes, key=lambda each: len(shortages(each, demand)))
     return Finding(
         "error",

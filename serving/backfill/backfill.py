@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from conf_profile import tables
 from conf_profile.config import FeaturesConfig
 from conf_profile.data.dataset import parse_time, sha256
-from conf_profile.data.inferred import from_predictions
+from conf_profile.data.inferred import profiles_from_predictions
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.files import atomic_path, write_text
 from conf_profile.registry.format import content_hash, read_contents
@@ -116,8 +116,8 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Passed:
-    """Users of all shards on their way to Feast; see `feature_repo.inferred.Written`."""
+class WriteCounts:
+    """Users of all shards on their way to Feast; see `feature_repo.inferred.WriteCounts`."""
 
     written: int
     nothing_new: int
@@ -155,7 +155,7 @@ def fill(plan: Plan, make_engine: Callable[[], Engine], on_users: Progress = lam
     return parts
 
 
-def pass_on(plan: Plan, store: Any, on_users: Progress = lambda users: None) -> Passed:
+def write_to_feast(plan: Plan, store: Any, on_users: Progress = lambda users: None) -> WriteCounts:
     """Writes the tags at the model's own thresholds to Feast's view inferred_profile, dated when they were answered.
 
     Repeating it changes nothing.
@@ -168,12 +168,12 @@ def pass_on(plan: Plan, store: Any, on_users: Progress = lambda users: None) -> 
         assert part is not None, "fill comes first"
         predictions = tables.read(plan.part(shard), tables.PREDICTIONS)
         moment = parse_time(part.written_at, str(plan.part(shard)))
-        profiles = from_predictions(predictions, plan.bundle.thresholds, part.model_version, moment)
+        profiles = profiles_from_predictions(predictions, plan.bundle.thresholds, part.model_version, moment)
         written = write_inferred(store, profiles)
         for place, users in enumerate((written.written, written.nothing_new, written.without_consent)):
             counts[place] += users
         on_users(shard.users)
-    return Passed(*counts)
+    return WriteCounts(*counts)
 
 
 def read_part(plan: Plan, shard: Shard) -> Part | None:
@@ -268,7 +268,7 @@ def _user_ids(table: Path) -> set[str]:
 
 def _version(bundle: Bundle, model: Path) -> str:
     """The registry's name, else one that is bound to the folder's content."""
-    if bundle.version != bundles.UNRELEASED:
+    if bundle.version != bundles.UNRELEASED_VERSION:
         return bundle.version
     content = content_hash({path: file.digest for path, file in read_contents(model, {}).items()})
     return f"{bundle.version}-{content[:8]}"

@@ -34,7 +34,7 @@ class Engine(Protocol):
     def answer(self, people: Sequence[UserFeatures]) -> pa.Table: ...
 
 
-def make(name: EngineName, model: Path, bundle: Bundle, dtype: str, batch_size: int) -> Engine:
+def make_engine(name: EngineName, model: Path, bundle: Bundle, dtype: str, batch_size: int) -> Engine:
     """Loads the model; ServingError or StudentError where that fails. `dtype` and `batch_size`: transformers only."""
     if name == "vllm":
         return VLLMEngine(model, bundle)

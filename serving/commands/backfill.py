@@ -54,19 +54,19 @@ def backfill(
     if storage.run is None:
         raise DataError("backfill needs --run DIR: the run whose users are profiled")
     run = storage.run.resolve()
-    arguments = run_folder.arguments(run)
-    with run_folder.exclusive(run):
+    arguments = run_folder.read_arguments(run)
+    with run_folder.lock_run_folder(run):
         model = model_folder or _champion(storage_of_run(storage, arguments), run / "serving" / "models")
         folder = (out or run / "backfill").resolve()
-        run_folder.remember(run, folder)
+        run_folder.note_outside_folder(run, folder)
         plan = work.plan(work.source_of(arguments), model, folder, engine, shard_users)
         with _progress("profiles", plan.users) as on_users:
             parts = work.fill(
                 plan,
-                lambda: backfill_engines.make(engine, model, plan.bundle, arguments["dtype"], USERS_PER_BATCH),
+                lambda: backfill_engines.make_engine(engine, model, plan.bundle, arguments["dtype"], USERS_PER_BATCH),
                 on_users,
             )
-        passed = _to_feast(run, plan) if feast else None
+        passed = _write_to_feast(run, plan) if feast else None
     _show(plan, parts, passed, as_json)
 
 
@@ -80,7 +80,7 @@ def _champion(storage: Storage, models: Path) -> Path:
         return folder
 
 
-def _to_feast(run: Path, plan: Any) -> Any:
+def _write_to_feast(run: Path, plan: Any) -> Any:
     from feature_repo import store as feature_store
     from serving.backfill import backfill as work
     from serving.local import local
@@ -88,7 +88,7 @@ def _to_feast(run: Path, plan: Any) -> Any:
     # Filled first: consent is looked at once more where the tags are going to be read.
     store = feature_store.connect(local.online_store(run, run / "serving"))
     with _progress("to Feast", plan.users) as on_users:
-        return work.pass_on(plan, store, on_users)
+        return work.write_to_feast(plan, store, on_users)
 
 
 @contextmanager

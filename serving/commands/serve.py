@@ -105,9 +105,9 @@ def _serve(storage: Storage, folder: Path, options: Options) -> None:
         registry.show(options.version)
         repository = local.online_store(storage.run, folder) if storage.run else None
         if storage.run:
-            run_folder.remember(storage.run, folder)
+            run_folder.note_outside_folder(storage.run, folder)
         click.echo("starting vLLM, about a minute; logs are in " + str(folder / "logs"), err=True)
-        with local.serving(registry, repository, folder, options) as running:
+        with local.start_serving(registry, repository, folder, options) as running:
             click.echo(json.dumps(running.state))
             click.echo(_example(running.state, local.example_user(storage.run) if storage.run else None), err=True)
             sys.stdout.flush()

@@ -66,7 +66,7 @@ class Predictor:
 
 
 class LocalServing:
-    """Started by `serving`; `state` is what is printed when it is ready."""
+    """Started by `start_serving`; `state` is what is printed when it is ready."""
 
     def __init__(self, registry: Registry, repository: Path | None, work: Path, options: Options) -> None:
         self._registry, self._repository, self._work, self._options = registry, repository, work, options
@@ -184,7 +184,7 @@ class LocalServing:
 
 
 @contextmanager
-def serving(registry: Registry, repository: Path | None, work: Path, options: Options) -> Iterator[LocalServing]:
+def start_serving(registry: Registry, repository: Path | None, work: Path, options: Options) -> Iterator[LocalServing]:
     """Starts everything, and ends all of it with the block."""
     running = LocalServing(registry, repository, work, options)
     try:

@@ -26,7 +26,7 @@ TAXONOMY, CALIBRATION, PROFILE = "taxonomy.yaml", "calibration.json", "profile.j
 VOTE_CALIBRATION = "calibration-vote.json"
 THRESHOLDS, EVALUATION, MANIFEST = "thresholds.json", "evaluation.json", "manifest.json"
 ADVICE = "give a model's folder, or fetch the model again"
-UNRELEASED = "unreleased"
+UNRELEASED_VERSION = "unreleased"
 """The version of a folder that no registry has published."""
 GREEDY, VOTE = "greedy", "vote"
 LOWEST_LEVEL = 1
@@ -76,7 +76,7 @@ def load(folder: Path) -> Bundle:
     tags = taxonomy.load(folder / TAXONOMY)
     manifest = tables.read_json(folder / MANIFEST, ADVICE) if (folder / MANIFEST).is_file() else {}
     return Bundle(
-        version=str(manifest.get("version", UNRELEASED)),
+        version=str(manifest.get("version", UNRELEASED_VERSION)),
         taxonomy=tags,
         calibration=confidence.load(folder / CALIBRATION, GREEDY),
         vote_calibration=_vote_calibration(folder / VOTE_CALIBRATION, tags),

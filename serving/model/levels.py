@@ -22,10 +22,10 @@ TOP_LOGPROBS = 5
 def expected_levels(content: Sequence[Mapping[str, Any]]) -> list[float]:
     """`choices[i].logprobs.content` to the expected value of each stated level, in [1, 5], in order of appearance."""
     pieces = [str(token["token"]) for token in content]
-    return [_expected(content[position], pieces, position, digit) for position, digit in level_positions(pieces)]
+    return [_expected_level(content[position], pieces, position, digit) for position, digit in level_positions(pieces)]
 
 
-def _expected(token: Mapping[str, Any], pieces: list[str], position: int, digit: int) -> float:
+def _expected_level(token: Mapping[str, Any], pieces: list[str], position: int, digit: int) -> float:
     known = {str(other["token"]): math.exp(float(other["logprob"])) for other in token["top_logprobs"]}
     weights = [known.get(piece, 0.0) for piece in level_alternatives(pieces, position, digit)]
     total = sum(weights)

@@ -36,7 +36,7 @@ def open_registry(uri: ModelURI) -> Registry:
     return registry.connect(parse_section(StorageConfig, json.dumps(given)), create_bucket=False)
 
 
-def of(model: str) -> FolderSource | RegistrySource:
+def open_source(model: str) -> FolderSource | RegistrySource:
     """The source that the settings' `model` names, or the environment in its place."""
     given = os.environ.get(MODEL_URI) or model
     if not given.startswith(SCHEME):
@@ -77,9 +77,9 @@ class RegistrySource:
         return self._fetch(registry, version) if registry.find(version) else None
 
     def _fetch(self, registry: Registry, version: str | None) -> Bundle:
-        from conf_profile.registry.download import no_weights
+        from conf_profile.registry.download import exclude_weights
 
         name = registry.show(version).name
         if not (self._folder / name / MANIFEST).is_file():
-            registry.fill(name, self._folder / name, no_weights)
+            registry.fill(name, self._folder / name, exclude_weights)
         return bundle.load(self._folder / name)

@@ -19,11 +19,11 @@ from conf_profile.consensus.confidence import Calibration
 from conf_profile.dialogue.output_format import LEVELS, ProfileAnswer, parse_or_none
 from serving.model.bundle import Bundle
 
-MALFORMED = "malformed answer"
-UNKNOWN = "the evidence says nothing"
-NO_CONSENT = "no consent"
-NO_USER = "unknown user"
-NO_FEATURES = "the feature store gave no answer"
+MALFORMED_REASON = "malformed answer"
+UNKNOWN_REASON = "the evidence says nothing"
+NO_CONSENT_REASON = "no consent"
+NO_USER_REASON = "unknown user"
+NO_FEATURES_REASON = "the feature store gave no answer"
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,14 @@ class Profile:
 
 
 @dataclass(frozen=True)
-class _Said:
+class _AttributeAnswer:
     """One attribute's answer before the threshold."""
 
     tag: str | None
     score: float
 
 
-def silent(bundle: Bundle, reason: str) -> Profile:
+def empty_profile(bundle: Bundle, reason: str) -> Profile:
     """A profile that says nothing, for one reason: no consent, unknown user."""
     return Profile({name: Attribute(None, None, None, False, reason) for name in bundle.taxonomy.names})
 
@@ -88,37 +88,38 @@ def profile(completions: Sequence[Completion], bundle: Bundle, thresholds: Mappi
     found = [(answer, completion) for answer, completion in zip(parsed, completions, strict=True) if answer]
     malformed = len(parsed) - len(found)
     if not found:
-        return Profile(silent(bundle, MALFORMED).attributes, malformed=malformed)
+        return Profile(empty_profile(bundle, MALFORMED_REASON).attributes, malformed=malformed)
     alone = len(completions) == 1
-    said = _greedy(*found[0], bundle) if alone else _voted(parsed, bundle)
+    said = _read_greedy(*found[0], bundle) if alone else _vote(parsed, bundle)
     partition = bundle.calibration if alone else bundle.vote_calibration
     attributes = {name: _judge(said[name], name, partition, thresholds[name]) for name in bundle.taxonomy.names}
     return Profile(attributes, found[0][0].rationale, malformed)
 
 
-def _greedy(answer: ProfileAnswer, completion: Completion, bundle: Bundle) -> dict[str, _Said]:
+def _read_greedy(answer: ProfileAnswer, completion: Completion, bundle: Bundle) -> dict[str, _AttributeAnswer]:
     names, levels = bundle.taxonomy.names, completion.expected_levels
     if len(levels) != len(names):
         levels = [float(answer.answers[name].level) for name in names]
     return {
-        name: _Said(answer.answers[name].tag, level / len(LEVELS)) for name, level in zip(names, levels, strict=True)
+        name: _AttributeAnswer(answer.answers[name].tag, level / len(LEVELS))
+        for name, level in zip(names, levels, strict=True)
     }
 
 
-def _voted(parsed: Sequence[ProfileAnswer | None], bundle: Bundle) -> dict[str, _Said]:
+def _vote(parsed: Sequence[ProfileAnswer | None], bundle: Bundle) -> dict[str, _AttributeAnswer]:
     said = {}
     for attribute in bundle.taxonomy.attributes:
         vote = voting.vote_on(Ballots.from_answers([parsed], attribute))
         winner = int(vote.tag[0])
-        said[attribute.name] = _Said(
+        said[attribute.name] = _AttributeAnswer(
             None if winner == voting.NO_ANSWER else attribute.tags[winner], float(vote.score[0])
         )
     return said
 
 
-def _judge(said: _Said, name: str, partition: Calibration, threshold: int) -> Attribute:
+def _judge(said: _AttributeAnswer, name: str, partition: Calibration, threshold: int) -> Attribute:
     if said.tag is None:
-        return Attribute(None, None, None, False, UNKNOWN)
+        return Attribute(None, None, None, False, UNKNOWN_REASON)
     level = int(confidence.apply(partition, name, np.array([said.score]))[0])
     if level < threshold:
         return Attribute(said.tag, level, said.score, False, f"below threshold {threshold}")

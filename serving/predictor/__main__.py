@@ -29,7 +29,7 @@ def main(given: Sequence[str]) -> None:
     try:
         program = command(model, arguments)
     except ConfProfileError as error:
-        termination.tell("predictor", error)
+        termination.report_error("predictor", error)
         sys.exit(2)
     if PRINT in given:
         print(shlex.join(program))

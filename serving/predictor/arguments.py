@@ -54,7 +54,7 @@ def arguments(model: Path, given: PredictorArguments) -> list[str]:
         "--host": given.host,
         "--port": str(given.port),
         "--max-num-seqs": str(given.max_sequences),
-        **{f"--{name}": str(value) for name, value in of_model(model).items()},
+        **{f"--{name}": str(value) for name, value in server_options(model).items()},
         "--uvicorn-log-level": "warning",
     }
     flags = ["--enable-prefix-caching", "--disable-access-log-for-endpoints=/health,/metrics"]
@@ -82,7 +82,7 @@ def engine_options(model: Path) -> dict[str, Any]:
     }
 
 
-def of_model(model: Path) -> dict[str, Any]:
+def server_options(model: Path) -> dict[str, Any]:
     """The same, and what else its server is told, by the names on its command line."""
     options = {name.replace("_", "-"): value for name, value in engine_options(model).items()}
     return options | {"shutdown-timeout": DRAIN_SECONDS}
@@ -93,7 +93,7 @@ def config_file(model: Path, served_name: str) -> str:
 
     What stands on vLLM's command line goes over it.
     """
-    return json.dumps({"served-model-name": _names(model, served_name), **of_model(model)}, indent=2)
+    return json.dumps({"served-model-name": _names(model, served_name), **server_options(model)}, indent=2)
 
 
 def _names(model: Path, served_name: str) -> list[str]:

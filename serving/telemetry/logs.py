@@ -37,7 +37,7 @@ def configure(level: int = logging.INFO) -> None:
     ours.setLevel(level)
 
 
-def keep_messages_out(*loggers: str) -> None:
+def suppress_messages(*loggers: str) -> None:
     """From now on these loggers write of an exception its kind and place, and not its message."""
     for name in loggers:
         logging.getLogger(name).addFilter(_without_message)

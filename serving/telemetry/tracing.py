@@ -46,7 +46,7 @@ def parent(headers: Mapping[str, str]) -> Context:
     return propagate.extract(headers)
 
 
-def passed_on() -> dict[str, str]:
+def trace_headers() -> dict[str, str]:
     """Headers that make the current span the parent of what vLLM records."""
     carrier: dict[str, str] = {}
     propagate.inject(carrier)

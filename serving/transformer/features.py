@@ -21,7 +21,7 @@ from typing import Any
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import ConfProfileError, ServingError
 from serving.circuit_breaker import CircuitBreaker
-from serving.model.profile import NO_CONSENT, NO_FEATURES, NO_USER
+from serving.model.profile import NO_CONSENT_REASON, NO_FEATURES_REASON, NO_USER_REASON
 from serving.telemetry.metrics import FEATURE_AGE_SECONDS
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ FAILURES, REST_SECONDS = 3, 1.0
 
 
 @dataclass(frozen=True)
-class Known:
+class FeatureLookup:
     """One user's features, or the reason why there are none; `as_of` is the time of the latest behaviour.
 
     `error` where the store could not say: the user may have features.
@@ -69,7 +69,7 @@ class OnlineFeatures:
         self._read_all = self._thread.submit(_open, repository).result()
         self._breaker = CircuitBreaker(FAILURES, REST_SECONDS)
 
-    async def read(self, user_ids: Sequence[str], deadline: float) -> list[Known]:
+    async def read(self, user_ids: Sequence[str], deadline: float) -> list[FeatureLookup]:
         """In the given order, in one read; a user may be named more than once.
 
         `deadline` is a time of the monotonic clock, in seconds. Where the store fails every user has the same `error`.
@@ -78,14 +78,14 @@ class OnlineFeatures:
         try:
             found = await self._guarded_read(different, deadline)
         except FeaturesError as error:
-            return [Known(None, NO_FEATURES, error=error)] * len(user_ids)
+            return [FeatureLookup(None, NO_FEATURES_REASON, error=error)] * len(user_ids)
         by_user = dict(zip(different, found, strict=True))
         return [by_user[user_id] for user_id in user_ids]
 
     def close(self) -> None:
         self._thread.shutdown(wait=True)
 
-    async def _guarded_read(self, user_ids: Sequence[str], deadline: float) -> list[Known]:
+    async def _guarded_read(self, user_ids: Sequence[str], deadline: float) -> list[FeatureLookup]:
         """One read under the breaker's eye."""
         if not self._breaker.allow():
             raise FeaturesError(503, "the feature store has failed too often and is left alone for a moment")
@@ -94,29 +94,29 @@ class OnlineFeatures:
             async with asyncio.timeout(max(0.0, patience)):
                 found = await asyncio.get_running_loop().run_in_executor(self._thread, self._read_all, user_ids)
         except asyncio.CancelledError:
-            self._breaker.gave_up()
+            self._breaker.release_trial()
             raise
         except Exception as error:  # Feast raises whatever the client of its store raises
-            raise self._failed(error, patience) from error
-        self._breaker.succeeded()
+            raise self._explain_failure(error, patience) from error
+        self._breaker.record_success()
         return found
 
-    def _failed(self, error: Exception, patience: float) -> FeaturesError:
+    def _explain_failure(self, error: Exception, patience: float) -> FeaturesError:
         # The type alone: a message may name a user.
         logger.warning("the online store was not read: %s", type(error).__name__)
         logger.debug("the online store was not read", exc_info=error)
         if not isinstance(error, TimeoutError):
-            self._breaker.failed()
+            self._breaker.record_failure()
             return FeaturesError(503, f"the feature store cannot be read: {type(error).__name__}")
         if patience < PATIENCE_SECONDS:
             # The caller had less time than a store may take: that tells nothing against it.
-            self._breaker.gave_up()
+            self._breaker.release_trial()
             return FeaturesError(504, "the deadline passed before the feature store answered")
-        self._breaker.failed()
+        self._breaker.record_failure()
         return FeaturesError(503, f"the feature store has not answered for {PATIENCE_SECONDS:.0f} s")
 
 
-def from_request(user_id: str, given: Any, require_consent: bool) -> Known:
+def read_request_features(user_id: str, given: Any, require_consent: bool) -> FeatureLookup:
     """Features that a request brings for one user: lists of texts, texts, and `consent`."""
     if not isinstance(given, Mapping):
         raise BadFeaturesError(f"user {user_id!r}: 'features' must be an object")
@@ -124,13 +124,13 @@ def from_request(user_id: str, given: Any, require_consent: bool) -> Known:
     if unknown:
         raise BadFeaturesError(f"user {user_id!r}: unknown feature(s) {', '.join(unknown)}")
     if given.get("consent", not require_consent) is not True:
-        return Known(None, NO_CONSENT)
+        return FeatureLookup(None, NO_CONSENT_REASON)
     watch, search, submit = (_phrases(user_id, name, given.get(name)) for name in LISTS)
     age, gender, signature, region = (_text(user_id, name, given.get(name)) for name in TEXTS)
-    return Known(UserFeatures(user_id, watch, search, submit, age, gender, signature, region))
+    return FeatureLookup(UserFeatures(user_id, watch, search, submit, age, gender, signature, region))
 
 
-def _open(repository: Path) -> Callable[[Sequence[str]], list[Known]]:
+def _open(repository: Path) -> Callable[[Sequence[str]], list[FeatureLookup]]:
     """Reads many users at once. ServingError where the store does not answer."""
     from feature_repo import store as feature_store
 
@@ -149,20 +149,20 @@ def _open(repository: Path) -> Callable[[Sequence[str]], list[Known]]:
     return read
 
 
-def _read(store: Any, service: Any, user_ids: Sequence[str]) -> list[Known]:
+def _read(store: Any, service: Any, user_ids: Sequence[str]) -> list[FeatureLookup]:
     from feature_repo import store as feature_store
 
-    return [_known(user) for user in feature_store.read_online(store, user_ids, service)]
+    return [_to_lookup(user) for user in feature_store.read_online(store, user_ids, service)]
 
 
-def _known(user: Any) -> Known:
+def _to_lookup(user: Any) -> FeatureLookup:
     if user is None:
-        return Known(None, NO_USER)
+        return FeatureLookup(None, NO_USER_REASON)
     if not user.consent:
-        return Known(None, NO_CONSENT)
+        return FeatureLookup(None, NO_CONSENT_REASON)
     if user.as_of is not None:
         FEATURE_AGE_SECONDS.observe(max(0.0, (datetime.now(UTC) - user.as_of).total_seconds()))
-    return Known(user.features, as_of=user.as_of)
+    return FeatureLookup(user.features, as_of=user.as_of)
 
 
 def _phrases(user_id: str, name: str, value: Any) -> tuple[str, ...]:

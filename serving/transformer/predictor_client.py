@@ -21,7 +21,7 @@ import orjson
 
 from conf_profile.dialogue.prompts import Message
 from serving.circuit_breaker import CircuitBreaker
-from serving.model.bundle import UNRELEASED, Bundle
+from serving.model.bundle import UNRELEASED_VERSION, Bundle
 from serving.model.levels import TOP_LOGPROBS, expected_levels
 from serving.model.profile import Completion
 from serving.settings import PredictorSettings
@@ -35,7 +35,7 @@ LOOK_SECONDS = 2.0
 """For an answer without a prompt."""
 REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY)
 """What says nothing against the predictor: the next prompt may be in order."""
-ABORTED = "abort"
+ABORT_REASON = "abort"
 """vLLM's reason for an answer that it dropped because it is ending."""
 
 
@@ -96,14 +96,14 @@ class PredictorClient:
         self._breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_seconds)
         self._http = PredictorHTTP(settings.url, settings.concurrency)
 
-    def speaking_to(self, bundle: Bundle) -> PredictorClient:
+    def for_bundle(self, bundle: Bundle) -> PredictorClient:
         """A client for another version behind the same address: same connections, same breaker."""
         other = copy.copy(self)
         other._fixed = _fixed_body(self._settings, bundle)
         return other
 
     @contextlib.asynccontextmanager
-    async def of_one_pod(self) -> AsyncIterator[PredictorClient]:
+    async def open_one_pod(self) -> AsyncIterator[PredictorClient]:
         """A client with one new connection: what it is told and what it is answered come from the same pod."""
         alone = copy.copy(self)
         alone._http = PredictorHTTP(self._settings.url, 1)
@@ -117,33 +117,33 @@ class PredictorClient:
         began = self._breaker.clock()
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())), self._places:
-                return await self._tried(lambda attempt: self._try(question, headers, anew=attempt > 1))
+                return await self._retry(lambda attempt: self._try(question, headers, anew=attempt > 1))
         except TimeoutError as error:
             # A predictor that takes requests and never answers must open the breaker, too.
             if question.patient:
-                self._breaker.waited_in_vain(began)
+                self._breaker.record_timeout(began)
             raise DeadlineExceededError("the deadline passed before the predictor answered") from error
         finally:
             BREAKER_OPEN.set(STATES[self._breaker.state])
 
     async def served_names(self) -> list[str]:
         """The names under which the predictor serves its model, its version among them; raises PredictorError."""
-        response = await self._tried(lambda _: self._look("/v1/models"))
+        response = await self._retry(lambda _: self._get("/v1/models"))
         try:
             return [str(item["id"]) for item in orjson.loads(response.body)["data"]]
         except (ValueError, LookupError, TypeError) as error:
             raise PredictorError(f"the predictor's list of models is not one: {error}") from error
 
-    async def ready(self) -> bool:
+    async def is_ready(self) -> bool:
         """Whether the predictor says that it can answer."""
         with contextlib.suppress(PredictorError):
-            return bool(await self._look("/health"))
+            return bool(await self._get("/health"))
         return False
 
     async def aclose(self) -> None:
         await self._http.close()
 
-    async def _look(self, path: str) -> Response:
+    async def _get(self, path: str) -> Response:
         """What is there without a prompt; PredictorUnavailableError where nothing is."""
         try:
             response = await self._http.get(path, LOOK_SECONDS)
@@ -153,7 +153,7 @@ class PredictorClient:
             raise PredictorUnavailableError(f"the predictor answered {path} with {response.status}")
         return response
 
-    async def _tried(self, once: Callable[[int], Awaitable[T]]) -> T:
+    async def _retry(self, once: Callable[[int], Awaitable[T]]) -> T:
         """What `once` gives, which is told the number of the try, from 1; again where the predictor was not there."""
         attempt = 1
         while True:
@@ -170,7 +170,7 @@ class PredictorClient:
 
     async def _try(self, question: Question, headers: Mapping[str, str], anew: bool) -> list[Completion]:
         body = orjson.dumps(self.body(question))
-        async with self._guarded():
+        async with self._guard():
             return _completions(await self._answer(body, headers, anew), str(self._fixed["model"]))
 
     async def _answer(self, body: bytes, headers: Mapping[str, str], anew: bool) -> Response:
@@ -186,7 +186,7 @@ class PredictorClient:
             raise PredictorError(f"the predictor broke off: {error}") from error
 
     @contextlib.asynccontextmanager
-    async def _guarded(self) -> AsyncIterator[None]:
+    async def _guard(self) -> AsyncIterator[None]:
         """One try under the breaker's eye."""
         if not self._breaker.allow():
             raise BreakerOpenError("the predictor has failed too often and is left alone for a moment")
@@ -195,16 +195,16 @@ class PredictorClient:
         except (PredictorGoneError, OtherVersionError, RefusedError):
             # Dozens at once when one pod of several ends, and no word about the others. And a front that refuses a
             # prompt says nothing of the engine behind it.
-            self._breaker.gave_up()
+            self._breaker.release_trial()
             raise
         except PredictorError:
-            self._breaker.failed()
+            self._breaker.record_failure()
             raise
         except BaseException:
-            self._breaker.gave_up()
+            self._breaker.release_trial()
             raise
         else:
-            self._breaker.succeeded()
+            self._breaker.record_success()
 
     def body(self, question: Question) -> dict[str, Any]:
         """The JSON that vLLM is sent."""
@@ -215,7 +215,7 @@ class PredictorClient:
 
 def asks_by_version(settings: PredictorSettings, bundle: Bundle) -> bool:
     """Whether the predictor is asked for this very version; one that no registry has published has no name."""
-    return settings.by_version and bundle.version != UNRELEASED
+    return settings.by_version and bundle.version != UNRELEASED_VERSION
 
 
 def _fixed_body(settings: PredictorSettings, bundle: Bundle) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def _completions(response: Response, model: str) -> list[Completion]:
         raise kind(f"the predictor answered {response.status}{_reason(response)}")
     try:
         choices = orjson.loads(response.body)["choices"]
-        if any(choice.get("finish_reason") == ABORTED for choice in choices):
+        if any(choice.get("finish_reason") == ABORT_REASON for choice in choices):
             raise PredictorGoneError("the predictor is ending and dropped the request")
         found = [_completion(choice) for choice in choices]
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:

@@ -64,13 +64,13 @@ class PredictorHTTP:
         except aiohttp.ClientConnectorError as error:
             raise NotConnectedError(str(error)) from error
         except aiohttp.ClientConnectionError as error:
-            raise WentAwayError(_said(error)) from error
+            raise WentAwayError(_describe(error)) from error
         except aiohttp.ClientError as error:
-            raise BrokeOffError(_said(error)) from error
+            raise BrokeOffError(_describe(error)) from error
         try:
             return Response(answer.status, await answer.read())
         except aiohttp.ClientError as error:
-            raise BrokeOffError(_said(error)) from error
+            raise BrokeOffError(_describe(error)) from error
         finally:
             answer.release()
 
@@ -86,5 +86,5 @@ class PredictorHTTP:
         return self._sessions[anew]
 
 
-def _said(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

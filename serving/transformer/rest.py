@@ -24,7 +24,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from serving.telemetry import logs
 
-NOT_SERVED = frozenset(
+UNSERVED_ROUTES = frozenset(
     {
         "/v1/models/{model_name}:explain",
         "/v2/models/{model_name}/infer",
@@ -72,18 +72,20 @@ class RESTServer(model_server.RESTServer):  # type: ignore[misc]  # kserve is no
         """Completes the one application that KServe has, before uvicorn loads it."""
         super().create_application()
         app = model_server.app
-        app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") not in NOT_SERVED]
+        app.router.routes[:] = [
+            route for route in app.router.routes if getattr(route, "path", "") not in UNSERVED_ROUTES
+        ]
         if not self.access_log_format:
             # The transformer itself logs each request, as JSON. Without a handler uvicorn does not even try.
             app.user_middleware.clear()
             access = logging.getLogger("uvicorn.access")
             access.handlers, access.propagate = [], False
         app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)
-        logs.keep_messages_out("kserve", "uvicorn.error")
+        logs.suppress_messages("kserve", "uvicorn.error")
         app.add_exception_handler(InvalidInput, _status(400))
         app.add_exception_handler(ModelNotFound, _status(404))
         app.add_exception_handler(ModelNotReady, _status(503))
-        app.add_exception_handler(Exception, _failed)
+        app.add_exception_handler(Exception, _internal_error)
 
 
 def _status(status: int) -> Any:
@@ -96,6 +98,6 @@ def _status(status: int) -> Any:
     return answer
 
 
-async def _failed(_: Request, error: Exception) -> JSONResponse:
+async def _internal_error(_: Request, error: Exception) -> JSONResponse:
     """A fault of ours. uvicorn logs where it happened."""
     return JSONResponse({"error": f"internal error ({type(error).__name__})"}, 500)

@@ -28,10 +28,16 @@ from serving.model.profile import Attribute, Profile
 from serving.telemetry import metrics, tracing
 from serving.telemetry.logs import FIELDS
 from serving.transformer import request, write_back
-from serving.transformer.features import BadFeaturesError, FeaturesError, Known, OnlineFeatures, from_request
+from serving.transformer.features import (
+    BadFeaturesError,
+    FeatureLookup,
+    FeaturesError,
+    OnlineFeatures,
+    read_request_features,
+)
 from serving.transformer.predictor_client import PredictorError, Question
 from serving.transformer.request import BadRequestError, Instance, ProfileRequest
-from serving.transformer.versions import Reply, Served, ask
+from serving.transformer.versions import Reply, ServedVersion, ask
 
 logger = logging.getLogger(__name__)
 
@@ -41,32 +47,32 @@ MAX_REQUEST_ID = 200
 """A longer name of a request is nobody's name."""
 MAX_MESSAGE = 1000
 """Characters of a refusal: it quotes what was wrong, which may be long."""
-NOT_ANSWERED = "the predictor gave no answer"
+NO_ANSWER_REASON = "the predictor gave no answer"
 
 
 @dataclass(frozen=True)
-class Asked:
+class PredictRequest:
     """A request after preprocess: what is known of each user, and the prompts of those who have one."""
 
-    served: Served
+    served: ServedVersion
     wanted: ProfileRequest
-    known: Sequence[Known]
+    known: Sequence[FeatureLookup]
     questions: Mapping[int, Question]
     deadline: float
 
 
 @dataclass(frozen=True)
-class Answered:
+class PredictOutcome:
     """A request after predict: the reply, or the error, of each user who has a prompt."""
 
-    asked: Asked
+    asked: PredictRequest
     replies: Mapping[int, Reply | PredictorError]
 
 
 class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not analysed
     """Answers POST /v1/models/NAME:predict in the form that docs/serving.md fixes."""
 
-    def __init__(self, served: Served, features: OnlineFeatures | None) -> None:
+    def __init__(self, served: ServedVersion, features: OnlineFeatures | None) -> None:
         super().__init__(served.settings.name)
         served.bundle.check_thresholds(served.settings.thresholds)
         self._features, self._served = features, served
@@ -75,11 +81,11 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
         self.ready = True
 
     @property
-    def served(self) -> Served:
+    def served(self) -> ServedVersion:
         """What new requests are answered by."""
         return self._served
 
-    def replace(self, served: Served) -> None:
+    def replace(self, served: ServedVersion) -> None:
         """From now on new requests are answered by this version; those under way end with the one they began with."""
         served.bundle.check_thresholds(served.settings.thresholds)
         before, self._served = self._served, served
@@ -113,17 +119,17 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
     async def _predictor_ready(self) -> bool:
         """Whether it answers, and with a version that can be answered by: then a request needs no S3."""
         served = self._served
-        if not await served.client.ready():
+        if not await served.client.is_ready():
             return False
         try:
             if served.others is not None:
-                await served.others.instead_of(served, served.client)
+                await served.others.find_version(served, served.client)
         except PredictorError as error:
             logger.warning("not ready: %s", error)
             return False
         return True
 
-    async def preprocess(self, payload: Any, headers: dict[str, str] | None = None) -> Asked:
+    async def preprocess(self, payload: Any, headers: dict[str, str] | None = None) -> PredictRequest:
         """Checks the request, reads features, writes prompts. 400 for a request that breaks the API."""
         served = self._served
         seconds = _seconds_left(headers or {}, served.settings.deadline_seconds)
@@ -131,7 +137,9 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
         try:
             wanted = request.parse(payload, served.bundle, served.settings)
             with _stage("features"):
-                known = await self._known(wanted.instances, served.settings.features.require_consent, deadline)
+                known = await self._look_up_features(
+                    wanted.instances, served.settings.features.require_consent, deadline
+                )
         except (BadRequestError, BadFeaturesError) as error:
             raise InvalidInput(str(error)[:MAX_MESSAGE]) from error
         questions = {
@@ -139,20 +147,22 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
             for row, user in enumerate(known)
             if user.features is not None
         }
-        return Asked(served, wanted, known, questions, deadline)
+        return PredictRequest(served, wanted, known, questions, deadline)
 
-    async def predict(self, payload: Asked, headers: dict[str, str] | None = None, *_: Any) -> Answered:
+    async def predict(self, payload: PredictRequest, headers: dict[str, str] | None = None, *_: Any) -> PredictOutcome:
         """Asks for all users at once; an error of one leaves the others alone."""
         with _stage("predictor"):
-            passed_on = _passed_on(headers or {})
+            passed_on = _forwarded_headers(headers or {})
             found = await asyncio.gather(
                 *(_answer(payload, row, question, passed_on) for row, question in payload.questions.items())
             )
-        answered = Answered(payload, dict(zip(payload.questions, found, strict=True)))
+        answered = PredictOutcome(payload, dict(zip(payload.questions, found, strict=True)))
         _refuse_if_nobody_was_answered(answered)
         return answered
 
-    async def postprocess(self, result: Answered, headers: dict[str, str] | None = None, *_: Any) -> dict[str, Any]:
+    async def postprocess(
+        self, result: PredictOutcome, headers: dict[str, str] | None = None, *_: Any
+    ) -> dict[str, Any]:
         """The answer of the API."""
         with _stage("parse"):
             predictions = [
@@ -161,7 +171,7 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
         _log(predictions, result)
         return {"predictions": predictions}
 
-    def _prediction(self, row: int, instance: Instance, result: Answered) -> dict[str, Any]:
+    def _prediction(self, row: int, instance: Instance, result: PredictOutcome) -> dict[str, Any]:
         asked, reply = result.asked, result.replies.get(row)
         # Another one than it began with, where the predictor has another version.
         served = reply.served if isinstance(reply, Reply) else asked.served
@@ -171,21 +181,23 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
             # What was measured at evaluation are single answers.
             served.drift.observe(found)
         if instance.features is None:
-            self._pass_on(instance.user_id, found, served)
-        shown = _shown(instance, asked.known[row], served.bundle.version, found, asked.wanted.explain)
+            self._offer_write_back(instance.user_id, found, served)
+        shown = _entry_json(instance, asked.known[row], served.bundle.version, found, asked.wanted.explain)
         if (error := _error(asked.known[row], reply)) is not None:
             shown["error"] = {"code": error.status, "message": str(error)}
         return shown
 
-    def _pass_on(self, user_id: str, found: Profile, served: Served) -> None:
+    def _offer_write_back(self, user_id: str, found: Profile, served: ServedVersion) -> None:
         """Accepted tags of a user of the store go back into it; settings that were read again may have ended that."""
         if self._write_back is None or not served.settings.write_back.enabled:
             return
-        inferred = write_back.inferred(user_id, found, served.bundle, served.settings.thresholds)
+        inferred = write_back.to_inferred_profile(user_id, found, served.bundle, served.settings.thresholds)
         if inferred is not None:
             self._write_back.offer(inferred)
 
-    async def _known(self, instances: Sequence[Instance], require_consent: bool, deadline: float) -> list[Known]:
+    async def _look_up_features(
+        self, instances: Sequence[Instance], require_consent: bool, deadline: float
+    ) -> list[FeatureLookup]:
         stored = [instance.user_id for instance in instances if instance.features is None]
         if stored and self._features is None:
             raise BadRequestError(
@@ -195,7 +207,7 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
         return [
             next(found)
             if instance.features is None
-            else from_request(instance.user_id, instance.features, require_consent)
+            else read_request_features(instance.user_id, instance.features, require_consent)
             for instance in instances
         ]
 
@@ -207,14 +219,14 @@ def _stage(name: str) -> Iterator[None]:
         yield
 
 
-def _passed_on(headers: Mapping[str, str]) -> dict[str, str]:
+def _forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """What vLLM is told besides the prompt: the span that it belongs to, and the caller's name for the request."""
     name = headers.get(REQUEST_ID, "")
     named = name.isascii() and name.isprintable() and 0 < len(name) <= MAX_REQUEST_ID
-    return tracing.passed_on() | ({REQUEST_ID: name} if named else {})
+    return tracing.trace_headers() | ({REQUEST_ID: name} if named else {})
 
 
-def _log(predictions: Sequence[Mapping[str, Any]], result: Answered) -> None:
+def _log(predictions: Sequence[Mapping[str, Any]], result: PredictOutcome) -> None:
     """One line for a request: counts, no user."""
     accepted = sum(shown["accepted"] for entry in predictions for shown in entry["profile"].values())
     failed = sum("error" in entry for entry in predictions)
@@ -223,7 +235,7 @@ def _log(predictions: Sequence[Mapping[str, Any]], result: Answered) -> None:
     logger.info("request", extra={FIELDS: fields | {"failed": failed, "model_version": ", ".join(versions)}})
 
 
-def _close_later(served: Served) -> None:
+def _close_later(served: ServedVersion) -> None:
     """Ends the connections of a version that was replaced, once every request that began with it is over."""
     loop = asyncio.get_running_loop()
     loop.call_soon_threadsafe(
@@ -231,7 +243,9 @@ def _close_later(served: Served) -> None:
     )
 
 
-async def _answer(asked: Asked, row: int, question: Question, headers: Mapping[str, str]) -> Reply | PredictorError:
+async def _answer(
+    asked: PredictRequest, row: int, question: Question, headers: Mapping[str, str]
+) -> Reply | PredictorError:
     user = asked.known[row].features
     assert user is not None  # who has no features has no question
     try:
@@ -240,7 +254,9 @@ async def _answer(asked: Asked, row: int, question: Question, headers: Mapping[s
         return error
 
 
-def _shown(instance: Instance, known: Known, version: str, found: Profile, explain: bool) -> dict[str, Any]:
+def _entry_json(
+    instance: Instance, known: FeatureLookup, version: str, found: Profile, explain: bool
+) -> dict[str, Any]:
     """One user's entry of the answer."""
     shown: dict[str, Any] = {"user_id": instance.user_id, "model_version": version}
     if known.as_of is not None:
@@ -251,11 +267,13 @@ def _shown(instance: Instance, known: Known, version: str, found: Profile, expla
     return shown
 
 
-def _profile(known: Known, reply: Reply | PredictorError | None, served: Served, wanted: ProfileRequest) -> Profile:
+def _profile(
+    known: FeatureLookup, reply: Reply | PredictorError | None, served: ServedVersion, wanted: ProfileRequest
+) -> Profile:
     if known.features is None:
-        return profile.silent(served.bundle, known.reason or profile.NO_USER)
+        return profile.empty_profile(served.bundle, known.reason or profile.NO_USER_REASON)
     if not isinstance(reply, Reply):
-        return profile.silent(served.bundle, NOT_ANSWERED)
+        return profile.empty_profile(served.bundle, NO_ANSWER_REASON)
     limits = request.thresholds(wanted, served.bundle, served.settings)
     return profile.profile(reply.completions, served.bundle, limits)
 
@@ -274,12 +292,12 @@ def _seconds_left(headers: Mapping[str, str], limit: float) -> float:
     return min(limit, seconds)
 
 
-def _error(known: Known, reply: Reply | PredictorError | None) -> PredictorError | FeaturesError | None:
+def _error(known: FeatureLookup, reply: Reply | PredictorError | None) -> PredictorError | FeaturesError | None:
     """Why a user was not answered for; None for one who was, or of whom nothing may be said."""
     return reply if isinstance(reply, PredictorError) else known.error
 
 
-def _refuse_if_nobody_was_answered(answered: Answered) -> None:
+def _refuse_if_nobody_was_answered(answered: PredictOutcome) -> None:
     found = (_error(known, answered.replies.get(row)) for row, known in enumerate(answered.asked.known))
     errors = [error for error in found if error is not None]
     for error in errors:
@@ -291,19 +309,19 @@ def _refuse_if_nobody_was_answered(answered: Answered) -> None:
 
 
 def _count(found: Profile) -> None:
-    metrics.MALFORMED.inc(found.malformed)
+    metrics.MALFORMED_COMPLETIONS.inc(found.malformed)
     for name, attribute in found.attributes.items():
         level = "none" if attribute.level is None else str(attribute.level)
         metrics.ANSWERS.labels(name, level, _outcome(attribute)).inc()
 
 
 _OUTCOMES = {
-    profile.UNKNOWN: "unknown",
-    profile.MALFORMED: "malformed",
-    profile.NO_CONSENT: "no_consent",
-    profile.NO_USER: "unknown_user",
-    profile.NO_FEATURES: "failed",
-    NOT_ANSWERED: "failed",
+    profile.UNKNOWN_REASON: "unknown",
+    profile.MALFORMED_REASON: "malformed",
+    profile.NO_CONSENT_REASON: "no_consent",
+    profile.NO_USER_REASON: "unknown_user",
+    profile.NO_FEATURES_REASON: "failed",
+    NO_ANSWER_REASON: "failed",
 }
 
 

@@ -46,7 +46,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedVersion:
     """One model version and the predictor that has it loaded; a request keeps to the one that it began with."""
 
     bundle: Bundle
@@ -60,12 +60,12 @@ class Served:
 class Reply:
     """What one user's prompt was answered with, and by which version."""
 
-    served: Served
+    served: ServedVersion
     completions: Sequence[Completion]
 
 
 async def ask(
-    served: Served, question: Question, user: UserFeatures, deadline: float, headers: Mapping[str, str]
+    served: ServedVersion, question: Question, user: UserFeatures, deadline: float, headers: Mapping[str, str]
 ) -> Reply:
     """The answer of `served`, or of the version that the predictor has in its place; raises PredictorError."""
     try:
@@ -75,16 +75,16 @@ async def ask(
             raise
     while True:
         # Each time a new connection. The pod behind it is asked what it serves, and then for nothing else.
-        async with served.client.of_one_pod() as pod:
-            there = await _in_time(served.others.instead_of(served, pod), deadline)
+        async with served.client.open_one_pod() as pod:
+            there = await _await_before_deadline(served.others.find_version(served, pod), deadline)
             prompt = replace(question, messages=there.bundle.messages(user))
             with contextlib.suppress(OtherVersionError):
-                reply = Reply(there, await pod.speaking_to(there.bundle).ask(prompt, deadline, headers))
+                reply = Reply(there, await pod.for_bundle(there.bundle).ask(prompt, deadline, headers))
                 OTHER_VERSION.inc(there is not served)
                 return reply
 
 
-async def _in_time(found: Awaitable[Served], deadline: float) -> Served:
+async def _await_before_deadline(found: Awaitable[ServedVersion], deadline: float) -> ServedVersion:
     try:
         async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
             return await found
@@ -97,11 +97,11 @@ class OtherVersions:
 
     def __init__(self, source: Source, settings: Settings) -> None:
         self._source, self._settings = source, settings
-        self._held: dict[str, Served] = {}
+        self._held: dict[str, ServedVersion] = {}
         self._fetching = asyncio.Lock()
         self._failure, self._failed_at = "", -FAILURE_SECONDS
 
-    async def instead_of(self, served: Served, predictor: PredictorClient) -> Served:
+    async def find_version(self, served: ServedVersion, predictor: PredictorClient) -> ServedVersion:
         """The version that this predictor serves: `served` itself, or another one.
 
         PredictorError where it does not say, or where that version cannot be had.
@@ -110,26 +110,28 @@ class OtherVersions:
         if served.bundle.version in names:
             return served
         async with self._fetching:
-            return self._known(names) or await self._fetched(names, served)
+            return self._find_held(names) or await self._fetch(names, served)
 
-    def _known(self, names: list[str]) -> Served | None:
+    def _find_held(self, names: list[str]) -> ServedVersion | None:
         return next((self._held[name] for name in names if name in self._held), None)
 
-    async def _fetched(self, names: list[str], served: Served) -> Served:
+    async def _fetch(self, names: list[str], served: ServedVersion) -> ServedVersion:
         if time.monotonic() - self._failed_at < FAILURE_SECONDS:
             raise PredictorUnavailableError(self._failure)
         try:
             bundle = await self._find(names)
         except ConfProfileError as error:
-            raise self._failed(f"the predictor serves {', '.join(names)}, which cannot be fetched: {error}") from error
+            raise self._record_failure(
+                f"the predictor serves {', '.join(names)}, which cannot be fetched: {error}"
+            ) from error
         if bundle is None:
-            raise self._failed(
+            raise self._record_failure(
                 f"the predictor serves {', '.join(names)} and not {served.bundle.version}, and none of these is a "
                 "version that is known here; start it with its version among its names, or set predictor.by_version: "
                 "false"
             )
         logger.info("the predictor serves %s beside %s; answering by both", bundle.version, served.bundle.version)
-        held = Served(bundle, served.client.speaking_to(bundle), self._settings, DriftMonitor(bundle), self)
+        held = ServedVersion(bundle, served.client.for_bundle(bundle), self._settings, DriftMonitor(bundle), self)
         self._held[bundle.version] = held
         return held
 
@@ -140,7 +142,7 @@ class OtherVersions:
                 return bundle
         return None
 
-    def _failed(self, message: str) -> PredictorUnavailableError:
+    def _record_failure(self, message: str) -> PredictorUnavailableError:
         logger.warning("%s", message)
         self._failure, self._failed_at = message, time.monotonic()
         return PredictorUnavailableError(message)

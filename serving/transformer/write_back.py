@@ -24,7 +24,7 @@ from conf_profile.errors import ServingError
 from serving.model.bundle import Bundle
 from serving.model.profile import Attribute, Profile
 from serving.settings import Settings, WriteBackSettings
-from serving.telemetry.metrics import WRITTEN_BACK
+from serving.telemetry.metrics import WRITTEN_PROFILES
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class WriteBack:
                 if len(self._waiting) >= self._settings.batch_size:
                     self._changed.notify()
                 return
-        WRITTEN_BACK.labels("dropped").inc()
+        WRITTEN_PROFILES.labels("dropped").inc()
 
     def close(self) -> None:
         """Writes what waits, for at most `shutdown_seconds`; what is left then is dropped and counted."""
@@ -62,7 +62,7 @@ class WriteBack:
             self._end = time.monotonic() + self._settings.shutdown_seconds
             self._changed.notify()
         self._thread.join(self._settings.shutdown_seconds + LAST_BATCH_SECONDS)
-        WRITTEN_BACK.labels("dropped").inc(len(self._waiting))
+        WRITTEN_PROFILES.labels("dropped").inc(len(self._waiting))
 
     def _run(self, repository: Path, opened: Future[None]) -> None:
         """The thread: sqlite connections belong to the one that opened them."""
@@ -101,7 +101,7 @@ def start(settings: Settings) -> WriteBack | None:
     return WriteBack(settings.features.repository, settings.write_back)
 
 
-def inferred(
+def to_inferred_profile(
     user_id: str, found: Profile, bundle: Bundle, thresholds: Mapping[str, int], now: datetime | None = None
 ) -> InferredProfile | None:
     """What may be passed on of a profile: tags at or above `thresholds`, and the model's own where it names none.
@@ -149,8 +149,8 @@ def _write(store: Any, batch: Sequence[InferredProfile]) -> None:
         # The type alone: a message may name a user.
         logger.warning("write-back: %d profiles were not written: %s", len(batch), type(error).__name__)
         logger.debug("write-back", exc_info=True)
-        WRITTEN_BACK.labels("failed").inc(len(batch))
+        WRITTEN_PROFILES.labels("failed").inc(len(batch))
         return
-    WRITTEN_BACK.labels("written").inc(written.written)
-    WRITTEN_BACK.labels("nothing_new").inc(written.nothing_new)
-    WRITTEN_BACK.labels("no_consent").inc(written.without_consent)
+    WRITTEN_PROFILES.labels("written").inc(written.written)
+    WRITTEN_PROFILES.labels("nothing_new").inc(written.nothing_new)
+    WRITTEN_PROFILES.labels("no_consent").inc(written.without_consent)

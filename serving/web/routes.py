@@ -19,10 +19,10 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.dialogue.prompts import UserFeatures, quote
 from serving.model.bundle import Bundle
-from serving.model.profile import NO_CONSENT
-from serving.transformer.features import LISTS, TEXTS, Known
+from serving.model.profile import NO_CONSENT_REASON
+from serving.transformer.features import LISTS, TEXTS, FeatureLookup
 from serving.transformer.transformer import ProfileTransformer
-from serving.transformer.versions import Served
+from serving.transformer.versions import ServedVersion
 
 FILES = {
     "/web": ("page.html", "text/html"),
@@ -42,23 +42,23 @@ RATES = ("precision", "recall", "coverage")
 def register(app: FastAPI, transformer: ProfileTransformer) -> None:
     """Adds the page to a server. Its routes answer 404 once settings with `web: false` have been changed over to."""
 
-    def served() -> Served:
+    def current_version() -> ServedVersion:
         # Asked for at every request: `replace` puts another version in its place.
         return transformer.served
 
-    def only_while_on() -> None:
-        if not served().settings.web:
+    def require_web_page() -> None:
+        if not current_version().settings.web:
             raise HTTPException(404)
 
     async def state() -> Response:
-        return _json(_state(served()))
+        return _json(_state(current_version()))
 
     async def features(user_id: str) -> Response:
         # The way that every request goes, so the page can know nobody whom the API may not know.
         asked = await transformer.preprocess({"instances": [{"user_id": user_id}]})
         return _user(user_id, asked.known[0])
 
-    router = APIRouter(dependencies=[Depends(only_while_on)], include_in_schema=False)
+    router = APIRouter(dependencies=[Depends(require_web_page)], include_in_schema=False)
     for path, (name, media_type) in FILES.items():
         router.add_api_route(path, _sender(name, media_type))
     router.add_api_route("/web/state", state)
@@ -73,7 +73,7 @@ def _sender(name: str, media_type: str) -> Callable[[], Awaitable[Response]]:
     return send
 
 
-def _state(served: Served) -> dict[str, Any]:
+def _state(served: ServedVersion) -> dict[str, Any]:
     """The model served now: per attribute the tags, the default threshold, and what the evaluation measured."""
     bundle, settings = served.bundle, served.settings
     thresholds = {**bundle.thresholds, **settings.thresholds}
@@ -85,14 +85,14 @@ def _state(served: Served) -> dict[str, Any]:
                 "name": attribute.name,
                 "tags": attribute.tags,
                 "threshold": thresholds[attribute.name],
-                "measured": _measured(bundle, attribute.name),
+                "measured": _measured_rates(bundle, attribute.name),
             }
             for attribute in bundle.taxonomy.attributes
         ],
     }
 
 
-def _measured(bundle: Bundle, attribute: str) -> list[dict[str, float | None]]:
+def _measured_rates(bundle: Bundle, attribute: str) -> list[dict[str, float | None]]:
     """The rates of the arm that became this model, at each threshold; None where nothing was measured."""
     arm = bundle.evaluation.get("arms", {}).get(bundle.evaluation.get("candidate"), {})
     curve = {point["tau"]: point for point in arm.get("sweep_per_attribute", {}).get(attribute, [])}
@@ -105,17 +105,17 @@ def _rates(point: dict[str, float]) -> dict[str, float | None]:
     return rates if rates["coverage"] else {**rates, "precision": None}
 
 
-def _user(user_id: str, known: Known) -> Response:
+def _user(user_id: str, known: FeatureLookup) -> Response:
     if known.features is not None:
-        return _json(_shown(known.features, known))
-    if known.reason == NO_CONSENT:
+        return _json(_features_json(known.features, known))
+    if known.reason == NO_CONSENT_REASON:
         return _json({"consent": False})
     if known.error is not None:
         return _json({"error": str(known.error)}, known.error.status)
     return _json({"error": f"the online store knows no user {user_id!r}"}, 404)
 
 
-def _shown(features: UserFeatures, known: Known) -> dict[str, Any]:
+def _features_json(features: UserFeatures, known: FeatureLookup) -> dict[str, Any]:
     """`quoted` is a keyphrase as the prompt has it, and so as the rationale names it."""
     return {
         "consent": True,

@@ -7,7 +7,7 @@ comes of them, since a Deployment is accepted whatever its pods ask for.
 import pytest
 import yaml
 
-from charts.chart import CHART, EVERYTHING
+from charts.chart import CHART, EVERY_OPTION
 from conf_profile.config_layers import merge
 from support.chart_manifests import EXAMPLE, INGRESS, MATRIX, pods
 from support.chart_refusals import REFUSED_BY_THE_CHART, REFUSED_BY_THE_SCHEMA, last_key
@@ -30,7 +30,7 @@ MORE = {
         {"serving": {"predictor": {"device": "gpu", "pool": "gpu", "gpus": 8, "dtype": "bfloat16"}}},
     ],
 }
-WHOLE = merge(EVERYTHING, {"pipelines": {"namespace": ""}})
+WHOLE = merge(EVERY_OPTION, {"pipelines": {"namespace": ""}})
 NEEDED = {
     # Rules are taken away where nothing expires any more.
     "pipelines.retention.removeRules": merge(WHOLE, {"pipelines": {"retentionDays": 0}}),

@@ -29,7 +29,7 @@ VALUES = {
     "features": {"enabled": False, "onlineStore": {"existingSecret": ""}},
     "pipelines": {"enabled": True, "s3Secret": {"name": "object-store"}},
 }
-AGE = {"age": smoke.Expected("25-34", 4), "gender": smoke.Expected(None, None)}
+AGE = {"age": smoke.ExpectedAnswer("25-34", 4), "gender": smoke.ExpectedAnswer(None, None)}
 PROFILES = [smoke.SmokeProfile({"watch": ("trail running",), "search": (), "submit": ()}, AGE)]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import helm_python
 import yaml
 
-from charts.chart import CHART, EVERYTHING, EXAMPLE
+from charts.chart import CHART, EVERY_OPTION, EXAMPLE
 from conf_profile.config_layers import merge
 
 RELEASE, NAMESPACE = "prod", "profiles"
@@ -26,14 +26,14 @@ MATRIX: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "default": [],
     "cpu": [PRESETS["cpu"]],
     "gpu": [PRESETS["gpu"]],
-    "everything-gpu": [PRESETS["gpu"], EVERYTHING],
+    "everything-gpu": [PRESETS["gpu"], EVERY_OPTION],
     "everything-cpu": [
         PRESETS["cpu"],
-        EVERYTHING,
+        EVERY_OPTION,
         {"serving": {"predictor": {"autoscaling": {"type": "hpa"}}}, "pipelines": {"namespace": ""}},
         {"pipelines": {"retention": {"cronJob": {"enabled": True}}}},
     ],
-    "production": [PRESETS["gpu"], PRESETS["production"], EVERYTHING],
+    "production": [PRESETS["gpu"], PRESETS["production"], EVERY_OPTION],
     "serving-alone": [{"features": {"enabled": False}}, NO_POLICY],
     "features-alone": [{"serving": {"enabled": False}}],
     "pipelines-alone": [

@@ -33,7 +33,7 @@ PLACES: Mapping[str, Place] = {
         (f"python -m benchmarks.sentiment.build --out {EVIDENCE}/sentiment-data",),
     ),
 }
-PLANNED: tuple[tuple[str, str], ...] = (
+PLANNED_RUNS: tuple[tuple[str, str], ...] = (
     *((name, HOME) for name in NAMES if name != "transfer"),
     ("transfer", "movielens-100k-tiny"),
     ("transfer", "sentiment-tiny"),

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.evidence.page import expectations, quantities
-from benchmarks.evidence.page.findings import Finding, Verdict, all_of, any_of, estimate
-from benchmarks.evidence.page.markdown import NOTHING, code, difference, interval
+from benchmarks.evidence.page.findings import Finding, Verdict, estimate, require_all, require_any
+from benchmarks.evidence.page.markdown import NO_VALUE, code, difference, interval
 from benchmarks.evidence.plan import Comparison
 from benchmarks.evidence.results import Results
 
-LISTED = 4
+LISTED_FINDINGS = 4
 """A claim with more parts is answered by how many of them hold."""
 
 
@@ -37,47 +37,47 @@ class Claim:
     answer: Callable[[Results], Answer]
 
 
-def _answered(
-    findings: Callable[[Results], Sequence[Finding]], together: Callable[[Sequence[Verdict]], Verdict] = all_of
+def _answer_by(
+    findings: Callable[[Results], Sequence[Finding]], together: Callable[[Sequence[Verdict]], Verdict] = require_all
 ) -> Callable[[Results], Answer]:
     def answer(results: Results) -> Answer:
         found = findings(results)
-        return Answer(_found(found), together([finding.verdict for finding in found]))
+        return Answer(_list_findings(found), together([finding.verdict for finding in found]))
 
     return answer
 
 
-def _found(findings: Sequence[Finding]) -> str:
-    if len(findings) <= LISTED:
+def _list_findings(findings: Sequence[Finding]) -> str:
+    if len(findings) <= LISTED_FINDINGS:
         return "<br>".join(f"{finding.label}: {difference(finding)} {finding.of}" for finding in findings)
     verdicts = [finding.verdict for finding in findings]
     return f"{verdicts.count('holds')} of {len(verdicts)} steps hold, {verdicts.count('reversed')} are reversed"
 
 
 def _comparisons(experiment: str, *comparisons: Comparison) -> Callable[[Results], list[Finding]]:
-    return lambda results: [expectations.compared(experiment, results, comparison) for comparison in comparisons]
+    return lambda results: [expectations.compare(experiment, results, comparison) for comparison in comparisons]
 
 
 def _shares_of_possible(*arms: str) -> Callable[[Results], Answer]:
     def answer(results: Results) -> Answer:
         shares = [(arm, interval(estimate(quantities.share_of_possible(results, arm)), digits=0)) for arm in arms]
-        return Answer("<br>".join(f"{code(arm)}: {share} %" for arm, share in shares), NOTHING)
+        return Answer("<br>".join(f"{code(arm)}: {share} %" for arm, share in shares), NO_VALUE)
 
     return answer
 
 
-PAPER: tuple[Claim, ...] = (
+PAPER_CLAIMS: tuple[Claim, ...] = (
     Claim(
         "Table 1: RL without SFT",
         "table1",
         "falls below the base: F1 56.58 after 59.06",
-        _answered(_comparisons("table1", Comparison("instruct", "rl_only"))),
+        _answer_by(_comparisons("table1", Comparison("instruct", "rl_only"))),
     ),
     Claim(
         "Table 1: SFT, then RL",
         "table1",
         "F1 +13.97 over the base",
-        _answered(
+        _answer_by(
             _comparisons(
                 "table1",
                 Comparison("sft_grpo", "base"),
@@ -90,94 +90,94 @@ PAPER: tuple[Claim, ...] = (
         "Table 1: what RL adds to SFT",
         "table1",
         "both stages belong to the method; the figure after SFT alone was not at hand",
-        _answered(_comparisons("table1", Comparison("sft_grpo", "sft"))),
+        _answer_by(_comparisons("table1", Comparison("sft_grpo", "sft"))),
     ),
     Claim(
         "Table 2: weighted vote over majority",
         "table2",
         "F1 69.97 against 67.17",
-        _answered(_comparisons("table2", Comparison("teacher_weighted", "teacher_majority"))),
+        _answer_by(_comparisons("table2", Comparison("teacher_weighted", "teacher_majority"))),
     ),
     Claim(
         "Table 2: students taught by these votes",
         "table2",
         "F1 69.97 against 67.17",
-        _answered(_comparisons("table2", Comparison("sft_weighted", "sft_majority"))),
+        _answer_by(_comparisons("table2", Comparison("sft_weighted", "sft_majority"))),
     ),
     Claim(
         "Table 3: M-shape over the original distribution",
         "table3",
         "precision 64.83 against 63.30",
-        _answered(_comparisons("table3", Comparison("m", "original", "precision"))),
+        _answer_by(_comparisons("table3", Comparison("m", "original", "precision"))),
     ),
     Claim(
         "Table 5: frozen confidence keeps precision rising with τ",
         "table5",
         "flat with self-confidence, rising with the frozen one",
-        _answered(lambda results: expectations.slopes(results)[:1]),
+        _answer_by(lambda results: expectations.slopes(results)[:1]),
     ),
     Claim(
         "Table 5: self-confidence unbalances the levels",
         "table5",
         "rewards are hacked by stating high confidence",
-        _answered(lambda results: [expectations.inflation(results)]),
+        _answer_by(lambda results: [expectations.inflation(results)]),
     ),
     Claim(
         "Figure 5: a higher τ gives a higher precision",
         "figure5",
         "precision rises with τ",
-        _answered(lambda results: expectations.threshold_steps(results, "precision")),
+        _answer_by(lambda results: expectations.threshold_steps(results, "precision")),
     ),
     Claim(
         "Figure 5: a higher τ gives a lower recall",
         "figure5",
         "recall falls with τ",
-        _answered(lambda results: expectations.threshold_steps(results, "recall")),
+        _answer_by(lambda results: expectations.threshold_steps(results, "recall")),
     ),
     Claim(
         "Figures 3 and 9: the partition balances the levels",
         "figure3",
         "raw confidence is skewed, the partition balances it",
-        _answered(lambda results: [expectations.balance(results)]),
+        _answer_by(lambda results: [expectations.balance(results)]),
     ),
 )
 
-OURS: tuple[Claim, ...] = (
+OUR_CLAIMS: tuple[Claim, ...] = (
     Claim(
         "`em` over the weighted vote",
         "table2",
         "",
-        _answered(_comparisons("table2", Comparison("teacher_em", "teacher_weighted"))),
+        _answer_by(_comparisons("table2", Comparison("teacher_em", "teacher_weighted"))),
     ),
     Claim(
         "A student taught by `em` over one taught by the weighted vote",
         "table2",
         "",
-        _answered(_comparisons("table2", Comparison("sft_em", "sft_weighted"))),
+        _answer_by(_comparisons("table2", Comparison("sft_em", "sft_weighted"))),
     ),
     Claim(
         "Second stage: GRPO or rejection sampling over SFT",
         "second_stage",
         "",
-        _answered(
+        _answer_by(
             _comparisons(
                 "second_stage",
                 *(Comparison(arm, "sft") for arm in ("sft_grpo", "rejection_1", "rejection_2")),
             ),
-            any_of,
+            require_any,
         ),
     ),
     Claim(
         "Second stage: the vote over current rollouts is below the frozen one",
         "second_stage",
         "",
-        _answered(_comparisons("second_stage", Comparison("vote_rollouts", "sft_grpo"))),
+        _answer_by(_comparisons("second_stage", Comparison("vote_rollouts", "sft_grpo"))),
     ),
     Claim(
         "The stratified filter keeps more people of rare tags",
         "table3",
         "",
-        _answered(lambda results: [expectations.stratified(results)]),
+        _answer_by(lambda results: [expectations.stratified_finding(results)]),
     ),
     Claim(
         "Share of the possible, by stage",

@@ -7,20 +7,20 @@ from functools import partial
 
 from benchmarks.evidence import plan
 from benchmarks.evidence.page import quantities
-from benchmarks.evidence.page.findings import Finding, Side, Values, minus
+from benchmarks.evidence.page.findings import Finding, Side, Values, subtract
 from benchmarks.evidence.page.markdown import code
 from benchmarks.evidence.plan import Comparison
 from benchmarks.evidence.results import Results
 
 FEW_TAGS = 10
 METRIC_TITLES = {"precision": "precision", "recall": "recall", "f1": "F1"}
-RAW_AND_CALIBRATED = ("raw_levels", "calibrated_levels")
+LEVEL_STAGES = ("raw_levels", "calibrated_levels")
 IMBALANCE, OLD_IMBALANCE = "imbalance of levels", "imbalance of levels, old partition"
 OLD_RISE = "rise of precision, old partition"
 """Names of observations; with the old partition the levels are cut as they were before GRPO."""
 
 
-ADDED_LATER = (Comparison("sft", "teacher_weighted"), Comparison("sft_em", "teacher_em"))
+LATER_COMPARISONS = (Comparison("sft", "teacher_weighted"), Comparison("sft_em", "teacher_em"))
 """Comparisons that the protocol did not plan: nothing was expected of them."""
 
 
@@ -30,42 +30,42 @@ def side(experiment: str, comparison: Comparison) -> Side:
         return "not below"
     if comparison == Comparison("vote_rollouts", "sft_grpo"):
         return "below"
-    if comparison in ADDED_LATER:
+    if comparison in LATER_COMPARISONS:
         return "either"
     compared_with_ours = experiment == "second_stage" and comparison.worse in ("sft_grpo", "rejection_1")
     return "either" if compared_with_ours or experiment in ("teachers", "second_stage_regimes") else "above"
 
 
-def planned(experiment: str, results: Results) -> list[Finding]:
+def planned_findings(experiment: str, results: Results) -> list[Finding]:
     """The experiment's comparisons whose arms were measured."""
     arms = set(results.arms)
     comparisons = plan.EXPERIMENTS[experiment].comparisons
-    return [compared(experiment, results, found) for found in comparisons if {found.better, found.worse} <= arms]
+    return [compare(experiment, results, found) for found in comparisons if {found.better, found.worse} <= arms]
 
 
-def compared(experiment: str, results: Results, comparison: Comparison) -> Finding:
+def compare(experiment: str, results: Results, comparison: Comparison) -> Finding:
     """A comparison of the plan, or one like it, over all test users."""
 
     def rate(results: Results, arm: str) -> dict[int, float]:
         return quantities.rate(results, arm, comparison.metric)
 
     of, expected = METRIC_TITLES[comparison.metric], side(experiment, comparison)
-    return _between(results, comparison.better, comparison.worse, of, rate, expected)
+    return _difference_finding(results, comparison.better, comparison.worse, of, rate, expected)
 
 
 def balance(results: Results) -> Finding:
     """Figures 3 and 9: how much of the levels' imbalance the partition takes away."""
     raw, calibrated = (
-        quantities.observed(results, "teacher_weighted", f"imbalance of {kind}") for kind in RAW_AND_CALIBRATED
+        quantities.observed_values(results, "teacher_weighted", f"imbalance of {kind}") for kind in LEVEL_STAGES
     )
-    return Finding("raw - partitioned", IMBALANCE, minus(raw, calibrated))
+    return Finding("raw - partitioned", IMBALANCE, subtract(raw, calibrated))
 
 
 def slopes(results: Results) -> list[Finding]:
     """Table 5: whose precision rises more from τ = 1 to τ = 5."""
     expected: dict[str, Side] = {"self": "above", "none": "either"}
     return [
-        _between(results, "frozen", other, "rise of precision", quantities.slope, where)
+        _difference_finding(results, "frozen", other, "rise of precision", quantities.slope, where)
         for other, where in expected.items()
     ]
 
@@ -75,16 +75,16 @@ def inflation(results: Results) -> Finding:
 
     Looked for before the levels are cut anew, which would hide it.
     """
-    return _observed_between(results, "self", "frozen", OLD_IMBALANCE)
+    return _observed_finding(results, "self", "frozen", OLD_IMBALANCE)
 
 
 def hacking(results: Results) -> list[Finding]:
     """Table 5: all that tells the arms apart, with the new partition and with the old one."""
     return [
         *slopes(results),
-        _observed_between(results, "frozen", "self", OLD_RISE),
+        _observed_finding(results, "frozen", "self", OLD_RISE),
         inflation(results),
-        _observed_between(results, "self", "frozen", IMBALANCE),
+        _observed_finding(results, "self", "frozen", IMBALANCE),
     ]
 
 
@@ -95,20 +95,20 @@ def threshold_steps(results: Results, metric: str) -> list[Finding]:
     return [
         Finding(f"{code(arm)}: τ = {tau} - τ = {tau - 1}", metric, quantities.step(results, arm, metric, tau), expected)
         for arm in students
-        for tau in range(quantities.LOWEST + 1, quantities.HIGHEST + 1)
+        for tau in range(quantities.LOWEST_LEVEL + 1, quantities.HIGHEST_LEVEL + 1)
     ]
 
 
-def rarest(results: Results) -> tuple[list[str], list[str], list[str]]:
+def select_rarest_tags(results: Results) -> tuple[list[str], list[str], list[str]]:
     """Table 3: all tags that the reference gives, the rarest quarter of them, and the rarest quarter of true tags."""
     given = quantities.reference_users(results, "original")
     true = quantities.test_users_by_tag(results, "original")
     return list(given), quantities.rarest_quarter(given), quantities.rarest_quarter(true)
 
 
-def of_the_rarest(results: Results) -> list[Finding]:
+def rare_tag_findings(results: Results) -> list[Finding]:
     """Table 3: whether a filter throws away people of rare tags, what becomes of them, and whether strata help."""
-    given, rarest_given, rarest_true = rarest(results)
+    given, rarest_given, rarest_true = select_rarest_tags(results)
 
     def recall(results: Results, arm: str) -> Values:
         return quantities.recall_of_tags(results, arm, rarest_true)
@@ -117,36 +117,36 @@ def of_the_rarest(results: Results) -> list[Finding]:
         Finding(
             f"{code(arm)}: rarest quarter - all",
             "kept share",
-            minus(*(quantities.kept_share(results, arm, tags) for tags in (rarest_given, given))),
+            subtract(*(quantities.kept_share(results, arm, tags) for tags in (rarest_given, given))),
             "either",
         )
         for arm in ("m", "lambda", "m_stratified")
     ]
     pairs = (("m", "original"), ("lambda", "original"), ("m_stratified", "m"))
-    recalls = [_between(results, *pair, "recall of the rarest quarter", recall, "either") for pair in pairs]
-    return [*against_all, stratified(results), *recalls]
+    recalls = [_difference_finding(results, *pair, "recall of the rarest quarter", recall, "either") for pair in pairs]
+    return [*against_all, stratified_finding(results), *recalls]
 
 
-def stratified(results: Results) -> Finding:
+def stratified_finding(results: Results) -> Finding:
     """Table 3: whether strata keep more of the people to whom the reference gives a rare tag."""
-    _, rarest_given, _ = rarest(results)
+    _, rarest_given, _ = select_rarest_tags(results)
 
-    def kept(results: Results, arm: str) -> Values:
+    def kept_share(results: Results, arm: str) -> Values:
         return quantities.kept_share(results, arm, rarest_given)
 
-    return _between(results, "m_stratified", "m", "kept share of the rarest quarter", kept)
+    return _difference_finding(results, "m_stratified", "m", "kept share of the rarest quarter", kept_share)
 
 
 def cost_of_a_weak_teacher(results: Results) -> list[Finding]:
     """What a weak teacher costs the vote and the student, and the difference of the two costs."""
     vote, student = (
-        minus(*(quantities.rate(results, f"{kind}_{arm}", "f1") for kind in ("usual", "weak")))
+        subtract(*(quantities.rate(results, f"{kind}_{arm}", "f1") for kind in ("usual", "weak")))
         for arm in ("weighted", "sft")
     )
     return [
         Finding("cost to the vote", "F1", vote, "either"),
         Finding("cost to the student", "F1", student, "either"),
-        Finding("student's cost - vote's cost", "F1", minus(student, vote), "either"),
+        Finding("student's cost - vote's cost", "F1", subtract(student, vote), "either"),
     ]
 
 
@@ -159,14 +159,14 @@ def recall_after_grpo(results: Results) -> list[Finding]:
     recalls = {"recall, mean over the tags": partial(quantities.mean_recall, tags=tags)}
     if len(tags) <= FEW_TAGS:
         recalls |= {f"recall of {tag}": partial(quantities.recall_of_tags, tags=[tag]) for tag in tags}
-    return [_between(results, "sft_grpo", "sft", of, recall, "either") for of, recall in recalls.items()]
+    return [_difference_finding(results, "sft_grpo", "sft", of, recall, "either") for of, recall in recalls.items()]
 
 
-def _observed_between(results: Results, better: str, worse: str, name: str) -> Finding:
-    return _between(results, better, worse, name, lambda of, arm: quantities.observed(of, arm, name))
+def _observed_finding(results: Results, better: str, worse: str, name: str) -> Finding:
+    return _difference_finding(results, better, worse, name, lambda of, arm: quantities.observed_values(of, arm, name))
 
 
-def _between(
+def _difference_finding(
     results: Results,
     better: str,
     worse: str,
@@ -175,5 +175,5 @@ def _between(
     expected: Side = "above",
 ) -> Finding:
     """A quantity of one arm minus that of another."""
-    differences = minus(quantity(results, better), quantity(results, worse))
+    differences = subtract(quantity(results, better), quantity(results, worse))
     return Finding(f"{code(better)} - {code(worse)}", of, differences, expected)

@@ -45,7 +45,7 @@ def estimate(values: Values) -> Estimate | None:
     return Estimate(*results.interval(list(values.values())), len(values)) if values else None
 
 
-def minus(better: Values, worse: Values) -> dict[int, float]:
+def subtract(better: Values, worse: Values) -> dict[int, float]:
     """The paired difference, over the seeds that have both."""
     return {seed: better[seed] - worse[seed] for seed in better if seed in worse}
 
@@ -83,14 +83,14 @@ class Finding:
         return "holds" if (direction == "below") == (self.side == "below") else "reversed"
 
 
-def all_of(verdicts: Sequence[Verdict]) -> Verdict:
+def require_all(verdicts: Sequence[Verdict]) -> Verdict:
     """The verdict of a claim whose parts must all hold; parts that differ do not make it hold."""
     if len(set(verdicts)) == 1:
         return verdicts[0]
     return "does not hold" if {"reversed", "does not hold"} & set(verdicts) else "undecided"
 
 
-def any_of(verdicts: Sequence[Verdict]) -> Verdict:
+def require_any(verdicts: Sequence[Verdict]) -> Verdict:
     """The verdict of a claim of which one part is enough."""
     if "holds" in verdicts:
         return "holds"

@@ -6,20 +6,20 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks.evidence.page.findings import Estimate, Finding
 
-NOTHING = "–"
+NO_VALUE = "–"
 POINTS = 100.0
 """A share of 1 is 100 points."""
 
 
 def number(value: float | None, scale: float = POINTS, digits: int = 1, sign: str = "") -> str:
     """A number without a negative zero; "+" as the sign shows it always."""
-    return NOTHING if value is None else f"{scale * value:{sign}z.{digits}f}"
+    return NO_VALUE if value is None else f"{scale * value:{sign}z.{digits}f}"
 
 
 def interval(found: Estimate | None, scale: float = POINTS, digits: int = 1, sign: str = "") -> str:
     """'50.6 (49.4 to 51.9)'; the mean alone where there is no interval."""
     if found is None:
-        return NOTHING
+        return NO_VALUE
     mean, low, high = (number(value, scale, digits, sign) for value in (found.mean, found.low, found.high))
     return mean if found.low is None else f"{mean} ({low} to {high})"
 
@@ -32,7 +32,7 @@ def difference(finding: Finding) -> str:
 def p_value(p: float | None) -> str:
     """Three decimals are enough."""
     if p is None:
-        return NOTHING
+        return NO_VALUE
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 

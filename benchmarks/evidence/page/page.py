@@ -26,10 +26,10 @@ import pyarrow.parquet as pq
 from benchmarks.evidence import results
 from benchmarks.evidence.command import NAMES
 from benchmarks.evidence.page import calls, plots, sections
-from benchmarks.evidence.page.calls import EVIDENCE, HOME, PLACES, PLANNED
-from benchmarks.evidence.page.claims import OURS, PAPER, Claim
+from benchmarks.evidence.page.calls import EVIDENCE, HOME, PLACES, PLANNED_RUNS
+from benchmarks.evidence.page.claims import OUR_CLAIMS, PAPER_CLAIMS, Claim
 from benchmarks.evidence.page.findings import FULL_SEEDS
-from benchmarks.evidence.page.markdown import NOTHING, code, table
+from benchmarks.evidence.page.markdown import NO_VALUE, code, table
 from benchmarks.evidence.page.passages import PICTURES, Passage, Study
 from benchmarks.evidence.plan import EXPERIMENTS
 from benchmarks.evidence.results import Results
@@ -39,7 +39,7 @@ from conf_profile.files import atomic_path, write_text
 
 SUMMARY = "summary"
 NOTES = "evidence-notes.md"
-KEPT = "results"
+KEPT_RESULTS = "results"
 """The folder beside the pictures with the Parquet files that the page was made from."""
 QUESTIONS = {name: experiment.question for name, experiment in EXPERIMENTS.items()} | {
     REGIMES: "Where does confidence weighting help, and where does it break?"
@@ -51,8 +51,8 @@ What was measured for each claim of the method, and for each idea of ours. Made 
 
     python -m benchmarks.evidence.page.page {EVIDENCE} docs
 
-from the results in `{EVIDENCE}`, which it keeps in `docs/{PICTURES}/{KEPT}`, and the commentary in `{NOTES}`; not to
-be edited. What is measured, on what, and what would count as reproduced stands in
+from the results in `{EVIDENCE}`, which it keeps in `docs/{PICTURES}/{KEPT_RESULTS}`, and the commentary in `{NOTES}`; not
+to be edited. What is measured, on what, and what would count as reproduced stands in
 [evidence-protocol.md](evidence-protocol.md), which was written first. The arms and their settings are in
 `benchmarks/evidence/plan.py`.
 
@@ -60,7 +60,7 @@ be edited. What is measured, on what, and what would count as reproduced stands 
 
 Precision, recall and F1 are in points (1 point = 0.01), micro averages over the attributes of the test users. The unit
 is the seed: an interval, in brackets, is Student's t, 95%, over the seeds; a difference is paired, seed by seed, and p
-is that of the paired t test. With one seed there is no interval. {NOTHING} means that there is nothing to report: no
+is that of the paired t test. With one seed there is no interval. {NO_VALUE} means that there is nothing to report: no
 answer was given, or the arm has no such figure.
 
 | verdict | when |
@@ -93,9 +93,9 @@ def write(source: Path, docs: Path) -> None:
     """Writes DOCS/evidence.md and DOCS/evidence/*.svg, each whole or not at all. DataError says what is wrong."""
     notes = read_notes(docs / NOTES)
     find(source)
-    kept = docs / PICTURES / KEPT
+    kept = docs / PICTURES / KEPT_RESULTS
     _keep(source, kept)
-    chapters = [Chapter(study, tuple(sections.of(study))) for study in find(kept)]
+    chapters = [Chapter(study, tuple(sections.passages_of(study))) for study in find(kept)]
     _save_pictures(chapters, docs / PICTURES)
     write_text(docs / "evidence.md", page(chapters, notes))
 
@@ -133,14 +133,14 @@ def read_notes(path: Path) -> dict[str, str]:
 
 def page(chapters: Sequence[Chapter], notes: Mapping[str, str]) -> str:
     """The whole page as Markdown."""
-    parts = [HEAD.strip(), _false_alarms(chapters), *_in_short(chapters), *_note(SUMMARY, notes)]
+    parts = [HEAD.strip(), _false_alarms(chapters), *_summary_section(chapters), *_note(SUMMARY, notes)]
     for name in NAMES:
         own = [chapter for chapter in chapters if chapter.study.name == name]
         if own:
             parts += [f"## {name}", QUESTIONS[name], *_note(name, notes)]
         for chapter in own:
             parts += [*_origin(chapter.study), *(passage.text for passage in chapter.passages)]
-    return "\n\n".join([*parts, *_not_run(chapters, notes)]) + "\n"
+    return "\n\n".join([*parts, *_missing_section(chapters, notes)]) + "\n"
 
 
 def _read(folder: Path, name: str) -> Results:
@@ -178,11 +178,11 @@ def _false_alarms(chapters: Sequence[Chapter]) -> str:
     )
 
 
-def _in_short(chapters: Sequence[Chapter]) -> Iterator[str]:
+def _summary_section(chapters: Sequence[Chapter]) -> Iterator[str]:
     at_home = {chapter.study.name: chapter.study.results for chapter in chapters if chapter.study.place == HOME}
     yield "## In short"
     yield f"On `{HOME}`. Differences are in points, with their 95% interval over the seeds."
-    rows = [_claim(claim, at_home) for claim in (*PAPER, *OURS)]
+    rows = [_claim(claim, at_home) for claim in (*PAPER_CLAIMS, *OUR_CLAIMS)]
     yield table(("claim", "the paper", "here", "verdict"), rows, text_columns=4)
 
 
@@ -190,14 +190,14 @@ def _claim(claim: Claim, at_home: Mapping[str, Results]) -> list[str]:
     title = f"[{claim.title}](#{claim.experiment})"
     paper = claim.paper or "(ours)"
     if claim.experiment not in at_home:
-        return [title, paper, "not run yet", NOTHING]
+        return [title, paper, "not run yet", NO_VALUE]
     answer = claim.answer(at_home[claim.experiment])
-    return [title, paper, answer.found, _with_seeds(answer.verdict, at_home[claim.experiment])]
+    return [title, paper, answer.found, _note_seeds(answer.verdict, at_home[claim.experiment])]
 
 
-def _with_seeds(verdict: str, found: Results) -> str:
+def _note_seeds(verdict: str, found: Results) -> str:
     few = len(found.seeds) < FULL_SEEDS
-    return f"{verdict} ({_seeds(found)})" if few and verdict != NOTHING else verdict
+    return f"{verdict} ({_seeds(found)})" if few and verdict != NO_VALUE else verdict
 
 
 def _seeds(found: Results) -> str:
@@ -215,13 +215,13 @@ def _origin(study: Study) -> Iterator[str]:
     yield _commands(calls.commands(study.name, study.place, seeds[0]))
 
 
-def _not_run(chapters: Sequence[Chapter], notes: Mapping[str, str]) -> list[str]:
+def _missing_section(chapters: Sequence[Chapter], notes: Mapping[str, str]) -> list[str]:
     done = {(chapter.study.name, chapter.study.place) for chapter in chapters}
-    missing = [(name, place) for name, place in PLANNED if (name, place) not in done]
-    return ["## Not run yet", "\n".join(_to_run(*run, notes) for run in missing)] if missing else []
+    missing = [(name, place) for name, place in PLANNED_RUNS if (name, place) not in done]
+    return ["## Not run yet", "\n".join(_missing_line(*run, notes) for run in missing)] if missing else []
 
 
-def _to_run(name: str, place: str, notes: Mapping[str, str]) -> str:
+def _missing_line(name: str, place: str, notes: Mapping[str, str]) -> str:
     unread = f" (its section of `{NOTES}` is left out until then)" if name in notes else ""
     return f"- {code(name)} on {place}{unread}: {', then '.join(map(code, calls.commands(name, place)))}"
 

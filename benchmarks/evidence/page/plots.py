@@ -99,7 +99,7 @@ def dots(labels: Sequence[str], series: Series, axis: str) -> Figure:
         axes.plot(_means(estimates), rows, look.marker, color=look.colour, label=name)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.set_xlabel(_with_interval(axis, series))
+    axes.set_xlabel(_interval_label(axis, series))
     axes.grid(axis="x", alpha=0.3)
     _legend(figure, axes, series)
     return figure
@@ -116,7 +116,7 @@ def bars(series: Series, axis: str, even: float) -> Figure:
         _intervals(axes, Look("black", "", "", ""), places, estimates)
     axes.axhline(POINTS * even, color="black", linewidth=0.8, linestyle=":")
     axes.set_xticks(LEVELS)
-    axes.set_xlabel(_with_interval("level", series))
+    axes.set_xlabel(_interval_label("level", series))
     axes.set_ylabel(axis)
     _legend(figure, axes, series)
     return figure
@@ -131,7 +131,7 @@ def lines(panels: Sequence[Lines], columns: int) -> Figure:
     for axes, panel in zip(grid.flat, panels, strict=True):
         _lines(axes, panel)
     for axes in grid[-1]:
-        axes.set_xlabel(_with_interval("threshold τ", panels[0].series))
+        axes.set_xlabel(_interval_label("threshold τ", panels[0].series))
     _legend(figure, grid[0, 0], panels[0].series)
     return figure
 
@@ -236,7 +236,7 @@ def _legend(figure: Figure, axes: Any, series: Series) -> None:
         figure.legend(handles, names, loc="outside upper center", ncols=min(4, len(series)), frameon=False)
 
 
-def _with_interval(axis: str, series: Series) -> str:
+def _interval_label(axis: str, series: Series) -> str:
     """An axis label that says what the lines are, or that there are none."""
     several = any(found.low is not None for estimates in series.values() for found in estimates if found)
     return f"{axis} (lines: 95% interval)" if several else f"{axis} (one seed, no interval)"

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any
 
-from benchmarks.evidence.page.findings import Values, minus
+from benchmarks.evidence.page.findings import Values, subtract
 from benchmarks.evidence.results import Results
 from conf_profile.dialogue.output_format import LEVELS
 
 Tags = Mapping[str, Values]
 """ATTRIBUTE=TAG -> a value by seed."""
 TAG_SLICE = "tag: "
-LOWEST, HIGHEST = min(LEVELS), max(LEVELS)
+LOWEST_LEVEL, HIGHEST_LEVEL = min(LEVELS), max(LEVELS)
 
 
 def rate(results: Results, arm: str, metric: str, **where: Any) -> dict[int, float]:
@@ -29,29 +29,29 @@ def rate(results: Results, arm: str, metric: str, **where: Any) -> dict[int, flo
 
 def slope(results: Results, arm: str) -> dict[int, float]:
     """Precision at τ = 5 minus precision at τ = 1: what it brings to withhold all but the surest answers."""
-    return minus(*(rate(results, arm, "precision", tau=tau) for tau in (HIGHEST, LOWEST)))
+    return subtract(*(rate(results, arm, "precision", tau=tau) for tau in (HIGHEST_LEVEL, LOWEST_LEVEL)))
 
 
 def step(results: Results, arm: str, metric: str, tau: int) -> dict[int, float]:
     """The rate at `tau` minus the rate one level below it."""
-    return minus(*(rate(results, arm, metric, tau=level) for level in (tau, tau - 1)))
+    return subtract(*(rate(results, arm, metric, tau=level) for level in (tau, tau - 1)))
 
 
 def share_of_possible(results: Results, arm: str) -> dict[int, float]:
     """(F1 - teacher's single sample) / (ceiling - teacher's single sample); empty where one of the two is no arm."""
     single, ceiling = (rate(results, name, "f1") for name in ("teacher_single", "ceiling"))
-    gained, possible = minus(rate(results, arm, "f1"), single), minus(ceiling, single)
+    gained, possible = subtract(rate(results, arm, "f1"), single), subtract(ceiling, single)
     return {seed: gained[seed] / possible[seed] for seed in gained if possible.get(seed)}
 
 
-def observed(results: Results, arm: str, name: str) -> Values:
+def observed_values(results: Results, arm: str, name: str) -> Values:
     """An observation in its own unit."""
     return {row["seed"]: row["value"] for row in results.observations if (row["arm"], row["name"]) == (arm, name)}
 
 
 def level_shares(results: Results, arm: str, kind: str = "level") -> list[Values]:
     """The share of the answers at each level 1..5; `kind` may be raw_levels or calibrated_levels too."""
-    counts = [observed(results, arm, f"{kind} {level}") for level in LEVELS]
+    counts = [observed_values(results, arm, f"{kind} {level}") for level in LEVELS]
     total = {seed: sum(count[seed] for count in counts) for seed in counts[0]}
     return [{seed: count[seed] / total[seed] for seed in count if total[seed]} for count in counts]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.evidence import plan, regimes
 from benchmarks.evidence.page import plots, quantities
-from benchmarks.evidence.page.findings import Finding, estimate, minus
+from benchmarks.evidence.page.findings import Finding, estimate, subtract
 from benchmarks.evidence.page.markdown import code, difference, table
 from benchmarks.evidence.page.passages import Passage, Study, count_tested, picture
 from benchmarks.evidence.page.plots import HeatMap
@@ -21,7 +21,7 @@ Cells = Mapping[tuple[str, float, int], Finding]
 def votes(study: Study) -> Iterator[Passage]:
     """The votes alone: where clear differences lie, in numbers and as a heat map for each pair of votes and factor."""
     by_pair = {pair: _cells(study.results, *pair) for pair in regimes.PAIRS}
-    distinct = {pair: _distinct(cells) for pair, cells in by_pair.items()}
+    distinct = {pair: _drop_duplicates(cells) for pair, cells in by_pair.items()}
     rows = [
         _cells_row(
             f"{code(better)} - {code(worse)}, {title}", [found for key, found in cells.items() if key[2] in counts]
@@ -46,13 +46,13 @@ def _cells(results: Results, better: str, worse: str) -> Cells:
     return {
         (name, value, count): Finding(f"{name} {value:g}, M = {count}", "F1", dict(enumerate(differences)), "either")
         for name in (factor.name for factor in regimes.FACTORS)
-        for (value, count), differences in regimes.by_cell(results.counts, name, better, worse).items()
+        for (value, count), differences in regimes.group_by_cell(results.counts, name, better, worse).items()
     }
 
 
-def _distinct(cells: Cells) -> Cells:
+def _drop_duplicates(cells: Cells) -> Cells:
     """World and teacher without a change stand in the maps of several factors, and count as a cell of the first one."""
-    unchanged = [(factor.name, float(value)) for factor in regimes.FACTORS for value in factor.unchanged()]
+    unchanged = [(factor.name, float(value)) for factor in regimes.FACTORS for value in factor.unchanged_values()]
     return {key: found for key, found in cells.items() if key[:2] not in unchanged[1:]}
 
 
@@ -86,7 +86,7 @@ def _grid(results: Results) -> HeatMap:
     noise, history = "data.lexicon.noise", "data.world.median_keyphrases"
     cells = {
         (settings[found.better][noise], settings[found.better][history]): estimate(
-            minus(*(quantities.rate(results, arm, found.metric) for arm in (found.better, found.worse)))
+            subtract(*(quantities.rate(results, arm, found.metric) for arm in (found.better, found.worse)))
         )
         for found in experiment.comparisons
     }

@@ -8,9 +8,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.evidence.page import expectations, plots, quantities, regime_sections
-from benchmarks.evidence.page.expectations import IMBALANCE, OLD_IMBALANCE, OLD_RISE, RAW_AND_CALIBRATED
-from benchmarks.evidence.page.findings import Estimate, Finding, Values, estimate, minus
-from benchmarks.evidence.page.markdown import NOTHING, code, difference, interval, number, table
+from benchmarks.evidence.page.expectations import IMBALANCE, LEVEL_STAGES, OLD_IMBALANCE, OLD_RISE
+from benchmarks.evidence.page.findings import Estimate, Finding, Values, estimate, subtract
+from benchmarks.evidence.page.markdown import NO_VALUE, code, difference, interval, number, table
 from benchmarks.evidence.page.passages import Passage, Study, count_tested, differences, picture
 from benchmarks.evidence.page.plots import Lines
 from benchmarks.evidence.results import METRICS, Results
@@ -18,26 +18,26 @@ from benchmarks.evidence.run import REGIMES
 from conf_profile.consensus.confidence import LEVEL_COUNT
 from conf_profile.dialogue.output_format import LEVELS
 
-LOGGED = {"reward": 3, "agreement": 3, "tag_entropy": 2}
+LOGGED_DIGITS = {"reward": 3, "agreement": 3, "tag_entropy": 2}
 """What a second stage's log says at the start and at the end -> decimals."""
 
 
-def of(study: Study) -> Iterator[Passage]:
+def passages_of(study: Study) -> Iterator[Passage]:
     """Everything on one study, in the page's order."""
     if study.name == REGIMES:
         yield from regime_sections.votes(study)
     else:
-        yield from _of_arms(study)
+        yield from _arm_passages(study)
 
 
-def _of_arms(study: Study) -> Iterator[Passage]:
+def _arm_passages(study: Study) -> Iterator[Passage]:
     yield Passage(_arms_table(study.results))
     yield _f1_plot(study)
-    findings = expectations.planned(study.name, study.results)
+    findings = expectations.planned_findings(study.name, study.results)
     if findings:
         yield differences("Comparisons.", findings)
-    if study.name in FURTHER:
-        yield from FURTHER[study.name](study)
+    if study.name in FURTHER_PASSAGES:
+        yield from FURTHER_PASSAGES[study.name](study)
 
 
 def _arms_table(results: Results) -> str:
@@ -78,7 +78,7 @@ def _thresholds_table(results: Results) -> str:
     return "Answers below level τ withheld.\n\n" + table(("arm", "τ", *metrics), rows)
 
 
-def _over_thresholds(results: Results, metric: str, attribute: str = "") -> Lines:
+def _threshold_lines(results: Results, metric: str, attribute: str = "") -> Lines:
     series = {
         arm: [_estimate(results, arm, metric, attribute=attribute, tau=tau) for tau in LEVELS] for arm in results.arms
     }
@@ -93,7 +93,7 @@ def _levels_table(results: Results) -> str:
 
 
 def _imbalances(results: Results, arm: str) -> list[str]:
-    return [_observed(results, arm, name) for name in (IMBALANCE, OLD_IMBALANCE)]
+    return [_observed_interval(results, arm, name) for name in (IMBALANCE, OLD_IMBALANCE)]
 
 
 def _shares_table(first: str, rows: Sequence[Sequence[str]], *further: str) -> str:
@@ -102,11 +102,11 @@ def _shares_table(first: str, rows: Sequence[Sequence[str]], *further: str) -> s
 
 
 def _means(shares: Sequence[Values]) -> list[str]:
-    return [number(found.mean) if found else NOTHING for found in map(estimate, shares)]
+    return [number(found.mean) if found else NO_VALUE for found in map(estimate, shares)]
 
 
-def _observed(results: Results, arm: str, name: str) -> str:
-    return interval(estimate(quantities.observed(results, arm, name)))
+def _observed_interval(results: Results, arm: str, name: str) -> str:
+    return interval(estimate(quantities.observed_values(results, arm, name)))
 
 
 def _bars_of_levels(series: Mapping[str, Sequence[Values]]) -> Figure:
@@ -117,7 +117,7 @@ def _bars_of_levels(series: Mapping[str, Sequence[Values]]) -> Figure:
 def _table5(study: Study) -> Iterator[Passage]:
     results = study.results
     yield Passage(_thresholds_table(results))
-    panel = _over_thresholds(results, "precision")
+    panel = _threshold_lines(results, "precision")
     yield picture(study, "precision", "Precision of every arm over the threshold", plots.lines([panel], 1))
     yield Passage(_rises_table(results))
     yield Passage(_levels_table(results))
@@ -131,7 +131,7 @@ def _rises_table(results: Results) -> str:
         [
             code(arm),
             interval(estimate(quantities.slope(results, arm)), sign="+"),
-            interval(estimate(quantities.observed(results, arm, OLD_RISE)), sign="+"),
+            interval(estimate(quantities.observed_values(results, arm, OLD_RISE)), sign="+"),
         ]
         for arm in results.arms
     ]
@@ -146,11 +146,11 @@ def _figure3(study: Study) -> Iterator[Passage]:
     results, arm = study.results, "teacher_weighted"
     shares = {
         title: quantities.level_shares(results, arm, kind)
-        for title, kind in zip(("raw", "partitioned"), RAW_AND_CALIBRATED, strict=True)
+        for title, kind in zip(("raw", "partitioned"), LEVEL_STAGES, strict=True)
     }
     rows = [
-        [title, *_means(found), _observed(results, arm, f"imbalance of {kind}")]
-        for (title, found), kind in zip(shares.items(), RAW_AND_CALIBRATED, strict=True)
+        [title, *_means(found), _observed_interval(results, arm, f"imbalance of {kind}")]
+        for (title, found), kind in zip(shares.items(), LEVEL_STAGES, strict=True)
     ]
     yield Passage(_shares_table("confidence of the teacher", rows))
     yield picture(
@@ -162,9 +162,9 @@ def _figure3(study: Study) -> Iterator[Passage]:
 def _figure5(study: Study) -> Iterator[Passage]:
     results, both = study.results, ("precision", "recall")
     yield Passage(_thresholds_table(results))
-    panels = [_over_thresholds(results, metric) for metric in both]
+    panels = [_threshold_lines(results, metric) for metric in both]
     yield picture(study, "thresholds", "Precision and recall over the threshold", plots.lines(panels, 2))
-    panels = [_over_thresholds(results, metric, name) for name in quantities.attributes(results) for metric in both]
+    panels = [_threshold_lines(results, metric, name) for name in quantities.attributes(results) for metric in both]
     yield picture(study, "attributes", "Precision and recall over the threshold, by attribute", plots.lines(panels, 2))
     findings = [found for metric in both for found in expectations.threshold_steps(results, metric)]
     yield differences("From each threshold to the next.", findings)
@@ -176,13 +176,13 @@ def _figure5(study: Study) -> Iterator[Passage]:
 def _table3(study: Study) -> Iterator[Passage]:
     results = study.results
     yield _kept_table(results)
-    yield differences("Who is kept, and what it does to them.", expectations.of_the_rarest(results))
+    yield differences("Who is kept, and what it does to them.", expectations.rare_tag_findings(results))
     yield _kept_plot(study)
     yield _slices_table(results)
 
 
 def _kept_table(results: Results) -> Passage:
-    given, rarest_given, rarest_true = expectations.rarest(results)
+    given, rarest_given, rarest_true = expectations.select_rarest_tags(results)
     rows = [
         [
             code(arm),
@@ -229,7 +229,7 @@ def _slices_table(results: Results) -> Passage:
 
 def _m_over_original(results: Results, slice_: str) -> Finding:
     rates = (quantities.rate(results, arm, "f1", slice_=slice_) for arm in ("m", "original"))
-    return Finding(slice_, "F1", minus(*rates), "either")
+    return Finding(slice_, "F1", subtract(*rates), "either")
 
 
 # The second stage, teachers.
@@ -237,12 +237,18 @@ def _m_over_original(results: Results, slice_: str) -> Finding:
 
 def _second_stage(study: Study) -> Iterator[Passage]:
     results = study.results
-    head = ("arm", *(name.replace("_", " ") for name in LOGGED), "collapsed", "imbalance, points", "old partition")
+    head = (
+        "arm",
+        *(name.replace("_", " ") for name in LOGGED_DIGITS),
+        "collapsed",
+        "imbalance, points",
+        "old partition",
+    )
     rows = [
         [
             code(arm),
-            *(_from_to(results, arm, name, digits) for name, digits in LOGGED.items()),
-            _collapsed(results, arm),
+            *(_format_change(results, arm, name, digits) for name, digits in LOGGED_DIGITS.items()),
+            _count_collapsed(results, arm),
             *_imbalances(results, arm),
         ]
         for arm in results.arms
@@ -254,14 +260,14 @@ def _second_stage(study: Study) -> Iterator[Passage]:
     )
 
 
-def _from_to(results: Results, arm: str, name: str, digits: int) -> str:
-    ends = [estimate(quantities.observed(results, arm, f"{name}, {end} 5 steps")) for end in ("first", "last")]
-    return " to ".join(number(found.mean, 1.0, digits) for found in ends if found) or NOTHING
+def _format_change(results: Results, arm: str, name: str, digits: int) -> str:
+    ends = [estimate(quantities.observed_values(results, arm, f"{name}, {end} 5 steps")) for end in ("first", "last")]
+    return " to ".join(number(found.mean, 1.0, digits) for found in ends if found) or NO_VALUE
 
 
-def _collapsed(results: Results, arm: str) -> str:
-    found = quantities.observed(results, arm, "collapsed")
-    return f"{sum(found.values()):.0f} of {len(found)}" if found else NOTHING
+def _count_collapsed(results: Results, arm: str) -> str:
+    found = quantities.observed_values(results, arm, "collapsed")
+    return f"{sum(found.values()):.0f} of {len(found)}" if found else NO_VALUE
 
 
 def _teachers(study: Study) -> Iterator[Passage]:
@@ -274,7 +280,7 @@ def _transfer(study: Study) -> Iterator[Passage]:
     yield differences("What GRPO does to people of each true tag, which micro F1 does not show.", findings)
 
 
-FURTHER: Mapping[str, Callable[[Study], Iterator[Passage]]] = {
+FURTHER_PASSAGES: Mapping[str, Callable[[Study], Iterator[Passage]]] = {
     "table3": _table3,
     "table5": _table5,
     "figure3": _figure3,

@@ -134,7 +134,7 @@ def _subset(data: MovieLens, users: int | None, seed: int) -> MovieLens:
 def _snapshots(data: MovieLens) -> Iterator[dict[str, Any]]:
     """One behaviour row for each user and month with a rating: what the user had liked by its end."""
     known = {person.user_id for person in data.people}
-    for user_id, ratings in _by_user(data.ratings):
+    for user_id, ratings in _group_by_user(data.ratings):
         if user_id not in known:
             raise DataError(f"{data.source}: user {user_id!r} rated films but is not among the users")
         liked: list[str] = []
@@ -151,7 +151,7 @@ def _snapshots(data: MovieLens) -> Iterator[dict[str, Any]]:
 
 
 def _sign_ups(data: MovieLens) -> Iterator[dict[str, Any]]:
-    first = {user_id: ratings[0].time for user_id, ratings in _by_user(data.ratings)}
+    first = {user_id: ratings[0].time for user_id, ratings in _group_by_user(data.ratings)}
     start = min(first.values(), default=0)
     for person in data.people:
         yield {
@@ -167,13 +167,13 @@ def _sign_ups(data: MovieLens) -> Iterator[dict[str, Any]]:
 
 def _labels(people: Sequence[Person], taxonomy: Taxonomy) -> Iterator[dict[str, str]]:
     for person in people:
-        for attribute, tag in _truth(person).items():
+        for attribute, tag in _true_tags(person).items():
             if tag not in taxonomy[attribute].index:
                 raise DataError(f"user {person.user_id!r}: {attribute} {tag!r} is not in the movielens taxonomy")
             yield {"user_id": person.user_id, "attribute": attribute, "tag": tag}
 
 
-def _truth(person: Person) -> dict[str, str]:
+def _true_tags(person: Person) -> dict[str, str]:
     return {
         "age": age_band(person.age),
         "gender": _GENDERS.get(person.gender, person.gender),
@@ -181,7 +181,7 @@ def _truth(person: Person) -> dict[str, str]:
     }
 
 
-def _by_user(ratings: Iterable[Rating]) -> Iterator[tuple[str, list[Rating]]]:
+def _group_by_user(ratings: Iterable[Rating]) -> Iterator[tuple[str, list[Rating]]]:
     """(user, ratings in the order of time); ties in the order of film ids: every build is the same."""
     ordered = sorted(ratings, key=attrgetter("user_id", "time", "film_id"))
     for user_id, group in groupby(ordered, key=attrgetter("user_id")):

@@ -36,7 +36,7 @@ RECBOLE_FILES = ("ml-100k.user", "ml-100k.item", "ml-100k.inter")
 WHEEL = "recbole==1.2.1"
 WHEEL_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
 _WHEEL_FOLDER = "recbole/dataset_example/ml-100k"
-_BY_HAND = (
+_MANUAL_DOWNLOAD = (
     "download ml-100k.zip from https://grouplens.org/datasets/movielens/100k/, unpack it, and give its "
     "folder as data.path"
 )
@@ -104,7 +104,7 @@ def read(source: Path | None, cache: Path) -> MovieLens:
         return _read_recbole(folder, WHEEL if source is None else str(folder))
     raise DataError(
         f"{folder}: is no MovieLens-100K folder; expected {', '.join(GROUPLENS_FILES)} (GroupLens) or "
-        f"{', '.join(RECBOLE_FILES)} (RecBole); {_BY_HAND}"
+        f"{', '.join(RECBOLE_FILES)} (RecBole); {_MANUAL_DOWNLOAD}"
     )
 
 
@@ -133,17 +133,17 @@ def _download(destination: Path) -> Path:
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise DataError(f"pip could not fetch {WHEEL}: {error}; {_BY_HAND}") from error
+        raise DataError(f"pip could not fetch {WHEEL}: {error}; {_MANUAL_DOWNLOAD}") from error
     wheels = list(destination.glob("*.whl"))
     if result.returncode or not wheels:
         reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        raise DataError(f"pip could not fetch {WHEEL}: {reason}; {_BY_HAND}")
+        raise DataError(f"pip could not fetch {WHEEL}: {reason}; {_MANUAL_DOWNLOAD}")
     return wheels[0]
 
 
 def _unpack(wheel: Path, folder: Path) -> None:
     if hashlib.sha256(wheel.read_bytes()).hexdigest() != WHEEL_SHA256:
-        raise DataError(f"{wheel.name}: is not the published wheel (its SHA-256 differs); {_BY_HAND}")
+        raise DataError(f"{wheel.name}: is not the published wheel (its SHA-256 differs); {_MANUAL_DOWNLOAD}")
     with zipfile.ZipFile(wheel) as archive:
         for name in RECBOLE_FILES:
             with atomic_path(folder / name) as temporary:

@@ -31,8 +31,8 @@ from conf_profile.data.world.world import (
     Floats,
     People,
     World,
+    build_world,
     draw,
-    the_world,
 )
 from conf_profile.files import write_text
 
@@ -45,7 +45,7 @@ def build(
     knowledge: LexiconConfig | None = None,
 ) -> Dataset:
     """Generates `users` people and writes the folder. The same arguments give the same files."""
-    people, world = draw(users, seed, config), the_world(config)
+    people, world = draw(users, seed, config), build_world(config)
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng([seed, 2])
     user_ids = [f"u{index:07d}" for index in range(users)]
@@ -127,7 +127,7 @@ def _behaviour(world: World, people: People, user_ids: list[str], random: np.ran
     """Three snapshots: an older half, the whole just before AS_OF, and, for some, one after it that must not leak."""
     rows = []
     for user_id, phrases in zip(user_ids, people.phrases, strict=True):
-        texts = [_with_modifier(world, world.phrases[phrase], random) for phrase in phrases]
+        texts = [_add_modifier(world, world.phrases[phrase], random) for phrase in phrases]
         lists = random.choice(3, size=len(texts), p=LIST_SHARES)
         half = len(texts) // 2
         rows.append(_snapshot(user_id, AS_OF - timedelta(days=90), texts[:half], lists[:half]))
@@ -137,7 +137,7 @@ def _behaviour(world: World, people: People, user_ids: list[str], random: np.ran
     return tables.from_rows(rows, tables.BEHAVIOUR)
 
 
-def _with_modifier(world: World, phrase: str, random: np.random.Generator) -> str:
+def _add_modifier(world: World, phrase: str, random: np.random.Generator) -> str:
     if random.random() >= MODIFIER_SHARE:
         return phrase
     return f"{phrase} {world.modifiers[random.integers(len(world.modifiers))]}"

@@ -6,14 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from conf_profile.config import WorldConfig
-from conf_profile.data.world.world import DEFAULT, People, World, the_world
+from conf_profile.data.world.world import DEFAULT, People, World, build_world
 
 Floats = npt.NDArray[np.float64]
 
 
 def marginals(people: People, config: WorldConfig = DEFAULT, chunk: int = 512) -> dict[str, Floats]:
     """attribute -> [users, tags]: posterior probability of each tag given everything that is seen of a user."""
-    world = the_world(config)
+    world = build_world(config)
     states = world.all_states
     log_phrase = np.log(world.phrase_given_state(states)).astype(np.float32)
     log_prior = np.log(np.maximum(world.prior(states), 1e-30)).astype(np.float32)

@@ -204,11 +204,11 @@ class World:
     @cached_property
     def self_age_given_age(self) -> Floats:
         """[age, reported age band]: a false report is any other band."""
-        return _mostly_true(len(_AGE), SELF_AGE_TRUE)
+        return _truthfulness_table(len(_AGE), SELF_AGE_TRUE)
 
     @cached_property
     def self_gender_given_gender(self) -> Floats:
-        return _mostly_true(len(_GENDER), SELF_GENDER_TRUE)
+        return _truthfulness_table(len(_GENDER), SELF_GENDER_TRUE)
 
     @cached_property
     def signature_given_stage(self) -> Floats:
@@ -225,14 +225,14 @@ class World:
 
 
 @cache
-def the_world(config: WorldConfig = DEFAULT) -> World:
+def build_world(config: WorldConfig = DEFAULT) -> World:
     """The world of a configuration; building it costs milliseconds, its tables are shared."""
     return World(config)
 
 
 def draw(count: int, seed: int, config: WorldConfig = DEFAULT) -> People:
     """Draws `count` people. The same seed gives the same people."""
-    world, random = the_world(config), np.random.default_rng([seed, 1])
+    world, random = build_world(config), np.random.default_rng([seed, 1])
     age = _choose(random, np.tile(_AGE, (count, 1)))
     gender = _choose(random, np.tile(_GENDER, (count, 1)))
     occupation = _choose(random, np.array(_OCCUPATION)[age])
@@ -243,10 +243,10 @@ def draw(count: int, seed: int, config: WorldConfig = DEFAULT) -> People:
     return People(
         states=states,
         phrases=_draw_phrases(world, states, random),
-        self_age=_sometimes(random, SELF_AGE_GIVEN, _choose(random, world.self_age_given_age[age])),
-        self_gender=_sometimes(random, SELF_GENDER_GIVEN, _choose(random, world.self_gender_given_gender[gender])),
-        signature=_sometimes(random, SIGNATURE_GIVEN, _choose(random, world.signature_given_stage[stage])),
-        region=_sometimes(random, REGION_GIVEN, _choose(random, world.region_given_industry[industry])),
+        self_age=_reveal_share(random, SELF_AGE_GIVEN, _choose(random, world.self_age_given_age[age])),
+        self_gender=_reveal_share(random, SELF_GENDER_GIVEN, _choose(random, world.self_gender_given_gender[gender])),
+        signature=_reveal_share(random, SIGNATURE_GIVEN, _choose(random, world.signature_given_stage[stage])),
+        region=_reveal_share(random, REGION_GIVEN, _choose(random, world.region_given_industry[industry])),
     )
 
 
@@ -272,11 +272,11 @@ def _choose(random: np.random.Generator, probabilities: npt.ArrayLike) -> Ints:
     return np.asarray((draws > cumulative).sum(axis=1), dtype=np.int64)
 
 
-def _sometimes(random: np.random.Generator, share: float, values: Ints) -> Ints:
+def _reveal_share(random: np.random.Generator, share: float, values: Ints) -> Ints:
     return np.where(random.random(len(values)) < share, values, -1)
 
 
-def _mostly_true(count: int, truth: float) -> Floats:
+def _truthfulness_table(count: int, truth: float) -> Floats:
     table = np.full((count, count), (1.0 - truth) / (count - 1))
     np.fill_diagonal(table, truth)
     return table

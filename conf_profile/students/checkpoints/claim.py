@@ -73,19 +73,19 @@ def take(store: ObjectStore, prefix: str) -> Claim:
 def change(store: ObjectStore, prefix: str, claim: Claim, checkpoints: tuple[StoredCheckpoint, ...]) -> Claim:
     """The claim with other checkpoints, written. LostClaimError where it is another writer's by now."""
     key, changed = f"{prefix}/{CLAIM}", replace(claim, checkpoints=checkpoints)
-    etag = _own(store, key, claim.writer)[1]
+    etag = _read_own(store, key, claim.writer)[1]
     if store.replace(key, changed.to_json(), etag) or _is_there(store, key, changed.to_json()):
         return changed
-    _own(store, key, claim.writer)
+    _read_own(store, key, claim.writer)
     raise RegistryError(f"s3://{store.bucket}/{key}: the store refuses the change, and is the same as before")
 
 
-def current(store: ObjectStore, prefix: str, writer: str) -> Claim:
+def read_current(store: ObjectStore, prefix: str, writer: str) -> Claim:
     """The writer's claim as it is stored. LostClaimError where it is another writer's by now."""
-    return _own(store, f"{prefix}/{CLAIM}", writer)[0]
+    return _read_own(store, f"{prefix}/{CLAIM}", writer)[0]
 
 
-def _own(store: ObjectStore, key: str, writer: str) -> tuple[Claim, str]:
+def _read_own(store: ObjectStore, key: str, writer: str) -> tuple[Claim, str]:
     stored = store.read(key)
     claim = _read(stored.body, key) if stored is not None else None
     if stored is None or claim is None or claim.writer != writer:

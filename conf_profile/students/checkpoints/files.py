@@ -27,9 +27,9 @@ from conf_profile.storage.object_store import Digest, digest_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-WHOLE = "whole"
+WHOLE_MARK = "whole"
 """The empty file that marks a checkpoint as completely written."""
-_PLAIN = (".safetensors", ".json")
+_PLAIN_SUFFIXES = (".safetensors", ".json")
 _STATES = (".pt", ".pth")
 _TEXTS = (".yaml", ".jinja", ".txt")
 _PACKED_JSON, _PACKED_TENSORS = ".packed.json", ".packed.safetensors"
@@ -42,7 +42,7 @@ def pack(folder: Path, scratch: Path) -> dict[str, Path]:
     StudentError for a state that is neither a tensor nor plain data.
     """
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    packed = {name: path for name, path in files.items() if name.endswith(_PLAIN)}
+    packed = {name: path for name, path in files.items() if name.endswith(_PLAIN_SUFFIXES)}
     for name, path in files.items():
         if name.endswith(_STATES):
             packed |= _pack_state(name, path, scratch)
@@ -62,8 +62,8 @@ def unpack(packed: Mapping[str, Path], folder: Path) -> None:
             elif name.endswith(_PACKED_JSON):
                 _unpack_state(name.removesuffix(_PACKED_JSON), packed, temporary)
             elif not name.endswith(_PACKED_TENSORS):
-                path.replace(_made(temporary / name))
-        (temporary / WHOLE).touch()
+                path.replace(_make_parent(temporary / name))
+        (temporary / WHOLE_MARK).touch()
 
 
 def manifest(packed: Mapping[str, Path]) -> bytes:
@@ -83,7 +83,7 @@ def read_manifest(body: bytes) -> dict[str, Digest]:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise StudentError(f"its manifest is damaged ({error!r})") from error
     for name in files:
-        if not _inside(name, _PLAIN):
+        if not _is_safe_name(name, _PLAIN_SUFFIXES):
             raise StudentError(f"its manifest names {name!r}, which is no file of a checkpoint")
     return files
 
@@ -97,7 +97,7 @@ def _pack_state(name: str, path: Path, scratch: Path) -> dict[str, Path]:
         # Mapped: an optimiser's state is twice the model.
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     tensors: dict[str, Any] = {}
-    document, arrays = _made(scratch / (name + _PACKED_JSON)), scratch / (name + _PACKED_TENSORS)
+    document, arrays = _make_parent(scratch / (name + _PACKED_JSON)), scratch / (name + _PACKED_TENSORS)
     try:
         write_text(document, json.dumps(_to_json(state, tensors), allow_nan=False))
     except TypeError as error:
@@ -118,7 +118,7 @@ def _unpack_state(name: str, packed: Mapping[str, Path], target: Path) -> None:
         state = _from_json(json.loads(packed[name + _PACKED_JSON].read_bytes()), tensors)
     except (ValueError, LookupError, TypeError) as error:
         raise StudentError(f"its {name} is damaged ({error!r})") from error
-    torch.save(state, _made(target / name))
+    torch.save(state, _make_parent(target / name))
 
 
 def _to_json(value: Any, tensors: dict[str, Any]) -> Any:
@@ -169,17 +169,17 @@ def _from_json(value: Any, tensors: Mapping[str, Any]) -> Any:
 
 def _write_texts(path: Path, folder: Path) -> None:
     for name, text in json.loads(path.read_bytes()).items():
-        if not _inside(name, _TEXTS):
+        if not _is_safe_name(name, _TEXTS):
             raise StudentError(f"it holds a text {name!r}, which is no file of a checkpoint")
-        write_text(_made(folder / name), text)
+        write_text(_make_parent(folder / name), text)
 
 
-def _inside(name: str, suffixes: tuple[str, ...]) -> bool:
+def _is_safe_name(name: str, suffixes: tuple[str, ...]) -> bool:
     """Whether a name stays within its folder, and ends as it should."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts and "\\" not in name and name.endswith(suffixes)
 
 
-def _made(path: Path) -> Path:
+def _make_parent(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

@@ -27,7 +27,7 @@ from conf_profile.students.checkpoints import files as checkpoint_files
 from conf_profile.students.checkpoints.claim import CLAIM, Claim, LostClaimError, StoredCheckpoint
 
 PLACE = "remote.json"
-KEPT = 2
+KEPT_CHECKPOINTS = 2
 """Checkpoints of one training that stay in the store: the newest, and one in case that it is damaged."""
 _CHECKPOINT = "checkpoint-"
 _log = logging.getLogger(__name__)
@@ -49,12 +49,12 @@ class RemotePlace:
 
     def locate(self) -> tuple[ObjectStore, str]:
         """The same without asking the store whether it is there."""
-        store, prefix = _located(self.address)
+        store, prefix = _locate_cached(self.address)
         return store, f"{prefix}/{self.name}".lstrip("/")
 
 
 @lru_cache(maxsize=1)
-def _located(address: str) -> tuple[ObjectStore, str]:
+def _locate_cached(address: str) -> tuple[ObjectStore, str]:
     """A client takes a third of a second to make, and is asked for at every checkpoint."""
     return object_store.locate(address)
 
@@ -103,34 +103,34 @@ def finish(place: RemotePlace) -> None:
     """Deletes everything of this work; a failure costs a warning, since the step's outputs are whole."""
     try:
         store, prefix = place.open()
-        claim = checkpoint_claim.current(store, prefix, place.writer)
+        claim = checkpoint_claim.read_current(store, prefix, place.writer)
         # First nobody finds them, then they go.
         _delete_unlisted(store, prefix, checkpoint_claim.change(store, prefix, claim, ()))
-        checkpoint_claim.current(store, prefix, place.writer)
+        checkpoint_claim.read_current(store, prefix, place.writer)
         store.delete(f"{prefix}/{CLAIM}")
     except (RegistryError, LostClaimError) as error:
         _log.warning("the checkpoints of %s are not deleted: %s", place.name, error)
 
 
 def _publish(store: ObjectStore, prefix: str, writer: str, folder: Path, path: str) -> None:
-    claim = checkpoint_claim.current(store, prefix, writer)
+    claim = checkpoint_claim.read_current(store, prefix, writer)
     key = f"{claim.folder}/{path}"
     with tempfile.TemporaryDirectory(prefix="packed-") as scratch:
         packed = checkpoint_files.pack(folder, Path(scratch))
         body = checkpoint_files.manifest(packed)
         for name, file in packed.items():
-            object_tree.keep(store, file, f"{prefix}/{key}/{name}")
+            object_tree.upload(store, file, f"{prefix}/{key}/{name}")
     place = f"{prefix}/{key}/{checkpoint_files.MANIFEST}"
     if not store.write_new(place, body) and store.digest(place) != object_store.digest_of(body):
         raise RegistryError(f"s3://{store.bucket}/{place} exists already, with another content")
     entry = StoredCheckpoint(path, key, object_store.digest_of(body).sha256)
-    kept = _kept(claim.checkpoints, entry)
+    kept = _select_kept(claim.checkpoints, entry)
     checkpoint_claim.change(store, prefix, claim, kept)
     for dropped in set(claim.checkpoints) - set(kept):
         object_tree.clear(store, f"{prefix}/{dropped.place}")
 
 
-def _kept(before: tuple[StoredCheckpoint, ...], new: StoredCheckpoint) -> tuple[StoredCheckpoint, ...]:
+def _select_kept(before: tuple[StoredCheckpoint, ...], new: StoredCheckpoint) -> tuple[StoredCheckpoint, ...]:
     """Finished folders, and the last checkpoints of the training that is under way."""
     others = [entry for entry in before if entry.path != new.path]
     finished = [entry for entry in others if not _is_checkpoint(entry)]
@@ -138,7 +138,7 @@ def _kept(before: tuple[StoredCheckpoint, ...], new: StoredCheckpoint) -> tuple[
         return (*finished, new)
     # In the order of writing, not of their numbers: a damaged one may have a higher number.
     under_way = [e for e in others if _is_checkpoint(e) and _parent(e.path) == _parent(new.path)]
-    return (*finished, *under_way[1 - KEPT :], new)
+    return (*finished, *under_way[1 - KEPT_CHECKPOINTS :], new)
 
 
 def _fetch_newest(

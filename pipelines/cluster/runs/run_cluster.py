@@ -20,7 +20,7 @@ LAUNCHER = "kfp-launcher"
 """KFP's name of the ConfigMap with the namespace's pipeline root."""
 _TIMEOUT_SECONDS = (5, 15)
 _NODE_NAME = "workflows.argoproj.io/node-name"
-_ORDINARY = frozenset({"ContainerCreating", "PodInitializing"})
+_ORDINARY_REASONS = frozenset({"ContainerCreating", "PodInitializing"})
 
 
 class RunCluster:
@@ -44,7 +44,7 @@ class RunCluster:
         return str((found.get("data") or {}).get("defaultPipelineRoot", ""))
 
     def _read(self, what: str, method: str, *arguments: str, **options: str) -> dict[str, Any]:
-        with _explained(what, self._namespace):
+        with _explain_errors(what, self._namespace):
             call = getattr(self._client(), method)
             answer = call(*arguments, **options, _preload_content=False, _request_timeout=_TIMEOUT_SECONDS)
             return dict(json.loads(answer.data))
@@ -66,7 +66,7 @@ class RunCluster:
 
 
 @contextmanager
-def _explained(what: str, namespace: str) -> Iterator[None]:
+def _explain_errors(what: str, namespace: str) -> Iterator[None]:
     from kubernetes.client import ApiException
     from kubernetes.config import ConfigException
     from urllib3.exceptions import HTTPError
@@ -97,5 +97,5 @@ def _reasons(pod: Mapping[str, Any]) -> Iterator[str]:
             yield f"{condition.get('reason', 'Unschedulable')}: {condition.get('message', 'it has no node')}"
     for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
         waiting = (container.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason") and waiting["reason"] not in _ORDINARY:
+        if waiting.get("reason") and waiting["reason"] not in _ORDINARY_REASONS:
             yield ": ".join(filter(None, [waiting["reason"], waiting.get("message", "")]))

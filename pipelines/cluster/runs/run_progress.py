@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conf_profile.errors import BackendUnreachableError, PipelineError
-from pipelines.cluster.kfp_backend import ENDED, Backend
+from pipelines.cluster.kfp_backend import ENDED_STATES, Backend
 from pipelines.cluster.runs.run_report import LINES_OF_LOG, Failure, RunReader
-from pipelines.cluster.runs.run_steps import FINAL, Step, pending_names, step_name, steps_of
+from pipelines.cluster.runs.run_steps import FINAL_STATES, Step, pending_names, step_name, steps_of
 
 SECONDS_BETWEEN_LOOKS = 5.0
 LOOKS_WITHOUT_ANSWER = 12
@@ -21,11 +21,11 @@ PENDING_SECONDS = 60.0
 SECONDS_BETWEEN_QUESTIONS = 30.0
 """To the cluster, while something waits."""
 _MARKS = {"FAILED": "[red]✗[/red]", "CANCELED": "[red]✗[/red]"}
-_DONE = "[green]✓[/green]"
+_DONE_MARK = "[green]✓[/green]"
 
 
 @dataclass
-class _Told:
+class _ShownProgress:
     """What has been shown: steps by their key, their names, what waits since when, and with which reasons."""
 
     keys: set[str] = field(default_factory=set)
@@ -38,12 +38,12 @@ class _Told:
 
 def wait(reader: RunReader, console: Any) -> None:
     """Returns when the run has succeeded. Else shows the end of the failed steps' logs and raises PipelineError."""
-    told = _Told()
+    told = _ShownProgress()
     with console.status("waiting for the first step") as status:
-        while (run := _look(reader)).state not in ENDED:
+        while (run := _look(reader)).state not in ENDED_STATES:
             _show(reader, run, told, console, status)
             time.sleep(SECONDS_BETWEEN_LOOKS)
-        report = reader.report(_settled(reader, run))
+        report = reader.report(_wait_until_settled(reader, run))
         _show_steps(list(report.steps), told, console)
     unread = any(not failure.log.text for failure in report.failures)
     for note in report.notes if report.state == "SUCCEEDED" or unread else ():
@@ -65,7 +65,7 @@ def show_log(failure: Failure, console: Any) -> None:
         _print(console, f"the log of {failure.step} could not be read: {note}")
 
 
-def interrupted(backend: Backend, run_id: str, cancel: bool) -> str:
+def handle_interrupt(backend: Backend, run_id: str, cancel: bool) -> str:
     """What is said after Ctrl-C; with `cancel` the run is stopped first."""
     where = f"--endpoint {backend.endpoint}" + (f" --namespace {backend.namespace}" if backend.namespace else "")
     show = f"conf-profile runs show {run_id} {where}"
@@ -86,7 +86,7 @@ def _look(reader: RunReader) -> Any:
     return reader.backend.get_run(reader.run_id)
 
 
-def _settled(reader: RunReader, run: Any) -> Any:
+def _wait_until_settled(reader: RunReader, run: Any) -> Any:
     for _ in range(LOOKS_AFTER_THE_END):
         steps = steps_of(run)
         if run.state != "FAILED" or not steps or any(step.state == "FAILED" for step in steps):
@@ -96,7 +96,7 @@ def _settled(reader: RunReader, run: Any) -> Any:
     return run
 
 
-def _show(reader: RunReader, run: Any, told: _Told, console: Any, status: Any) -> None:
+def _show(reader: RunReader, run: Any, told: _ShownProgress, console: Any, status: Any) -> None:
     steps = reader.steps(run, vanished=told.nodes)
     told.nodes = told.nodes or bool(steps)
     _show_steps(steps, told, console)
@@ -106,15 +106,19 @@ def _show(reader: RunReader, run: Any, told: _Told, console: Any, status: Any) -
     _show_pending(reader, run, told, console)
 
 
-def _show_steps(steps: list[Step], told: _Told, console: Any) -> None:
+def _show_steps(steps: list[Step], told: _ShownProgress, console: Any) -> None:
     before = frozenset(told.names)
     for step in steps:
         # A step without a node may have been shown by its node, and the other way round.
-        if step.state not in FINAL or (step.key or step.name) in told.keys or (not step.key and step.name in before):
+        if (
+            step.state not in FINAL_STATES
+            or (step.key or step.name) in told.keys
+            or (not step.key and step.name in before)
+        ):
             continue
         told.keys.add(step.key or step.name)
         told.names.add(step.name)
-        console.print(f"{_MARKS.get(step.state, _DONE)} {step.name}[dim]{_detail(step)}[/dim]", highlight=False)
+        console.print(f"{_MARKS.get(step.state, _DONE_MARK)} {step.name}[dim]{_detail(step)}[/dim]", highlight=False)
 
 
 def _detail(step: Step) -> str:
@@ -122,7 +126,7 @@ def _detail(step: Step) -> str:
     return f"{seconds} (from the cache)" if step.state == "CACHED" else seconds
 
 
-def _show_pending(reader: RunReader, run: Any, told: _Told, console: Any) -> None:
+def _show_pending(reader: RunReader, run: Any, told: _ShownProgress, console: Any) -> None:
     names = pending_names(run)
     now = time.monotonic()
     told.pending = {name: told.pending.get(name, now) for name in names}

@@ -11,17 +11,27 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from conf_profile.errors import ConfProfileError, PipelineError
-from pipelines.cluster.kfp_backend import ENDED, Backend
+from pipelines.cluster.kfp_backend import ENDED_STATES, Backend
 from pipelines.cluster.runs import run_logs
 from pipelines.cluster.runs.run_cluster import RunCluster
 from pipelines.cluster.runs.run_logs import StepLog
 from pipelines.cluster.runs.run_root import RunRoot, StepFolder, open_root
-from pipelines.cluster.runs.run_steps import FINAL, STEPS, CompiledSteps, Step, compiled_steps, other_failures, steps_of
+from pipelines.cluster.runs.run_steps import (
+    FINAL_STATES,
+    STEPS,
+    CompiledSteps,
+    Step,
+    compiled_steps,
+    other_failures,
+    steps_of,
+)
 
 LINES_OF_LOG = 20
 """That are shown of a failed step."""
 NO_NODES = "KFP shows no nodes of this run any more, which it does when their status exceeds 1 MiB"
-_LOST = "its recurring run was deleted, and the run with it: KFP lists it as it was, and nothing of it runs any more"
+_LOST_RUN = (
+    "its recurring run was deleted, and the run with it: KFP lists it as it was, and nothing of it runs any more"
+)
 
 
 @dataclass(frozen=True)
@@ -93,14 +103,18 @@ class RunReader:
         if found or not vanished:
             # The nodes lag behind the run.
             ended = run.state == "SUCCEEDED"
-            return [replace(step, state="SUCCEEDED") if ended and step.state not in FINAL else step for step in found]
+            return [
+                replace(step, state="SUCCEEDED") if ended and step.state not in FINAL_STATES else step for step in found
+            ]
         self._note(NO_NODES)
         return self._steps_of_root(run)
 
     def report(self, run: Any) -> RunReport:
         """The run with its failures; reads logs of a failed run alone."""
         # A run that has just begun has no nodes either, but it has left nothing in its root.
-        vanished = run.state in ENDED or bool(not steps_of(run) and run.state == "RUNNING" and self._folders(run))
+        vanished = run.state in ENDED_STATES or bool(
+            not steps_of(run) and run.state == "RUNNING" and self._folders(run)
+        )
         steps = self.steps(run, vanished)
         failures = self._failures(run, steps) if run.state == "FAILED" else []
         if run.state == "FAILED" and not failures:
@@ -113,7 +127,7 @@ class RunReader:
 
     def log(self, run: Any, name: str) -> StepLog:
         """The end of the log of the step of this name. PipelineError where the run has no such step."""
-        steps = [step for step in self.steps(run, vanished=run.state in ENDED) if step.name == name]
+        steps = [step for step in self.steps(run, vanished=run.state in ENDED_STATES) if step.name == name]
         folder = self._folders(run).get(name)
         if not steps and folder is None:
             known = sorted({step.name for step in self.steps(run, vanished=True)})
@@ -140,7 +154,7 @@ class RunReader:
         failed = self._failed_steps(run, folders, compiled) if run.state == "FAILED" else set()
         begun = [name for name in STEPS if name in folders]
         # More shards of the last step may be under way.
-        open_end = set() if run.state in ENDED else set(begun[-1:])
+        open_end = set() if run.state in ENDED_STATES else set(begun[-1:])
         states = {
             name: "FAILED" if name in failed else "RUNNING" if name in open_end else "SUCCEEDED" for name in begun
         }
@@ -203,15 +217,19 @@ class RunReader:
         return self._compiled
 
     def _note_lost_run(self, run: Any) -> None:
-        if run.recurring_run_id and run.state not in ENDED and not self.backend.has_recurring_run(run.recurring_run_id):
-            self._note(_LOST)
+        if (
+            run.recurring_run_id
+            and run.state not in ENDED_STATES
+            and not self.backend.has_recurring_run(run.recurring_run_id)
+        ):
+            self._note(_LOST_RUN)
 
     def _note(self, text: str) -> None:
         self._notes.setdefault(text)
 
 
 def _seconds(run: Any) -> float | None:
-    if not (run.created_at and run.finished_at) or run.state not in ENDED:
+    if not (run.created_at and run.finished_at) or run.state not in ENDED_STATES:
         return None
     return max(0.0, float((run.finished_at - run.created_at).total_seconds()))
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from conf_profile.errors import PipelineError
 from conf_profile.storage import object_address, object_store
-from conf_profile.storage.object_errors import explained
+from conf_profile.storage.object_errors import explain_errors
 from conf_profile.storage.object_store import ObjectStore
 from pipelines.cluster.runs.run_steps import step_name
 from pipelines.training import PIPELINE_NAME
@@ -77,7 +77,7 @@ class RunRoot:
         if not log.size:
             return b""
         wanted = f"bytes={max(0, log.size - last_bytes)}-{log.size - 1}"
-        with explained(f"read {log.key}", self.address):
+        with explain_errors(f"read {log.key}", self.address):
             answer = self._store.client.get_object(Bucket=self._store.bucket, Key=log.key, Range=wanted)
             return bytes(answer["Body"].read())
 
@@ -86,7 +86,7 @@ class RunRoot:
         return f"s3://{self._store.bucket}/{log.key}"
 
     def _entries(self) -> list[dict[str, Any]]:
-        with explained(f"list {self.prefix}", f"bucket {self._store.bucket!r} at {self._store.endpoint}"):
+        with explain_errors(f"list {self.prefix}", f"bucket {self._store.bucket!r} at {self._store.endpoint}"):
             pages = self._store.client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._store.bucket, Prefix=self.prefix
             )

@@ -15,10 +15,10 @@ from components import steps
 
 STEPS = tuple(step.name for step in steps.STEPS)
 """In the order in which the data go through them."""
-DONE = frozenset({"SUCCEEDED", "SKIPPED", "CACHED"})
-FINAL = DONE | {"FAILED", "CANCELED"}
-_FORMER = {former.replace("_", "-"): name for former, name in steps.FORMER_NAMES.items()}
-_STEP = re.compile(rf"({'|'.join([*STEPS, *_FORMER])})(-\d+)?")
+DONE_STATES = frozenset({"SUCCEEDED", "SKIPPED", "CACHED"})
+FINAL_STATES = DONE_STATES | {"FAILED", "CANCELED"}
+_FORMER_NAMES = {former.replace("_", "-"): name for former, name in steps.FORMER_NAMES.items()}
+_STEP = re.compile(rf"({'|'.join([*STEPS, *_FORMER_NAMES])})(-\d+)?")
 _EXECUTOR = "executor"
 WHOLE_RUN = "the run"
 """Stands for a run of which no node has begun."""
@@ -54,13 +54,13 @@ def step_name(task: str) -> str | None:
     Runs of release 0.1.0 have former names of steps.
     """
     match = _STEP.fullmatch(task)
-    return _FORMER.get(match[1], match[1]) if match else None
+    return _FORMER_NAMES.get(match[1], match[1]) if match else None
 
 
 def steps_of(run: Any) -> list[Step]:
     """The steps that KFP shows of a run; none where its node status is too large."""
     tasks = _tasks(run)
-    by_key = _by_key(tasks)
+    by_key = _index_by_key(tasks)
     return [_step(task, name, by_key) for task in tasks if (name := step_name(task.display_name or ""))]
 
 
@@ -116,9 +116,9 @@ def _step(task: Any, name: str, by_key: Mapping[str, Any]) -> Step:
     executors = list(_executors(task, by_key))
     states = {by_key[node].state for node in executors if node in by_key}
     state = str(task.state)
-    if state in DONE and states == {"SKIPPED"}:
+    if state in DONE_STATES and states == {"SKIPPED"}:
         state = "CACHED"
-    elif state not in FINAL and "PENDING" in states and "RUNNING" not in states:
+    elif state not in FINAL_STATES and "PENDING" in states and "RUNNING" not in states:
         state = "PENDING"
     nodes = tuple(reversed(executors)) or tuple(filter(None, [task.pod_name]))
     return Step(name, state, str(task.task_id), _seconds(task), nodes, _message(task, by_key, frozenset()))
@@ -172,5 +172,5 @@ def _tasks(run: Any) -> list[Any]:
     return list(details.task_details or ()) if details else []
 
 
-def _by_key(tasks: list[Any]) -> dict[str, Any]:
+def _index_by_key(tasks: list[Any]) -> dict[str, Any]:
     return {key: task for task in tasks for key in (task.task_id, task.pod_name) if key}

@@ -6,7 +6,7 @@ import base64
 import binascii
 from dataclasses import dataclass, field
 
-from pipelines.preflight.cluster import ClusterState, Unanswered
+from pipelines.preflight.cluster import ClusterState, UnansweredQuestion
 from pipelines.resources import S3Secret
 
 
@@ -30,16 +30,16 @@ class StoreKeys:
 def find_keys(secret: S3Secret, setting: str, state: ClusterState) -> StoreKeys:
     """The keys of the Secret, or the caller's own with the reason why."""
     if not secret.name:
-        return _own(setting, "it names none, and then the steps have keys only by a role of their account")
+        return _own_keys(setting, "it names none, and then the steps have keys only by a role of their account")
     body = state.objects.get(("Secret", secret.name))
     if body is None:
-        return _own(setting, f"there is no Secret {secret.name!r}")
-    if isinstance(body, Unanswered):
-        return _own(setting, f"Secret {secret.name!r} cannot be read here: {body.reason}")
-    values = {key: _decoded(value) for key, value in (body.get("data") or {}).items()}
+        return _own_keys(setting, f"there is no Secret {secret.name!r}")
+    if isinstance(body, UnansweredQuestion):
+        return _own_keys(setting, f"Secret {secret.name!r} cannot be read here: {body.reason}")
+    values = {key: _decode(value) for key, value in (body.get("data") or {}).items()}
     access_key, secret_key = values.get(secret.access_key_key, ""), values.get(secret.secret_key_key, "")
     if not (access_key and secret_key):
-        return _own(setting, f"Secret {secret.name!r} holds no keys")
+        return _own_keys(setting, f"Secret {secret.name!r} holds no keys")
     endpoint = values.get(secret.endpoint_key, "") if secret.endpoint_key else ""
     return StoreKeys(f"the keys of Secret {secret.name!r}", setting, access_key, secret_key, endpoint)
 
@@ -49,11 +49,11 @@ def shared_keys(setting: str) -> StoreKeys:
     return StoreKeys("the keys of this pod", setting)
 
 
-def _own(setting: str, reason: str) -> StoreKeys:
+def _own_keys(setting: str, reason: str) -> StoreKeys:
     return StoreKeys("this command's own keys", setting, are_steps=False, why_own=reason)
 
 
-def _decoded(value: str) -> str:
+def _decode(value: str) -> str:
     """Of a Secret's value; empty for what no text can be."""
     try:
         return base64.b64decode(value, validate=True).decode("utf-8")

@@ -17,10 +17,10 @@ from pipelines.preflight.stores.keys import StoreKeys
 
 _ATTEMPTS = 2
 _READ_SECONDS = 15.0
-UNREACHABLE = "does not answer"
-UNTRUSTED = "certificate"
+UNREACHABLE_STORE = "does not answer"
+UNTRUSTED_CERTIFICATE = "certificate"
 NO_KEYS = "no keys"
-OTHER = "other"
+OTHER_FAILURE = "other"
 _REGION_HEADER = "x-amz-bucket-region"
 
 
@@ -82,13 +82,13 @@ def _outcome(request: Callable[[], Mapping[str, Any]]) -> Outcome:
     except exceptions.ClientError as error:
         return Outcome(code(error), _region(error.response), str(error.response.get("Error", {}).get("Message", "")))
     except exceptions.SSLError as error:
-        return Outcome(UNTRUSTED, detail=str(error))
+        return Outcome(UNTRUSTED_CERTIFICATE, detail=str(error))
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
         return Outcome(NO_KEYS, detail=str(error))
     except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
-        return Outcome(UNREACHABLE, detail=str(error))
+        return Outcome(UNREACHABLE_STORE, detail=str(error))
     except (exceptions.BotoCoreError, ValueError) as error:
-        return Outcome(OTHER, detail=str(error))
+        return Outcome(OTHER_FAILURE, detail=str(error))
 
 
 def _region(answer: Mapping[str, Any]) -> str:

@@ -6,24 +6,24 @@ from collections.abc import Iterator, Mapping
 
 from pipelines.preflight.finding import Finding, Level
 from pipelines.preflight.stores.keys import StoreKeys
-from pipelines.preflight.stores.probe import NO_KEYS, UNREACHABLE, UNTRUSTED, Outcome, Place
+from pipelines.preflight.stores.probe import NO_KEYS, UNREACHABLE_STORE, UNTRUSTED_CERTIFICATE, Outcome, Place
 
 _WRONG_REGION = ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
 _PATH_STYLE = ("SecondLevelDomainForbidden", "PathStyleDomainForbidden", "PathStyleRequestNotAllowed")
 _TRY_AGAIN = ("SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "500", "502", "503", "504")
-_DENIED = (
+_ACCESS_DENIED = (
     "{owner} may not read it",
     "give them the right to list the bucket and to read there, or correct the address or {setting}",
 )
-_OF_KEYS: Mapping[str, tuple[str, str]] = {
-    "AccessDenied": _DENIED,
-    "403": _DENIED,
+_KEY_REFUSALS: Mapping[str, tuple[str, str]] = {
+    "AccessDenied": _ACCESS_DENIED,
+    "403": _ACCESS_DENIED,
     "InvalidAccessKeyId": ("the store does not know {owner}", "correct the access key ({setting})"),
     "SignatureDoesNotMatch": ("the store refuses {owner}: wrong secret", "correct the secret access key ({setting})"),
     "ExpiredToken": ("{owner} have expired", "get new ones ({setting})"),
     NO_KEYS: ("it was not looked for, since there are no keys here", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
 }
-_OF_DATA: Mapping[str, tuple[str, str]] = {
+_DATA_REFUSALS: Mapping[str, tuple[str, str]] = {
     "NoSuchBucket": ("the bucket does not exist", "create it, or correct its name (storage.bucket, or the address)"),
     "NoSuchKey": ("it does not exist", "correct the address, or upload it; docs/data.md says what a data set has"),
     "404": ("it does not exist", "correct the address, or upload it"),
@@ -36,16 +36,16 @@ def explain(outcome: Outcome, subject: str, place: Place, keys: StoreKeys, is_st
     `is_steps_view`: the store is reached from here as the steps reach it, so that one that is silent is an error.
     """
     code = outcome.code
-    if code in _OF_KEYS:
-        what, remedy = (text.format(owner=keys.owner, setting=keys.setting) for text in _OF_KEYS[code])
+    if code in _KEY_REFUSALS:
+        what, remedy = (text.format(owner=keys.owner, setting=keys.setting) for text in _KEY_REFUSALS[code])
         yield Finding("error" if keys.are_steps else "warning", f"{subject}: {what}", remedy)
-    elif code in _OF_DATA:
-        what, remedy = _OF_DATA[code]
+    elif code in _DATA_REFUSALS:
+        what, remedy = _DATA_REFUSALS[code]
         yield Finding("error", f"{subject}: {what}", remedy)
     elif code in _WRONG_REGION or (outcome.region and outcome.region != place.region):
         yield _wrong_region(outcome, subject, place)
     elif code:
-        yield _other(outcome, subject, "error" if is_steps_view else "warning")
+        yield _other_finding(outcome, subject, "error" if is_steps_view else "warning")
 
 
 def _wrong_region(outcome: Outcome, subject: str, place: Place) -> Finding:
@@ -59,15 +59,15 @@ def _wrong_region(outcome: Outcome, subject: str, place: Place) -> Finding:
     )
 
 
-def _other(outcome: Outcome, subject: str, silent: Level) -> Finding:
+def _other_finding(outcome: Outcome, subject: str, silent: Level) -> Finding:
     code, said = outcome.code, " ".join(outcome.detail.split())[:200]
-    if code == UNREACHABLE:
+    if code == UNREACHABLE_STORE:
         return Finding(
             silent,
             f"{subject}: the store does not answer here ({said})",
             "check that it runs and its endpoint; where pods alone reach it, set AWS_ENDPOINT_URL to a way from here",
         )
-    if code == UNTRUSTED:
+    if code == UNTRUSTED_CERTIFICATE:
         return Finding(
             silent,
             f"{subject}: the store's certificate is not trusted here ({said})",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from conf_profile.storage.object_address import ObjectAddress
-from pipelines.preflight.cluster import ClusterState, in_pod
+from pipelines.preflight.cluster import ClusterState, is_in_pod
 from pipelines.preflight.declared import LABELS_SECRET, STEPS_SECRET
 from pipelines.preflight.finding import Finding
 from pipelines.preflight.request import PreflightRequest, parse_address
@@ -20,7 +20,7 @@ from pipelines.preflight.stores import refusals
 from pipelines.preflight.stores.keys import StoreKeys, find_keys, shared_keys
 from pipelines.preflight.stores.probe import Place, StoreProbe
 
-_REFUSED = ("AccessDenied", "403")
+_REFUSED_CODES = ("AccessDenied", "403")
 
 
 @dataclass
@@ -43,10 +43,10 @@ def store_findings(request: PreflightRequest, state: ClusterState) -> list[Findi
     labels = _tables(request, request.labels_addresses, labels_keys)
     probe = cache(StoreProbe)
     return [
-        *_misplaced({**request.addresses, **request.labels_addresses}),
+        *_check_addresses({**request.addresses, **request.labels_addresses}),
         *_own_keys_notes(steps_keys, labels_keys),
         *_registry_findings(request, steps_keys, {tables.place for tables in data}, probe),
-        *(found for tables in _askable(request, data, labels) for found in _table_findings(tables, probe)),
+        *(found for tables in _select_askable(request, data, labels) for found in _table_findings(tables, probe)),
         *_guard_findings(request, labels, steps_keys, probe),
     ]
 
@@ -60,7 +60,7 @@ def _keys(request: PreflightRequest, state: ClusterState) -> tuple[StoreKeys, St
     return steps_keys, find_keys(request.labels_secret, LABELS_SECRET, state)
 
 
-def _askable(request: PreflightRequest, data: list[Tables], labels: list[Tables]) -> list[Tables]:
+def _select_askable(request: PreflightRequest, data: list[Tables], labels: list[Tables]) -> list[Tables]:
     """Without the labels' own keys, those of the steps must be refused there, and show nothing."""
     return [*data, *(tables for tables in labels if tables.keys.are_steps or not request.has_steps_keys)]
 
@@ -88,7 +88,7 @@ def own_endpoint() -> str:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
-def _misplaced(addresses: Mapping[str, str]) -> Iterator[Finding]:
+def _check_addresses(addresses: Mapping[str, str]) -> Iterator[Finding]:
     for table, uri in addresses.items():
         if uri and parse_address(uri) is None:
             yield Finding(
@@ -135,7 +135,7 @@ def _table_findings(tables: Tables, probe: Probe) -> Iterator[Finding]:
         return
     bucket = probe(place, keys).list()
     # Keys may read an object and not list its bucket: then the reading tells.
-    if bucket.code not in _REFUSED:
+    if bucket.code not in _REFUSED_CODES:
         yield from refusals.explain(bucket, f"{names}: {place}", place, keys, _is_steps_view(place))
         if bucket.code:
             return
@@ -149,7 +149,7 @@ def _is_steps_view(place: Place) -> bool:
 
     An endpoint from the values or an address may be one that pods alone reach.
     """
-    return in_pod() or place.endpoint == own_endpoint()
+    return is_in_pod() or place.endpoint == own_endpoint()
 
 
 def _guard_findings(
@@ -160,22 +160,22 @@ def _guard_findings(
     if not own:
         return
     if own == ordinary:
-        yield _unguarded(f"{LABELS_SECRET} and {STEPS_SECRET} name the same Secret, {own!r}", own)
+        yield _unguarded_finding(f"{LABELS_SECRET} and {STEPS_SECRET} name the same Secret, {own!r}", own)
     elif steps_keys.are_steps:
-        read = [table for tables in labels for table in _readable(tables, probe, steps_keys)]
+        read = [table for tables in labels for table in _list_readable(tables, probe, steps_keys)]
         if read:
-            yield _unguarded(
+            yield _unguarded_finding(
                 f"{', '.join(read)}: {steps_keys.owner} may read what {LABELS_SECRET} is to guard", ordinary
             )
 
 
-def _readable(tables: Tables, probe: Probe, keys: StoreKeys) -> list[str]:
+def _list_readable(tables: Tables, probe: Probe, keys: StoreKeys) -> list[str]:
     if not tables.place.endpoint:
         return []
     return [table for table, key in tables.objects.items() if not probe(tables.place, keys).read(key).code]
 
 
-def _unguarded(what: str, ordinary: str) -> Finding:
+def _unguarded_finding(what: str, ordinary: str) -> Finding:
     return Finding(
         "warning",
         f"{what}, so that every step may read the labels",

@@ -48,7 +48,7 @@ def test_counts_stand_behind_every_threshold_and_slice(done):
         row["answerable"] for row in found.counts if row["arm"] == "sft" and not row["slice"] and not row["attribute"]
     )
     assert 0 <= everybody["f1"] <= 1
-    assert len(found.observed("sft_grpo", "steps")) == 1
+    assert len(found.observed_values("sft_grpo", "steps")) == 1
 
 
 def test_a_second_call_trains_nothing(done):

@@ -45,7 +45,7 @@ def engine():
         found = images.find_engine(os.environ.get("ENGINE"))
     except ImageError as error:
         pytest.skip(f"no container engine: {error}")
-    if not images.is_there(found, SETTINGS.base_image):
+    if not images.has_image(found, SETTINGS.base_image):
         pytest.skip(
             f"{found} has no image {SETTINGS.base_image}: `{found} pull` it, or set BASE_IMAGE to one that is there"
         )

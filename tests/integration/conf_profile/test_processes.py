@@ -153,9 +153,9 @@ def test_two_machines_train_on_objects_in_s3(inputs, students, tmp_path):
         store = ObjectStore(client, "artefacts")
         store.ensure_bucket(create=True)
         for name in trainjob.INPUTS["sft"]:
-            object_tree.keep(store, inputs / ("taxonomy.yaml" if name == "taxonomy_file" else name), f"run/{name}")
+            object_tree.upload(store, inputs / ("taxonomy.yaml" if name == "taxonomy_file" else name), f"run/{name}")
         pairs = [f"{name}=s3://artefacts/run/{name}" for name in trainjob.INPUTS["sft"]]
-        job = trainjob.given("sft", 2, pairs, "s3://artefacts/multi-node")
+        job = trainjob.parse_options("sft", 2, pairs, "s3://artefacts/multi-node")
         config = RunConfig(sft=SFT, student=STUDENT, prompt=PROMPT)
         trainer = trainjob.manifest(job, config, resources.load(), "image")["spec"]["trainer"]
         carried = next(entry["value"] for entry in trainer["env"] if entry["name"] == JOB)

@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from conf_profile.cli.main import cli
 from conf_profile.config import StorageConfig
-from conf_profile.data.run_folder import exclusive
+from conf_profile.data.run_folder import lock_run_folder
 from conf_profile.errors import LostPromotionError, PipelineError
 from conf_profile.registry import registry
 from pipelines.local import pipeline_process
@@ -44,6 +44,6 @@ def test_who_lost_a_promotion_competes_with_the_new_champion_next(run, tmp_path,
 def test_a_run_beside_another_does_not_touch_its_data(run, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline_process, "run", lambda *_: pytest.fail("a second pipeline began"))
     (tmp_path / "run").mkdir()
-    with exclusive(tmp_path / "run"):
+    with lock_run_folder(tmp_path / "run"):
         assert "is under way in this folder" in str(run("--set=data.lexicon.noise=2.0").exception)
     assert not (tmp_path / "run" / "data").exists()

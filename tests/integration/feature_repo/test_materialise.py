@@ -142,7 +142,7 @@ def test_registry_and_tables_in_s3(tmp_path, monkeypatch):
         assert watched(repository, "old") == ["tea"]
         # Another pod has nothing but feature_store.yaml, and knows where the last one ended.
         with jobs.repository(repository) as store:
-            assert all(feature_store.materialised_until(store, view) for view in feature_store.MATERIALISED)
+            assert all(feature_store.read_materialised_until(store, view) for view in feature_store.MATERIALISED_VIEWS)
 
 
 def test_users_of_a_file_are_erased_and_not_named(repository, tmp_path, capsys):

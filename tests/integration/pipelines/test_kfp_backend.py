@@ -64,7 +64,7 @@ def until(folder, run_id, fact, what):
         found = show(folder, run_id)
         if fact(found):
             return found
-        assert found["state"] not in kfp_backend.ENDED, f"{what}: {found}"
+        assert found["state"] not in kfp_backend.ENDED_STATES, f"{what}: {found}"
         time.sleep(5)
     raise AssertionError(f"waited {WITHIN_SECONDS} s in vain: {what}")
 
@@ -91,7 +91,7 @@ def has_begun(step):
 
 
 def ended(found):
-    return found["state"] in kfp_backend.ENDED
+    return found["state"] in kfp_backend.ENDED_STATES
 
 
 def test_a_run_promotes_a_champion_and_the_next_takes_it_from_the_cache(tmp_path):

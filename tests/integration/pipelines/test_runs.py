@@ -20,7 +20,7 @@ from conf_profile.storage.object_store import ObjectStore, s3_client
 from pipelines import resources
 from pipelines.cluster import kfp_backend
 from pipelines.cluster.kfp_backend import RunSettings
-from pipelines.cluster.kfp_connection import explained
+from pipelines.cluster.kfp_connection import explain_errors
 from pipelines.cluster.runs import run_progress
 from pipelines.cluster.runs.run_cluster import RunCluster
 from pipelines.cluster.runs.run_report import RunReader
@@ -388,6 +388,6 @@ def test_ctrl_c_stops_the_run_where_that_was_asked_for(server):
 
 @pytest.mark.parametrize(("status", "passes"), [(429, True), (502, True), (503, True), (504, True), (403, False)])
 def test_what_stands_before_a_restarting_api_server_says_nothing_of_the_run(status, passes):
-    with pytest.raises(PipelineError) as caught, explained("http://kfp", "look at the run"):
+    with pytest.raises(PipelineError) as caught, explain_errors("http://kfp", "look at the run"):
         raise kfp_server_api.ApiException(status=status, reason="a proxy's")
     assert isinstance(caught.value, BackendUnreachableError) is passes

@@ -17,7 +17,7 @@ from serving.telemetry.drift import DriftMonitor
 from serving.transformer import versions
 from serving.transformer.predictor_client import PredictorClient
 from serving.transformer.transformer import ProfileTransformer
-from serving.transformer.versions import OtherVersions, Served
+from serving.transformer.versions import OtherVersions, ServedVersion
 from support.teacher_server import completion, error, serve
 
 TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})
@@ -91,7 +91,9 @@ def transformer(pods, registry, version="v1", **settings):
     given = Settings(model="m", predictor=predictor, **settings)
     client = PredictorClient(predictor, BUNDLES[version])
     others = OtherVersions(registry, given)
-    return ProfileTransformer(Served(BUNDLES[version], client, given, DriftMonitor(BUNDLES[version]), others), None)
+    return ProfileTransformer(
+        ServedVersion(BUNDLES[version], client, given, DriftMonitor(BUNDLES[version]), others), None
+    )
 
 
 async def ask(model, users=1, **parameters):

@@ -28,7 +28,7 @@ LONG = UserFeatures("long", ["an entirely different keyphrase"] * 400)
 @pytest.fixture(scope="module")
 def student(tmp_path_factory):
     prompts = [examples.student_messages(person, TAGS, BRIEF)[-1]["content"] for person in PEOPLE]
-    network, pieces = model.base(SMALL, prompts, TAGS, seed=0)
+    network, pieces = model.build_base(SMALL, prompts, TAGS, seed=0)
     path = tmp_path_factory.mktemp("model") / "student"
     folder.save(network, pieces, TAGS, BRIEF, SMALL, PEOPLE, 4, path)
     return path
@@ -38,7 +38,7 @@ def student(tmp_path_factory):
 def engine(student):
     """The engine's variables must not reach other tests."""
     before = dict(os.environ)
-    yield backfill_engines.make("vllm", student, bundle.load(student), "float32", 4)
+    yield backfill_engines.make_engine("vllm", student, bundle.load(student), "float32", 4)
     os.environ.clear()
     os.environ.update(before)
 

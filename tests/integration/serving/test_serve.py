@@ -125,7 +125,9 @@ def test_smoke_profiles_are_answered_as_at_the_evaluation(serving, run):
     assert profiles, "the few users of this run share no keyphrase"
     where, version = rollout.Serving("here", url=serving.state["url"]), serving.state["version"]
     rollout.check_answers(where, version, profiles)
-    liar = [smoke.SmokeProfile(one.features, dict.fromkeys(one.answers, smoke.Expected("?", 1))) for one in profiles]
+    liar = [
+        smoke.SmokeProfile(one.features, dict.fromkeys(one.answers, smoke.ExpectedAnswer("?", 1))) for one in profiles
+    ]
     with pytest.raises(RolloutError, match="are not those of the evaluation"):
         rollout.check_answers(where, version, liar)
 

@@ -312,7 +312,7 @@ def test_logs_name_nobody_and_quote_nothing(running):
 # ---- what callers must not be able to do
 
 
-@pytest.mark.parametrize("path", sorted(rest.NOT_SERVED))
+@pytest.mark.parametrize("path", sorted(rest.UNSERVED_ROUTES))
 def test_nobody_can_unload_the_model_or_ask_in_another_way(running, path):
     address = path.format(model_name=running.name, model_version="1")
     # 405: the rest of the path is taken for a model's name, of which a GET may ask.

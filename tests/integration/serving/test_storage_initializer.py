@@ -129,7 +129,7 @@ def test_a_pod_that_was_killed_goes_on_where_it_stopped(publish, run, models, ac
 
 
 @pytest.mark.parametrize("left", [b"", b'{"files": {"a'])
-@pytest.mark.parametrize("name", ["manifest.json", registry_download.INCOMING])
+@pytest.mark.parametrize("name", ["manifest.json", registry_download.INCOMING_MANIFEST])
 def test_a_manifest_that_was_cut_by_a_full_disk_stands_in_nobodys_way(publish, run, tmp_path, name, left):
     version = publish()
     (tmp_path / "pod").mkdir()

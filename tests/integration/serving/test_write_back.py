@@ -32,7 +32,7 @@ from serving.local import processes
 from serving.model.bundle import Bundle
 from serving.settings import PredictorSettings, Settings, WriteBackSettings
 from serving.telemetry.drift import DriftMonitor
-from serving.telemetry.metrics import WRITTEN_BACK
+from serving.telemetry.metrics import WRITTEN_PROFILES
 from serving.transformer import write_back
 from serving.transformer.features import OnlineFeatures
 from serving.transformer.predictor_client import PredictorClient
@@ -93,7 +93,7 @@ def versions(store):
 
 def test_what_is_written_is_read_online_and_joined_offline(store):
     written = inferred.write_inferred(store, [said("ada", FEMALE), said("bob")])
-    assert written == inferred.Written(2, 0, 0)
+    assert written == inferred.WriteCounts(2, 0, 0)
     assert inferred.read_inferred(store, ["bob", "nobody", "ada"]) == [said("bob"), None, said("ada", FEMALE)]
     asked = pd.DataFrame({"user_id": ["ada", "nobody"], "event_timestamp": [NOW + timedelta(days=1)] * 2})
     joined = store.get_historical_features(asked, [f"{INFERRED}:tags", f"{INFERRED}:levels"]).to_df()
@@ -107,7 +107,7 @@ def test_the_same_written_again_leaves_one_row(store):
     later = NOW + timedelta(hours=1)
     inferred.write_inferred(store, [said("ada", FEMALE)])
     for again in ([said("ada", FEMALE)], [said("ada", FEMALE, at=later)], [said("ada", at=NOW - timedelta(days=1))]):
-        assert inferred.write_inferred(store, again) == inferred.Written(0, 1, 0)
+        assert inferred.write_inferred(store, again) == inferred.WriteCounts(0, 1, 0)
     assert len(offline(store)) == 1
     inferred.write_inferred(store, [said("ada", FEMALE, version="v2", at=later)])
     assert versions(store) == [("ada", "v1"), ("ada", "v2")]
@@ -117,7 +117,7 @@ def test_the_same_written_again_leaves_one_row(store):
 
 def test_of_several_profiles_of_a_user_the_latest_is_written(store):
     batch = [said("ada", FEMALE, at=NOW + timedelta(seconds=1)), said("ada")]
-    assert inferred.write_inferred(store, batch) == inferred.Written(1, 0, 0)
+    assert inferred.write_inferred(store, batch) == inferred.WriteCounts(1, 0, 0)
     assert inferred.read_inferred(store, ["ada"])[0].tags == (FEMALE,)
 
 
@@ -136,7 +136,7 @@ def test_a_kill_between_offline_and_online_is_put_right_by_the_next_call(store, 
 
 def test_nobody_without_consent_is_written_or_read(store):
     given = [said(name, FEMALE) for name in ("ada", "eve", "nobody")]
-    assert inferred.write_inferred(store, given) == inferred.Written(1, 0, 2)
+    assert inferred.write_inferred(store, given) == inferred.WriteCounts(1, 0, 2)
     assert versions(store) == [("ada", "v1")]
     withdraw(store, "ada")
     assert inferred.read_inferred(store, ["ada"]) == [None]
@@ -219,7 +219,7 @@ def answers(port):
 
 def test_redis_writes_reads_and_erases_the_same(files, redis_address, tmp_path):
     store = opened(files, tmp_path / "features", FeaturesConfig(online_store="redis", redis_url=redis_address))
-    assert inferred.write_inferred(store, [said("ada", FEMALE), said("bob")]) == inferred.Written(2, 0, 0)
+    assert inferred.write_inferred(store, [said("ada", FEMALE), said("bob")]) == inferred.WriteCounts(2, 0, 0)
     assert inferred.write_inferred(store, [said("ada", FEMALE, at=NOW + timedelta(hours=1))]).nothing_new == 1
     assert inferred.read_inferred(store, ["ada", "bob", "eve"]) == [said("ada", FEMALE), said("bob"), None]
     assert erasure.erase_online(store, "ada") > 0
@@ -242,7 +242,7 @@ def writer(repository, **given):
 
 
 def count(outcome):
-    return WRITTEN_BACK.labels(outcome)._value.get()
+    return WRITTEN_PROFILES.labels(outcome)._value.get()
 
 
 def test_a_full_batch_is_written_at_once_and_the_rest_at_the_end(repository, store):
@@ -266,7 +266,7 @@ def test_a_small_batch_is_written_when_its_time_is_over(repository, store):
 
 def test_what_does_not_fit_is_dropped_and_counted_and_nobody_waits(repository, store):
     running, dropped, written = writer(repository, batch_size=1, max_waiting=3), count("dropped"), count("written")
-    with inferred.only_writer(store):  # Feast takes its time
+    with inferred.lock_for_writing(store):  # Feast takes its time
         running.offer(said("ada", FEMALE))
         wait_until(lambda: not running._waiting, "the writer to take the first")
         begun = time.monotonic()

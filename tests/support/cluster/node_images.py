@@ -95,14 +95,14 @@ def _built(name: str) -> str:
         engine = images.find_engine(os.environ.get("ENGINE"))
     except ImageError as error:
         pytest.skip(f"images cannot be built: {error}")
-    if not images.is_there(engine, name):
+    if not images.has_image(engine, name):
         _build(engine, name)
     return engine
 
 
 def _build(engine: str, name: str) -> None:
     base = os.environ.get("BASE_IMAGE") or images.BASE_IMAGE
-    if not images.is_there(engine, base):
+    if not images.has_image(engine, base):
         pytest.skip(f"{engine} has no image {base}, which the others are built on: pull it, or set BASE_IMAGE")
     if name == ONLINE_STORE:
         further = shlex.split(os.environ.get("ENGINE_ARGS", ""))

@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks.evidence import plan, regimes
 from benchmarks.evidence.page import expectations, page, plots, quantities, sections
-from benchmarks.evidence.page.calls import PLANNED, commands
-from benchmarks.evidence.page.claims import OURS, PAPER
-from benchmarks.evidence.page.findings import Estimate, Finding, all_of, any_of, estimate
+from benchmarks.evidence.page.calls import PLANNED_RUNS, commands
+from benchmarks.evidence.page.claims import OUR_CLAIMS, PAPER_CLAIMS
+from benchmarks.evidence.page.findings import Estimate, Finding, estimate, require_all, require_any
 from benchmarks.evidence.page.markdown import findings_table, interval, number, p_value
 from benchmarks.evidence.page.passages import Study
 from benchmarks.evidence.plan import Comparison
@@ -171,13 +171,13 @@ def test_a_direction_holds_when_the_interval_lies_clear_of_zero_on_the_expected_
     ],
 )
 def test_the_parts_of_a_claim(parts, together, one_is_enough):
-    assert all_of(parts) == together
-    assert any_of(parts) == one_is_enough
+    assert require_all(parts) == together
+    assert require_any(parts) == one_is_enough
 
 
 def test_a_comparison_is_paired_and_its_interval_is_students():
     results = by_seed(teacher_weighted=(52, 63, 54), teacher_majority=(50, 60, 50))
-    (finding,) = expectations.planned("table2", results)
+    (finding,) = expectations.planned_findings("table2", results)
     assert findings_table([finding]).splitlines()[-1] == (
         "| `teacher_weighted` - `teacher_majority` | F1 | holds | +3.00 (+0.52 to +5.48) | 0.035 | 3 |"
     )
@@ -185,7 +185,7 @@ def test_a_comparison_is_paired_and_its_interval_is_students():
 
 def test_only_seeds_that_have_both_arms_are_compared():
     results = by_seed(teacher_weighted=(52, 63, 54), teacher_majority=(50, 60))
-    (finding,) = expectations.planned("table2", results)
+    (finding,) = expectations.planned_findings("table2", results)
     assert finding.differences == pytest.approx({100: 0.02, 101: 0.03})
 
 
@@ -269,7 +269,7 @@ def test_numbers():
 
 def test_the_summary_answers_every_claim(text):
     rows = [line for line in text.splitlines() if line.startswith("| [")]
-    assert len(rows) == len(PAPER) + len(OURS)
+    assert len(rows) == len(PAPER_CLAIMS) + len(OUR_CLAIMS)
     (partition,) = [line for line in rows if "Figures 3 and 9" in line]
     assert "+15.00 (+15.00 to +15.00) imbalance of levels | holds (3 of 5 seeds) |" in partition
     assert not any("not run yet" in line for line in rows)
@@ -280,7 +280,9 @@ def test_a_claim_whose_experiment_has_no_results_says_so(tmp_path):
     page.write(tmp_path / "in", tmp_path / "out")
     written = (tmp_path / "out" / "evidence.md").read_text(encoding="utf-8")
     assert "| [Figures 3 and 9: the partition balances the levels](#figure3) | raw confidence" in written
-    assert written.count("| not run yet | – |") == sum(claim.experiment != "table2" for claim in (*PAPER, *OURS))
+    assert written.count("| not run yet | – |") == sum(
+        claim.experiment != "table2" for claim in (*PAPER_CLAIMS, *OUR_CLAIMS)
+    )
 
 
 def test_the_share_of_the_possible_has_a_column_where_it_can_be_told(text):
@@ -385,7 +387,7 @@ def test_every_plot_is_on_the_page_small_and_well_formed(docs, text):
 
 def test_the_same_results_give_the_same_bytes(source, docs, tmp_path):
     (study,) = (study for study in page.find(source) if study.name == "table5")
-    for picture in (passage.picture for passage in sections.of(study) if passage.picture):
+    for picture in (passage.picture for passage in sections.passages_of(study) if passage.picture):
         plots.save(picture.figure, tmp_path / picture.name)
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (docs / "evidence" / path.name).read_bytes()
@@ -394,7 +396,7 @@ def test_the_same_results_give_the_same_bytes(source, docs, tmp_path):
 
 def chapters_of(results: Path) -> list[page.Chapter]:
     """As `page.write` reads them; no picture is drawn, which takes half of its time."""
-    return [page.Chapter(study, tuple(sections.of(study))) for study in page.find(results)]
+    return [page.Chapter(study, tuple(sections.passages_of(study))) for study in page.find(results)]
 
 
 def test_the_page_can_be_made_again_from_the_results_that_it_keeps(docs, text):
@@ -435,7 +437,7 @@ def test_without_an_interval_no_cell_is_marked_and_the_plot_says_so():
 
 def test_regimes_are_counted_by_what_is_clear_of_zero():
     study = Study("regimes", "world-tiny", Results(cells_of(SEEDS, lambda factor, seed: 4 + seed % 2), []))
-    first = next(sections.of(study))
+    first = next(sections.passages_of(study))
     # 23 values at 6 numbers of samples, three of the values the same world and teacher.
     assert "| `weighted` - `majority`, every M | 126 | 126 | 0 | +4.33 (+2.90 to +5.77)" in first.text
     assert "| `em` - `weighted`, M = 2, 3, 5 | 63 | 0 | 63 | -4.33" in first.text
@@ -443,7 +445,7 @@ def test_regimes_are_counted_by_what_is_clear_of_zero():
 
 
 def test_the_usual_world_is_a_value_of_three_factors():
-    usual = {factor.name: factor.unchanged() for factor in regimes.FACTORS}
+    usual = {factor.name: factor.unchanged_values() for factor in regimes.FACTORS}
     assert usual == {"accuracy": [0.7], "overconfidence": [], "correlation": [0.0], "history": [], "noise": [0.3]}
 
 
@@ -454,12 +456,12 @@ def test_what_a_weak_teacher_costs():
     assert student.differences == pytest.approx({100: 0.15, 101: 0.17})
     assert both.differences == pytest.approx({100: 0.05, 101: 0.06})
     study = Study("teachers", "world-tiny", results)
-    assert "| cost to the vote | F1 | above | +10.50 (+4.15 to +16.85)" in list(sections.of(study))[-1].text
+    assert "| cost to the vote | F1 | above | +10.50 (+4.15 to +16.85)" in list(sections.passages_of(study))[-1].text
 
 
 def test_where_the_second_stage_pays_is_a_map_of_noise_and_history():
     study = Study("second_stage_regimes", "world-tiny", results_of("second_stage_regimes", SEEDS[:2]))
-    *_, shown = sections.of(study)
+    *_, shown = sections.passages_of(study)
     assert shown.text.endswith("(evidence/world-tiny-second_stage_regimes-map.svg)")
     assert shown.picture is not None
     axes = shown.picture.figure.axes[0]
@@ -471,7 +473,7 @@ def test_where_the_second_stage_pays_is_a_map_of_noise_and_history():
 def test_the_calls_are_those_of_make_evidence():
     text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
     called = re.findall(r"^\t\$\(EXPERIMENT\) ([a-z0-9_ ]+?) (?:--.*)?--out \$\(EVIDENCE\)/(\S+)", text, re.MULTILINE)
-    assert {(name, place) for names, place in called for name in names.split()} == set(PLANNED)
+    assert {(name, place) for names, place in called for name in names.split()} == set(PLANNED_RUNS)
 
 
 def test_a_folder_that_the_protocol_does_not_name_is_called_by_its_name():

@@ -22,7 +22,7 @@ def test_every_arm_is_a_configuration_and_every_comparison_names_two_arms(experi
     names = [arm.name for arm in experiment.arms]
     assert len(set(names)) == len(names)
     for arm in experiment.arms:
-        resolved = run.with_settings(resolve(), run.of_seed(3) | {**experiment.settings, **arm.settings})
+        resolved = run.override(resolve(), run.seed_settings(3) | {**experiment.settings, **arm.settings})
         assert (resolved.seed, resolved.data.lexicon.seed, resolved.preset) == (3, 3, "tiny")
         # The preset's own vote is no part of the comparison.
         assert resolved.labelling.vote == {**experiment.settings, **arm.settings}.get("labelling.vote", "weighted")
@@ -35,18 +35,18 @@ def test_the_command_line_knows_every_experiment():
 
 
 def test_settings_reach_their_section_and_leave_the_rest():
-    found = run.with_settings(resolve(), {"grpo.steps": 7, "data.world.noise_share": 0.5, "seed": 1})
+    found = run.override(resolve(), {"grpo.steps": 7, "data.world.noise_share": 0.5, "seed": 1})
     assert (found.grpo.steps, found.data.world.noise_share, found.seed) == (7, 0.5, 1)
     assert found.grpo.rollouts == resolve().grpo.rollouts
     with pytest.raises(ConfigError, match=r"grpo\.stepps"):
-        run.with_settings(resolve(), {"grpo.stepps": 7})
+        run.override(resolve(), {"grpo.stepps": 7})
 
 
 def test_the_cells_of_the_regimes_change_one_factor_each():
-    plain = run.with_settings(resolve(), regimes.SHARED)
+    plain = run.override(resolve(), regimes.SHARED_SETTINGS)
     for factor in regimes.FACTORS:
         for value, settings in regimes.cells(factor):
-            varied = run.with_settings(resolve(), settings).model_dump()
+            varied = run.override(resolve(), settings).model_dump()
             for key in factor.keys:
                 at = varied
                 for part in key.split("."):
@@ -94,7 +94,7 @@ def test_the_summary_is_what_programs_read(tmp_path):
     experiment = Experiment("x", "?", (), (Comparison("a", "b", "recall"), Comparison("a", "c")))
     results.write(tmp_path, "x", Results(COUNTS, [{"arm": "a", "seed": 0, "name": "steps", "value": 3.0}]))
     found = results.read(tmp_path, "x")
-    assert found.observed("a", "steps") == [3.0]
+    assert found.observed_values("a", "steps") == [3.0]
     summary = results.summarise(experiment, found, "world")
     assert (summary["name"], summary["dataset"], summary["seeds"]) == ("x", "world", [0, 1])
     assert summary["arms"]["a"]["recall"] == pytest.approx([0.35, 0.35 - 0.6353, 0.35 + 0.6353], abs=1e-4)
@@ -115,7 +115,7 @@ def test_a_cell_of_the_regimes_is_a_paired_difference():
         for seed, pair in enumerate([(50, 48), (60, 56)])
         for vote, correct in zip(("weighted", "majority"), pair, strict=True)
     ]
-    assert regimes.by_cell(rows, "noise", "weighted", "majority") == {(0.3, 10): pytest.approx([0.02, 0.04])}
+    assert regimes.group_by_cell(rows, "noise", "weighted", "majority") == {(0.3, 10): pytest.approx([0.02, 0.04])}
 
 
 PARENT = """
@@ -158,7 +158,7 @@ def test_seeds_that_share_a_step_do_it_once(tmp_path):
 
     def wanted(_):
         together.wait()
-        return Chain(resolve(), tmp_path)._once("features", ["the same"], make)
+        return Chain(resolve(), tmp_path)._make_once("features", ["the same"], make)
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(wanted, range(2))

@@ -41,14 +41,14 @@ def test_the_page_is_current():
 
 def test_a_measured_process_reports_its_own_peak_and_not_its_parents():
     held = b"1" * (200 << 20)
-    assert usage.of("pass").mib < 100
-    assert usage.of("x = b'1' * (150 << 20)").mib > 150
+    assert usage.measure("pass").mib < 100
+    assert usage.measure("x = b'1' * (150 << 20)").mib > 150
     del held
 
 
 def test_a_measured_process_that_fails_ends_the_measurement():
     with pytest.raises(SystemExit, match="status 3"):
-        usage.of("raise SystemExit(3)")
+        usage.measure("raise SystemExit(3)")
 
 
 def test_every_figure_says_where_it_comes_from():
@@ -118,8 +118,8 @@ def test_ranges_are_those_that_a_backfill_cuts(tmp_path):
 
 @given(st.integers(10**4, 10**8), st.integers(2, 10))
 def test_nothing_gets_cheaper_with_more_users(users, times):
-    few = model.needs(Load.expected(users, CONFIG), MEASURED, CONFIG)
-    many = model.needs(Load.expected(users * times, CONFIG), MEASURED, CONFIG)
+    few = model.needs(Load.from_users(users, CONFIG), MEASURED, CONFIG)
+    many = model.needs(Load.from_users(users * times, CONFIG), MEASURED, CONFIG)
     for name in few:
         # Whole shards round the largest one up.
         assert many[name].seconds >= few[name].seconds * 0.99, name
@@ -130,7 +130,7 @@ def test_a_limit_is_reached_where_the_stage_exceeds_it_and_not_before():
     limits = Limits()
     for one in model.first_breaks(MEASURED, CONFIG, limits):
         at, before = (
-            model.needs(Load.expected(users, CONFIG), MEASURED, CONFIG)[one.stage]
+            model.needs(Load.from_users(users, CONFIG), MEASURED, CONFIG)[one.stage]
             for users in (one.users, round(one.users * 0.98))
         )
         if one.resource == "memory":
@@ -141,20 +141,20 @@ def test_a_limit_is_reached_where_the_stage_exceeds_it_and_not_before():
 
 
 def test_replicas_finish_in_time_and_one_fewer_does_not():
-    load = Load.expected(10**7, CONFIG)
+    load = Load.from_users(10**7, CONFIG)
     replicas = model.backfill_replicas(load, MEASURED, 24.0)
     hours = model.needs(load, MEASURED, CONFIG)["backfill"].hours(1)
     assert (replicas - 1) * 24.0 < hours <= replicas * 24.0
 
 
 def test_an_engine_needs_a_shard_to_work_on():
-    load = Load.expected(10_000, CONFIG)
+    load = Load.from_users(10_000, CONFIG)
     need = model.needs(load, MEASURED, CONFIG)["synthesis"]
     assert load.shards == 2 and need.hours(4) == need.hours(2) == need.hours(1) / 2
 
 
 def test_twice_the_speed_takes_half_the_engines():
-    load, rate = Load.expected(10**8, CONFIG), MEASURED["teacher.tokens_per_second"]
+    load, rate = Load.from_users(10**8, CONFIG), MEASURED["teacher.tokens_per_second"]
     slow = model.teacher_engines(load, MEASURED, CONFIG, 24.0)
     fast = model.teacher_engines(load, with_figures(teacher__tokens_per_second=2 * rate), CONFIG, 24.0)
     assert fast == pytest.approx(slow / 2, abs=1)

@@ -10,7 +10,7 @@ import threading
 import pytest
 import yaml
 
-from charts.chart import CHART, EVERYTHING
+from charts.chart import CHART, EVERY_OPTION
 from serving import settings
 from serving.predictor.__main__ import parse as parse_predictor
 from support.chart_manifests import (
@@ -235,7 +235,7 @@ def test_a_workload_identity_needs_no_secret():
 
 
 def test_a_certificate_authority_of_the_company_is_mounted_everywhere_that_s3_is_asked():
-    documents = render(EVERYTHING, {"s3": {"caConfigMap": "company-ca", "caKey": "root.pem"}})
+    documents = render(EVERY_OPTION, {"s3": {"caConfigMap": "company-ca", "caKey": "root.pem"}})
     asking = set()
     for name, spec in pods(documents).items():
         for container in [*spec.get("initContainers", []), *spec["containers"]]:

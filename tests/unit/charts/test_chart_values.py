@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
-from charts.chart import CHART, EVERYTHING, EXAMPLE
+from charts.chart import CHART, EVERY_OPTION, EXAMPLE
 from conf_profile.config_layers import merge
 from pipelines.commands.submit import submit
 from support.chart_manifests import EXTERNAL, MATRIX, PRESETS, chart, notes, refusal, render
@@ -102,13 +102,13 @@ def test_notes_say_what_to_do_next():
 
 
 def test_notes_say_how_a_recurring_run_ends():
-    everything = notes(EVERYTHING)
+    everything = notes(EVERY_OPTION)
     assert 'runs at "0 3 * * 0"' in everything
     (line,) = (line for line in everything.splitlines() if "--end-schedule" in line)
     given = submit.make_context("submit", line.split()[2:]).params
     assert (given["preset"], given["dataset"]) == ("tiny", "parquet")
     assert given["overrides"] == ("storage.bucket=conf-profile", "storage.model=conf-profile")
-    ended = notes(EVERYTHING, {"pipelines": {"schedule": {"enabled": False}}})
+    ended = notes(EVERY_OPTION, {"pipelines": {"schedule": {"enabled": False}}})
     assert "a recurring run of this model and preset, if there was one, has been disabled" in ended
     assert "--end-schedule" not in ended
 

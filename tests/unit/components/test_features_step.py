@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from components.features import task
-from components.features.step import newest
+from components.features.step import find_newest_time
 from conf_profile import tables
 from conf_profile.errors import ConfigError, DataError
 
@@ -33,18 +33,18 @@ def day(number):
 
 @pytest.mark.parametrize(("behaviour", "demographics"), [((1, 5, 3), (2,)), ((3,), (5, 1)), ((), (5,)), ((5,), ())])
 def test_it_is_the_newest_row_of_both_tables(write, behaviour, demographics):
-    assert newest(*write(behaviour, demographics)) == day(5)
+    assert find_newest_time(*write(behaviour, demographics)) == day(5)
 
 
 def test_without_any_row_there_is_none(write):
     with pytest.raises(DataError, match="nobody can be profiled"):
-        newest(*write((), ()))
+        find_newest_time(*write((), ()))
 
 
 def test_a_table_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "behaviour.parquet").write_bytes(b"not Parquet")
     with pytest.raises(DataError, match=r"behaviour\.parquet: the column 'event_timestamp' cannot be read"):
-        newest(tmp_path / "behaviour.parquet", tmp_path / "demographics.parquet")
+        find_newest_time(tmp_path / "behaviour.parquet", tmp_path / "demographics.parquet")
 
 
 def test_a_run_whose_data_the_cache_could_not_tell_apart_is_refused():

@@ -31,7 +31,7 @@ def test_an_outcome_that_is_none_is_named(tmp_path):
 def test_off_unless_an_inference_service_is_named():
     inputs, places = arguments.Inputs(*[""] * 9), arguments.Places("", "", "")
     assert "rollout" not in [step.name for step in steps_of(RunConfig())]
-    assert arguments.with_inputs(RunConfig(), inputs, "any", places)["rollout_config"] == ""
+    assert arguments.pipeline_arguments(RunConfig(), inputs, "any", places)["rollout_config"] == ""
     assert "rollout" in [step.name for step in steps_of(RunConfig(rollout=SERVICE))]
-    given = arguments.with_inputs(RunConfig(rollout=SERVICE), inputs, "any", places)
+    given = arguments.pipeline_arguments(RunConfig(rollout=SERVICE), inputs, "any", places)
     assert json.loads(given["rollout_config"])["namespace"] == "profiles"

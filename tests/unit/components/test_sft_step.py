@@ -41,7 +41,7 @@ def rows(sequences, pieces, count, **student):
 
 def test_the_loss_sees_the_answer_and_its_end_and_nothing_of_the_prompt(pieces):
     (row,) = rows([example("rose pruning", "weather tomorrow")], pieces, 1)
-    seen = [token for token in row["labels"] if token != supervised.IGNORED]
+    seen = [token for token in row["labels"] if token != supervised.IGNORED_LABEL]
     assert pieces.decode(seen) == ANSWER + pieces.eos_token
     assert row["input_ids"][-len(seen) :] == seen
     prompt = examples.prompt_texts([example("rose pruning", "weather tomorrow").messages], pieces)[0]

@@ -224,9 +224,9 @@ def test_places_outside_the_run_are_remembered_or_named(run, tmp_path):
     row = {"user_id": ADA, "attribute": "age", "tag": "25+", "level": 5, "score": 0.9}
     for name in ("noted", "named"):
         write(tmp_path / name / "v1" / "part.parquet", tables.PREDICTIONS, row)
-    run_folder.remember(run, tmp_path / "noted")
-    run_folder.remember(run, run / "backfill")
-    assert run_folder.elsewhere(run) == [tmp_path / "noted"]
+    run_folder.note_outside_folder(run, tmp_path / "noted")
+    run_folder.note_outside_folder(run, run / "backfill")
+    assert run_folder.read_outside_folders(run) == [tmp_path / "noted"]
     erase(run, ADA, f"--also={tmp_path / 'named'}")
     assert holding(tmp_path, ADA) == []
 
@@ -235,8 +235,8 @@ def test_the_configuration_is_read_from_older_and_from_newer_folders(tmp_path):
     path = tmp_path / "configuration.yaml"
     path.write_text("data: {name: parquet}\ngrpo: {learning_rate: 1.0e-05}\n")
     known = {"data": {"name": "parquet"}, "grpo": {"learning_rate": 1e-5}}
-    assert run_folder.configuration({"configuration": str(path)}) == known
-    assert run_folder.configuration({"run_config": json.dumps(known)}) == known
+    assert run_folder.read_configuration({"configuration": str(path)}) == known
+    assert run_folder.read_configuration({"run_config": json.dumps(known)}) == known
 
 
 @pytest.mark.parametrize(
@@ -247,11 +247,11 @@ def test_a_configuration_that_cannot_be_read(tmp_path, text, message):
     if text is not None:
         path.write_text(text)
     with pytest.raises(DataError, match=f"(?s){message}.*run the pipeline"):
-        run_folder.configuration({"configuration": str(path)})
+        run_folder.read_configuration({"configuration": str(path)})
 
 
 def test_nobody_is_erased_while_a_run_is_under_way(run):
-    with run_folder.exclusive(run), pytest.raises(PipelineError, match="is under way"):
+    with run_folder.lock_run_folder(run), pytest.raises(PipelineError, match="is under way"):
         erase(run, ADA)
 
 
@@ -278,7 +278,7 @@ def test_the_splits_come_from_every_features_table_of_the_run(run):
     assert trained_versions.training_splits(run, ADA) == ("train", "second_stage")
     assert trained_versions.training_splits(run, EVE) == (), "test users train nothing"
     assert set(trained_versions.TRAINING_SPLITS) == set(splits.SPLITS) - {"validation", "test"}
-    assert trained_versions.published_by(run) == {"v1"}
+    assert trained_versions.read_published_versions(run) == {"v1"}
 
 
 # ---- one file
@@ -331,7 +331,7 @@ def test_what_was_spent_stays_when_answers_are_forgotten(tmp_path):
         store.keep_spent("job", 7)
     answers.forget(tmp_path, ADA)
     with AnswerStore(tmp_path, "a teacher") as store:
-        assert store.spent("job") == 7
+        assert store.read_spent("job") == 7
 
 
 def test_answers_that_somebody_appends_to_are_left_alone(tmp_path):

@@ -8,7 +8,7 @@ import json
 import pytest
 import yaml
 
-from benchmarks.node_status import BEFORE, TRAINING, uploaded_arguments
+from benchmarks.node_status import FORMER_PIPELINES, TRAINING, uploaded_arguments
 from conf_profile.config import resolve
 from conf_profile.errors import ConfigError
 from pipelines import node_status, resources
@@ -35,15 +35,15 @@ def with_shards(number):
 
 
 def test_the_rule_gives_what_was_measured():
-    given = json.loads((BEFORE / "arguments.json").read_text(encoding="utf-8"))
-    found = node_status.estimate(BEFORE / "training-pipeline.yaml", given)
+    given = json.loads((FORMER_PIPELINES / "arguments.json").read_text(encoding="utf-8"))
+    found = node_status.estimate(FORMER_PIPELINES / "training-pipeline.yaml", given)
     assert found.nodes == MEASURED_NODES
     assert found.bytes == pytest.approx(MEASURED_BYTES, rel=0.05)
 
 
 def test_pods_are_counted_as_they_were_seen(package):
-    given = json.loads((BEFORE / "arguments.json").read_text(encoding="utf-8"))
-    before = BEFORE / "training-pipeline.yaml"
+    given = json.loads((FORMER_PIPELINES / "arguments.json").read_text(encoding="utf-8"))
+    before = FORMER_PIPELINES / "training-pipeline.yaml"
     assert node_status.count_pods(before, given) == 37
     assert node_status.count_pods(before, given, TRAINING) == 28
     assert node_status.count_pods(package, run_arguments()) == 28

@@ -13,13 +13,13 @@ from conf_profile.errors import PreflightError
 from conf_profile.storage.object_address import ObjectAddress
 from pipelines import preflight
 from pipelines.preflight import Finding, PreflightRequest
-from pipelines.preflight.cluster import ClusterState, Unanswered, read_cluster
+from pipelines.preflight.cluster import ClusterState, UnansweredQuestion, read_cluster
 from pipelines.preflight.declared import declared_objects, object_findings
 from pipelines.preflight.endpoint import endpoint_findings
 from pipelines.preflight.image import image_findings
 from pipelines.preflight.request import parse_address
 from pipelines.preflight.stores.keys import StoreKeys, find_keys
-from pipelines.preflight.stores.probe import NO_KEYS, UNREACHABLE, UNTRUSTED, Outcome, Place
+from pipelines.preflight.stores.probe import NO_KEYS, UNREACHABLE_STORE, UNTRUSTED_CERTIFICATE, Outcome, Place
 from pipelines.preflight.stores.refusals import explain
 from pipelines.resources import DEFAULT_STEPS, Resources, S3Secret
 
@@ -214,7 +214,7 @@ def test_a_namespace_that_is_not_there_is_one_error():
 
 
 def test_what_the_cluster_does_not_tell_is_no_error():
-    refused = Unanswered("your account may not read them")
+    refused = UnansweredQuestion("your account may not read them")
     objects = {(each.kind, each.name): refused for each in declared_objects(request(DECLARED))}
     there = state(objects, [refused], refused)
     assert object_findings(declared_objects(request(DECLARED)), there) == []
@@ -240,7 +240,7 @@ def test_the_steps_keys_are_the_secrets_and_stay_out_of_texts():
     [
         (S3Secret(), None, "a role of their account"),
         (S3Secret(name="store"), None, "there is no Secret 'store'"),
-        (S3Secret(name="store"), Unanswered("forbidden"), "Secret 'store' cannot be read here: forbidden"),
+        (S3Secret(name="store"), UnansweredQuestion("forbidden"), "Secret 'store' cannot be read here: forbidden"),
         (S3Secret(name="store"), {"data": {"AWS_ACCESS_KEY_ID": "YQ=="}}, "holds no keys"),
         (S3Secret(name="store"), {"data": {**STORE, "AWS_SECRET_ACCESS_KEY": "/w=="}}, "holds no keys"),
     ],
@@ -273,9 +273,9 @@ OF_CALLER = StoreKeys("this command's own keys", "pipelines.s3Secret", are_steps
         ),
         (Outcome("PermanentRedirect"), OF_STEPS, False, "error", "another region, which the store does not name"),
         (Outcome(region="eu"), OF_STEPS, False, "warning", "set storage.region and s3.region to eu"),
-        (Outcome(UNREACHABLE, detail="refused"), OF_STEPS, False, "warning", "does not answer here (refused)"),
-        (Outcome(UNREACHABLE), OF_STEPS, True, "error", "set AWS_ENDPOINT_URL to a way from here"),
-        (Outcome(UNTRUSTED), OF_STEPS, True, "error", "s3.caConfigMap"),
+        (Outcome(UNREACHABLE_STORE, detail="refused"), OF_STEPS, False, "warning", "does not answer here (refused)"),
+        (Outcome(UNREACHABLE_STORE), OF_STEPS, True, "error", "set AWS_ENDPOINT_URL to a way from here"),
+        (Outcome(UNTRUSTED_CERTIFICATE), OF_STEPS, True, "error", "s3.caConfigMap"),
         (Outcome(NO_KEYS), OF_CALLER, True, "warning", "set AWS_ACCESS_KEY_ID"),
         (Outcome("SlowDown"), OF_STEPS, True, "warning", "try again"),
         (Outcome("SecondLevelDomainForbidden"), OF_STEPS, True, "error", "path-style"),

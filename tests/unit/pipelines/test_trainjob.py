@@ -63,7 +63,7 @@ def declared(tmp_path):
 
 def manifest(declared, step="sft", nodes=2, **values):
     pairs = [f"{name}=s3://artefacts/run/{name}" for name in INPUTS[step]]
-    job = trainjob.given(step, nodes, pairs, "s3://artefacts/multi-node")
+    job = trainjob.parse_options(step, nodes, pairs, "s3://artefacts/multi-node")
     return trainjob.manifest(job, resolve(values=values), declared, "registry/training:abc")
 
 
@@ -150,7 +150,7 @@ def test_the_configuration_is_the_runs(declared):
 )
 def test_what_is_missing_is_named(declared, step, pairs, output, message):
     with pytest.raises(ConfigError, match=message):
-        trainjob.manifest(trainjob.given(step, 2, pairs, output), resolve(), declared, "image")
+        trainjob.manifest(trainjob.parse_options(step, 2, pairs, output), resolve(), declared, "image")
 
 
 def test_the_command_writes_it(tmp_path):

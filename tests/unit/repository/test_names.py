@@ -82,7 +82,6 @@ def files(room):
     return [path for path in sorted((ROOT / room).rglob("*.py")) if CHART not in path.parents]
 
 
-@pytest.mark.xfail(strict=False, reason="renames follow")
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_name_says_something(room):
     empty = [

@@ -62,7 +62,7 @@ def student(tmp_path_factory):
     """An untrained student's folder."""
     people = [UserFeatures(user, [f"rose pruning {user}"]) for user in EVERYBODY]
     prompts = [examples.student_messages(person, TAGS, BRIEF)[-1]["content"] for person in people]
-    network, pieces = model.base(SMALL, prompts, TAGS, seed=0)
+    network, pieces = model.build_base(SMALL, prompts, TAGS, seed=0)
     path = tmp_path_factory.mktemp("model") / "student"
     folder.save(network, pieces, TAGS, BRIEF, SMALL, people[:5], 4, path)
     return path
@@ -161,7 +161,7 @@ def test_another_model_other_data_or_other_shards_have_a_folder_of_their_own(pla
 
 def test_the_answers_are_those_of_the_evaluation(plan, student):
     """Prompts, generation and partition: the same functions on the same features."""
-    engine = backfill_engines.make("transformers", student, plan.bundle, "float32", 4)
+    engine = backfill_engines.make_engine("transformers", student, plan.bundle, "float32", 4)
     backfill.fill(plan, lambda: engine)
     loaded = folder.load(student, "float32")
     expected = predict.to_table(loaded.answer(PEOPLE, 8), folder.load_calibration(student), TAGS)
@@ -187,11 +187,11 @@ def test_accepted_tags_go_to_feast_once(plan, source, tmp_path):
     backfill.fill(plan, Scripted)
     strict = SimpleNamespace(**vars(plan.bundle) | {"thresholds": dict.fromkeys(TAGS.names, 3)})
     plan = backfill.Plan(**vars(plan) | {"bundle": strict})
-    assert backfill.pass_on(plan, store) == backfill.Passed(8, 0, 0)
+    assert backfill.write_to_feast(plan, store) == backfill.WriteCounts(8, 0, 0)
     (found,) = inferred.read_inferred(store, ["u00"])
     assert [(tag.attribute, tag.tag, tag.level) for tag in found.tags] == [("age", "25-34", 4)]
     assert found.model_version == plan.identity.model_version
-    assert backfill.pass_on(plan, store) == backfill.Passed(0, 8, 0)
+    assert backfill.write_to_feast(plan, store) == backfill.WriteCounts(0, 8, 0)
     assert len(tables.read(inferred.inferred_file(store), tables.INFERRED)) == 8
 
 
@@ -217,7 +217,7 @@ def test_a_model_is_not_loaded_for_an_engine_that_is_missing(student, plan, monk
     monkeypatch.setattr(backfill_engines, "environment", lambda *_: {})
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(ServingError, match="choose --engine transformers"):
-        backfill_engines.make("vllm", student, plan.bundle, "float32", 4)
+        backfill_engines.make_engine("vllm", student, plan.bundle, "float32", 4)
 
 
 # ---- the command

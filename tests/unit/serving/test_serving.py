@@ -85,10 +85,10 @@ def test_a_request_that_breaks_the_api_is_told_where(body, message):
 
 def test_features_of_a_request_need_consent_and_a_form():
     given = {"watch": ["a"], "self_age": "31", "consent": True}
-    assert features.from_request("u", given, True).features == UserFeatures("u", ("a",), self_age="31")
-    assert features.from_request("u", {"watch": ["a"]}, True).reason == "no consent"
-    assert features.from_request("u", {"watch": ["a"]}, False).features is not None
-    assert features.from_request("u", {"watch": ["a"], "consent": False}, False).features is None
+    assert features.read_request_features("u", given, True).features == UserFeatures("u", ("a",), self_age="31")
+    assert features.read_request_features("u", {"watch": ["a"]}, True).reason == "no consent"
+    assert features.read_request_features("u", {"watch": ["a"]}, False).features is not None
+    assert features.read_request_features("u", {"watch": ["a"], "consent": False}, False).features is None
     for wrong, message in (
         ([], "must be an object"),
         ({"watch": "a", "consent": True}, "'watch' must be a list of texts"),
@@ -98,7 +98,7 @@ def test_features_of_a_request_need_consent_and_a_form():
         ({"watch": ["a"] * 1001, "consent": True}, "has 1001 keyphrases"),
     ):
         with pytest.raises(features.BadFeaturesError, match=f"user 'u': .*{message}"):
-            features.from_request("u", wrong, True)
+            features.read_request_features("u", wrong, True)
 
 
 # ---- levels from log-probabilities
@@ -181,30 +181,30 @@ class Clock:
 def test_the_breaker_opens_after_failures_in_a_row_and_tries_once():
     clock = Clock()
     breaker = CircuitBreaker(3, 5.0, clock)
-    breaker.failed()
-    breaker.failed()
-    breaker.succeeded()
+    breaker.record_failure()
+    breaker.record_failure()
+    breaker.record_success()
     for _ in range(3):
         assert breaker.allow()
-        breaker.failed()
+        breaker.record_failure()
     assert breaker.state == "open" and not breaker.allow()
     clock.now = 5.0
     assert breaker.state == "half_open" and breaker.allow() and not breaker.allow()
-    breaker.failed()
+    breaker.record_failure()
     assert not breaker.allow()
     clock.now = 10.0
     assert breaker.allow()
-    breaker.succeeded()
+    breaker.record_success()
     assert breaker.state == "closed" and breaker.allow()
 
 
 def test_a_trial_that_says_nothing_frees_its_place():
     clock = Clock()
     breaker = CircuitBreaker(1, 5.0, clock)
-    breaker.failed()
+    breaker.record_failure()
     clock.now = 6.0
     assert breaker.allow() and not breaker.allow()
-    breaker.gave_up()
+    breaker.release_trial()
     assert breaker.allow()
 
 

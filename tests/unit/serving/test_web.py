@@ -85,7 +85,7 @@ def ask(server):
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://page") as client:
             for step in steps:
                 if isinstance(step, Settings):
-                    transformer.replace(program.served(step))
+                    transformer.replace(program.load_version(step))
                 else:
                     answers.append(await client.get(step))
         return answers

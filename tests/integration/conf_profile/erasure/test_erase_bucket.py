@@ -57,7 +57,7 @@ def bucket(access):
 @pytest.fixture
 def store(bucket):
     yield bucket
-    object_versions.delete(bucket, list(object_versions.all_versions(bucket, "")))
+    object_versions.delete(bucket, list(object_versions.list_all(bucket, "")))
 
 
 def behaviour(user):
@@ -82,7 +82,7 @@ def keep_answers(store, *users):
     ):
         for user in users:
             kept.keep(PROMPT, Completion(user, len(kept), f"about {user}"))
-        kept.keep_spent("job", len(users) + kept.spent("job"))
+        kept.keep_spent("job", len(users) + kept.read_spent("job"))
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def erase(store, user, *options):
 
 def contents(store):
     """(key, text of the whole object, tables decoded) of everything that is stored, older versions too."""
-    for found in object_versions.all_versions(store, ""):
+    for found in object_versions.list_all(store, ""):
         if not found.is_marker:
             which = {} if found.version in (None, "null") else {"VersionId": found.version}
             body = store.client.get_object(Bucket=store.bucket, Key=found.key, **which)["Body"].read()
@@ -192,7 +192,7 @@ def test_what_was_paid_and_the_answers_of_others_stay(filled):
             remote_answers.folder_of(place, "a teacher", "shard-0", "shard-*") as folder,
             AnswerStore(folder, "a teacher", "shard-0") as found,
         ):
-            return found.spent("job"), [found.text(user, PROMPT, sample) for user, sample in ((BOB, 1), (EVE, 3))]
+            return found.read_spent("job"), [found.text(user, PROMPT, sample) for user, sample in ((BOB, 1), (EVE, 3))]
 
     assert kept() == (4, [f"about {BOB}", f"about {EVE}"])
     keep_answers(filled, "user-new")
@@ -268,7 +268,7 @@ def test_the_versions_that_may_have_been_trained_and_the_record(filled, access, 
     assert erase(filled, ADA)[2] == versions, "forgotten with the rows"
     record = filled.read("erasures/conf-profile.jsonl").body
     assert ADA.encode() not in record
-    with erasure_record.in_store(filled, "conf-profile") as folder:
+    with erasure_record.open_record_in_store(filled, "conf-profile") as folder:
         assert erasure_record.is_erased(folder, ADA) and not erasure_record.is_erased(folder, BOB)
 
 
@@ -279,7 +279,7 @@ def test_rows_that_are_left_are_status_2_and_no_erasure(filled, monkeypatch):
     monkeypatch.setattr(parquet_rows, "remove", lambda path, user: 0)
     error, _, _ = erase(filled, ADA)
     assert "3 row(s) are left" in str(error)
-    with erasure_record.in_store(filled, "conf-profile") as folder:
+    with erasure_record.open_record_in_store(filled, "conf-profile") as folder:
         assert not erasure_record.is_erased(folder, ADA)
 
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from conf_profile.cli.main import cli
 from conf_profile.erasure import expiry
-from conf_profile.erasure.retention import EXPIRING, RULED, Retention
+from conf_profile.erasure.retention import EXPIRING_PREFIXES, RULED_PREFIXES, Retention
 from conf_profile.errors import RegistryError
 from conf_profile.storage import object_store, object_versions
 from conf_profile.storage.local_s3 import local_s3
@@ -85,7 +85,7 @@ def test_the_command_applies_to_the_bucket_and_to_the_artefacts(run, store):
     other.ensure_bucket(create=True)
     artefacts = f"--artefacts=s3://{other.bucket}/v2/artifacts"
     ours, theirs = run("apply", "--days=30", artefacts)
-    assert [rule["Filter"]["Prefix"] for rule in ours["rules"]] == list(RULED)
+    assert [rule["Filter"]["Prefix"] for rule in ours["rules"]] == list(RULED_PREFIXES)
     assert [rule["Filter"]["Prefix"] for rule in theirs["rules"]] == ["v2/artifacts/"]
     assert run("show", artefacts) == [ours, theirs]
     assert [found["rules"] for found in run("apply", "--days=0", artefacts)] == [[], []]
@@ -105,14 +105,14 @@ def test_a_sweep_deletes_what_has_expired_and_nothing_else(store):
     behaviour, labels = f"data/retained-30d-1-{UPLOAD}/behaviour.parquet", f"truth/{UPLOAD}/labels.parquet"
     fill(store, behaviour, labels, "answers/m/file/0-a", *kept)
     store.client.create_multipart_upload(Bucket=store.bucket, Key=f"data/retained-30d-1-{UPLOAD}/big")
-    assert [one.objects for one in expiry.sweep(store, EXPIRING, MONTH, datetime.now(UTC))] == [0, 0, 0, 0]
-    counted = expiry.sweep(store, EXPIRING, MONTH, LATER, dry_run=True)
+    assert [one.objects for one in expiry.sweep(store, EXPIRING_PREFIXES, MONTH, datetime.now(UTC))] == [0, 0, 0, 0]
+    counted = expiry.sweep(store, EXPIRING_PREFIXES, MONTH, LATER, dry_run=True)
     assert [(one.objects, one.unfinished_uploads) for one in counted] == [(1, 1), (1, 0), (1, 0), (0, 0)]
     assert len(keys(store)) == 7
-    assert expiry.sweep(store, EXPIRING, MONTH, LATER) == counted
+    assert expiry.sweep(store, EXPIRING_PREFIXES, MONTH, LATER) == counted
     assert keys(store) == kept
     assert not list(object_versions.unfinished_uploads(store, "data/"))
-    assert expiry.sweep(store, EXPIRING, Retention(0), LATER) == []
+    assert expiry.sweep(store, EXPIRING_PREFIXES, Retention(0), LATER) == []
 
 
 def test_a_sweep_of_a_versioned_bucket_leaves_no_older_version(store):
@@ -122,7 +122,7 @@ def test_a_sweep_of_a_versioned_bucket_leaves_no_older_version(store):
     store.delete(f"data/{UPLOAD}/y")
     (swept,) = expiry.sweep(store, ["data/"], MONTH, LATER)
     assert swept.objects == 4, "two versions of x, one of y and the mark of its deletion"
-    assert list(object_versions.all_versions(store, "data/")) == []
+    assert list(object_versions.list_all(store, "data/")) == []
     assert keys(store) == {"models/x"}
 
 
@@ -133,7 +133,7 @@ def enable_versions(store):
 def test_the_command_sweeps_by_age(run, store):
     fill(store, f"data/{UPLOAD}/x", "pipelines/run/table")
     swept = run("sweep", "--days=1", f"--artefacts=s3://{store.bucket}/pipelines")
-    assert [one["prefix"] for one in swept] == [*EXPIRING, "pipelines/"]
+    assert [one["prefix"] for one in swept] == [*EXPIRING_PREFIXES, "pipelines/"]
     assert {one["objects"] for one in swept} == {0}
     assert len(keys(store)) == 2
 

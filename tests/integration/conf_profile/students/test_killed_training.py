@@ -84,7 +84,7 @@ RUNS = {name.removeprefix("run_"): run for name, run in globals().copy().items()
 def attempt(run, inputs, out, workspace):
     """A try of a step as its task makes it: the checkpoints that it began with, and its counts."""
     torch.set_num_threads(1)
-    with checkpoints.kept(
+    with checkpoints.open_checkpoints(
         workspace, f"components.{run.partition('_')[0]}.task", [inputs / "features"], [str(SFT), str(GRPO)]
     ) as folder:
         began = sorted(path.name for path in folder.rglob("checkpoint-*") if path.is_dir())

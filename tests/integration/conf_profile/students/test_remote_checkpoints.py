@@ -39,7 +39,7 @@ def workspace(access, store, monkeypatch, tmp_path):
 
 
 def kept(workspace):
-    return checkpoints.kept(workspace, "components.sft.task", [], ["{}"])
+    return checkpoints.open_checkpoints(workspace, "components.sft.task", [], ["{}"])
 
 
 def save(folder, step, path=None):
@@ -99,7 +99,7 @@ def test_a_fresh_folder_finds_the_newest_checkpoint(store, workspace):
 
 def test_other_work_is_not_found(workspace):
     killed_after(workspace, 10)
-    with checkpoints.kept(workspace, "components.sft.task", [], ['{"other": 1}']) as folder:
+    with checkpoints.open_checkpoints(workspace, "components.sft.task", [], ['{"other": 1}']) as folder:
         assert last_checkpoint(folder) is None
 
 
@@ -220,7 +220,10 @@ def test_a_store_that_is_down_costs_only_progress(store, workspace, caplog, monk
 
 def test_a_store_that_is_down_at_the_start_is_an_error(workspace):
     away = "s3://conf-profile/x?endpoint=http://127.0.0.1:9"
-    with pytest.raises(RegistryError, match="does not answer"), checkpoints.kept(away, "components.sft.task", [], []):
+    with (
+        pytest.raises(RegistryError, match="does not answer"),
+        checkpoints.open_checkpoints(away, "components.sft.task", [], []),
+    ):
         pytest.fail("began")
 
 
@@ -239,7 +242,7 @@ def test_finished_rounds_are_kept_and_their_trainings_go(store, workspace):
 
 
 def test_a_local_folder_has_no_copies(tmp_path):
-    with checkpoints.kept(str(tmp_path), "components.sft.task", [], []) as folder:
+    with checkpoints.open_checkpoints(str(tmp_path), "components.sft.task", [], []) as folder:
         assert folder.is_relative_to(tmp_path) and not folder.exists()
         save(folder, 10)
     assert [path.name for path in folder.iterdir()] == ["checkpoint-10"]

@@ -167,7 +167,7 @@ def test_also_what_appears_during_a_second_try_is_left_alone(store, training, pl
 def test_a_write_whose_reply_was_lost_is_no_others(store, place, tmp_path):
     (tmp_path / "file").write_bytes(b"same")
     for _ in range(2):
-        object_tree.keep(store, tmp_path / "file", place)
+        object_tree.upload(store, tmp_path / "file", place)
     (tmp_path / "file").write_bytes(b"else")
     with pytest.raises(RegistryError, match="exists already"):
-        object_tree.keep(store, tmp_path / "file", place)
+        object_tree.upload(store, tmp_path / "file", place)

@@ -10,7 +10,7 @@ import pytest
 from conf_profile.errors import RolloutError
 from conf_profile.rollout import rollout, smoke
 
-PROFILE = smoke.SmokeProfile({"watch": ("trail running",)}, {"age": smoke.Expected("25-34", 4)})
+PROFILE = smoke.SmokeProfile({"watch": ("trail running",)}, {"age": smoke.ExpectedAnswer("25-34", 4)})
 
 
 def answer(version="v2", tag="25-34"):

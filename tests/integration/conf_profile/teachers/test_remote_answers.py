@@ -178,7 +178,7 @@ def test_of_two_uploads_from_one_offset_the_longer_one_is_read_last(place):
     store.write_new(f"{part}-a", b"".join(lines))
     store.write_new(f"{part}-b", lines[0])
     with answers_at(place) as found:
-        assert found.spent("j") == 2
+        assert found.read_spent("j") == 2
 
 
 def test_another_number_of_shards_finds_the_same_answers(inputs, server, place):

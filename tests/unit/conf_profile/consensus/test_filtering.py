@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from components.filtering.step import run
 from conf_profile import tables
 from conf_profile.config import FilteringConfig
-from conf_profile.consensus.filtering import SHAPES, rarest, select, summarise, weights
+from conf_profile.consensus.filtering import SHAPES, assign_rarest_group, select, summarise, weights
 from conf_profile.errors import ConfigError, DataError
 
 RANKS = np.array([0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0])
@@ -155,7 +155,7 @@ def test_strata_keep_their_share_though_one_of_them_is_unsure_throughout():
 def test_a_user_belongs_to_the_rarest_of_its_groups():
     # Group 0 has three users, 1 has one, 2 has two, 5 has two.
     groups = np.array([[0, 2], [0, 1], [0, 2], [5, -1], [-1, 5], [-1, -1]])
-    assert rarest(groups).tolist() == [2, 1, 2, 5, 5, -1]
+    assert assign_rarest_group(groups).tolist() == [2, 1, 2, 5, 5, -1]
 
 
 def test_the_step_ranks_within_the_rarest_tag(tmp_path):

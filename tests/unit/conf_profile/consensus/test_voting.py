@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from conf_profile.consensus.voting import LEARNED, VOTES, disagreement, fit, tally, vote
+from conf_profile.consensus.voting import LEARNED_VOTES, VOTES, disagreement, fit, tally, vote
 from conf_profile.errors import ConfigError, DataError
 
 TAGS = 4
-COUNTING = sorted(set(VOTES) - LEARNED)
+COUNTING = sorted(set(VOTES) - LEARNED_VOTES)
 
 
 def one(tags, levels, method, tag_count=TAGS):
@@ -165,7 +165,7 @@ def test_log_odds_finds_the_level_that_means_nothing():
     assert accuracy_of("log_odds", truth, tags, levels) > accuracy_of("weighted", truth, tags, levels) + 0.05
 
 
-@given(ballots, st.sampled_from(sorted(LEARNED)))
+@given(ballots, st.sampled_from(sorted(LEARNED_VOTES)))
 def test_a_learned_vote_elects_only_what_was_named_and_scores_it_within_bounds(drawn, method):
     tags, levels, _ = drawn
     result = vote(tags, levels, TAGS, method)

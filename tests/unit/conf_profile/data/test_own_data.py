@@ -62,7 +62,7 @@ def test_users_in_one_table_only_are_counted() -> None:
     behaviour = tables.from_rows(behaviour_rows("a", "b"), tables.BEHAVIOUR)
     demographics = tables.from_rows(demographics_rows("b", "c", "d"), tables.DEMOGRAPHICS)
     labels = tables.from_rows([{"user_id": u, "attribute": "gender", "tag": "male"} for u in "dx"], tables.LABELS)
-    assert own.measure(behaviour, demographics, labels) == own.Coverage(4, 2, 1, 1)
+    assert own.count_coverage(behaviour, demographics, labels) == own.Coverage(4, 2, 1, 1)
 
 
 def test_as_of_comes_from_the_manifest_where_there_is_one(folder) -> None:

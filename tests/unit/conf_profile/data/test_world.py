@@ -8,7 +8,7 @@ from conf_profile.config import LexiconConfig, WorldConfig
 from conf_profile.data.world import files as world_files
 from conf_profile.data.world import posterior as world_posterior
 from conf_profile.data.world import world
-from conf_profile.data.world.world import the_world
+from conf_profile.data.world.world import build_world
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +29,14 @@ def test_the_same_seed_gives_the_same_people():
 
 
 def test_distributions_sum_to_one():
-    the = the_world()
+    the = build_world()
     assert the.prior(the.all_states).sum() == pytest.approx(1.0)
     assert np.allclose(the.phrase_given_state(the.all_states[:100]).sum(axis=1), 1.0)
 
 
 def test_the_posterior_is_calibrated_so_it_is_exact(people, posterior):
     """Of the answers given with probability p, a share p is right; nothing else proves an exact posterior so well."""
-    for column, name in enumerate(the_world().taxonomy.names):
+    for column, name in enumerate(build_world().taxonomy.names):
         best, sure = posterior[name].argmax(axis=1), posterior[name].max(axis=1)
         right = best == people.states[:, column]
         standard_error = np.sqrt((sure * (1 - sure)).sum()) / len(sure)
@@ -69,16 +69,16 @@ def test_some_self_reports_are_missing_and_some_are_false(people):
 
 
 def test_the_lexicon_is_the_same_every_time_and_another_seed_is_another_teacher():
-    known = [world_files.lexicon(the_world(), LexiconConfig(seed=seed)) for seed in (7, 7, 8)]
+    known = [world_files.lexicon(build_world(), LexiconConfig(seed=seed)) for seed in (7, 7, 8)]
     assert known[0] == known[1] != known[2]
 
 
 def test_a_teacher_can_be_made_better_and_more_sure_than_it_should_be():
     perfect = LexiconConfig(gaps=0.0, noise=0.0, leaning=0.0, overconfident_tags=1.0, overconfidence=4)
-    found = world_files.lexicon(the_world(), perfect)
+    found = world_files.lexicon(build_world(), perfect)
     assert set(found["prior"]["age"].values()) == {0.0}
     assert set(found["overconfidence"]["gender"].values()) == {4}
-    usual = world_files.lexicon(the_world(), LexiconConfig())
+    usual = world_files.lexicon(build_world(), LexiconConfig())
     assert len(found["entries"]) > len(usual["entries"])
 
 
@@ -86,6 +86,6 @@ def test_noise_and_length_of_the_histories_can_be_chosen():
     long, quiet = WorldConfig(median_keyphrases=60), WorldConfig(noise_share=0.0)
     lengths = [np.median([len(p) for p in world.draw(400, 1, config).phrases]) for config in (long, WorldConfig())]
     assert lengths[0] > 3 * lengths[1]
-    states = the_world().all_states[:5]
-    assert the_world(quiet).phrase_given_state(states).sum(axis=1) == pytest.approx(1.0)
-    assert (the_world(quiet).phrase_given_state(states)[:, the_world().noise > 0] == 0).all()
+    states = build_world().all_states[:5]
+    assert build_world(quiet).phrase_given_state(states).sum(axis=1) == pytest.approx(1.0)
+    assert (build_world(quiet).phrase_given_state(states)[:, build_world().noise > 0] == 0).all()

@@ -16,8 +16,8 @@ from conf_profile.dialogue.output_format import LEVELS, Answer, ProfileAnswer, r
 from conf_profile.dialogue.taxonomy import UNKNOWN
 from serving.model.bundle import Bundle
 from serving.model.levels import expected_levels
-from serving.model.profile import MALFORMED, Completion, profile
-from serving.transformer.features import from_request
+from serving.model.profile import MALFORMED_REASON, Completion, profile
+from serving.transformer.features import read_request_features
 
 TAGS = taxonomy.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
 EVEN = Calibration("greedy", {name: Partition((0.2, 0.4, 0.6, 0.8)) for name in TAGS.names})
@@ -74,7 +74,7 @@ def adversarial(chance, count):
 def prompted(text, style):
     """The user's part of the prompt."""
     features = {"watch": [text, "x"], "search": [text], "signature": text, "region": text, "consent": True}
-    known = from_request(text, features, require_consent=True)
+    known = read_request_features(text, features, require_consent=True)
     return BUNDLES[style].messages(known.features)[-1]["content"]
 
 
@@ -117,7 +117,7 @@ def check(text, style):
     placed = read(answer.replace("female", value))
     check_range(placed)
     if value.strip() not in EVERY_TAG:
-        assert {attribute.reason for attribute in placed.attributes.values()} == {MALFORMED}
+        assert {attribute.reason for attribute in placed.attributes.values()} == {MALFORMED_REASON}
 
 
 @pytest.mark.parametrize("style", BUNDLES)

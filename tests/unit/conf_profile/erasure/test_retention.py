@@ -57,7 +57,7 @@ def test_models_never_expire(prefix):
 
 def test_a_rule_for_labels_reaches_uploads_and_no_table_of_the_users_own():
     upload = f"truth/{period(30, DAY)}-{'0123abcd' * 4}/labels.parquet"
-    reached = [rule["Filter"]["Prefix"] for rule in retention.rules(retention.RULED, Retention(30))]
+    reached = [rule["Filter"]["Prefix"] for rule in retention.rules(retention.RULED_PREFIXES, Retention(30))]
     assert upload.startswith(tuple(reached))
     for own in ("truth/labels.parquet", "truth/mine/labels.parquet", "data/mine/behaviour.parquet"):
         assert not own.startswith(tuple(reached)) and retention.is_own_table(own)

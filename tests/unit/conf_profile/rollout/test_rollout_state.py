@@ -50,7 +50,7 @@ def ended(restarts, code=1, message="storage: model.safetensors has the SHA-256 
 
 
 def test_every_place_that_names_the_model_is_pinned_if_nobody_changed_it():
-    assert rollout_state.pinning(service(), URI) == [
+    assert rollout_state.make_pin_patch(service(), URI) == [
         {"op": "test", "path": "/spec/predictor/model/storageUri", "value": OLD},
         {"op": "test", "path": ENVIRONMENT, "value": OLD},
         {"op": "replace", "path": "/spec/predictor/model/storageUri", "value": URI},
@@ -61,18 +61,18 @@ def test_every_place_that_names_the_model_is_pinned_if_nobody_changed_it():
 def test_without_a_transformer_there_is_one_place_and_one_component():
     alone = service()
     del alone["spec"]["transformer"]
-    assert list(rollout_state.places(alone)) == [rollout_state.STORAGE_URI]
+    assert list(rollout_state.find_model_references(alone)) == [rollout_state.STORAGE_URI]
     assert rollout_state.components(alone) == ["predictor"]
 
 
 def test_what_is_served():
-    assert str(rollout_state.served(service())) == OLD
+    assert str(rollout_state.served_model(service())) == OLD
 
 
 @pytest.mark.parametrize("uri", ["s3://bucket/model", ""])
 def test_a_model_of_no_registry_is_refused(uri):
     with pytest.raises(RolloutError, match="InferenceService prod: its model is"):
-        rollout_state.served(service(uri))
+        rollout_state.served_model(service(uri))
 
 
 def test_all_is_done():

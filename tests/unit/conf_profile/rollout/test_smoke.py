@@ -7,9 +7,9 @@ import pytest
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import DataError
 from conf_profile.rollout import smoke
-from conf_profile.rollout.smoke import Expected, SmokeProfile
+from conf_profile.rollout.smoke import ExpectedAnswer, SmokeProfile
 
-SAID = {"age": Expected("25-34", 4), "gender": Expected(None, None)}
+SAID = {"age": ExpectedAnswer("25-34", 4), "gender": ExpectedAnswer(None, None)}
 ONE = SmokeProfile({"watch": ("trail running",), "search": (), "submit": ()}, SAID)
 
 
@@ -27,23 +27,23 @@ def shown(age="25-34", level=4, **more):
 
 def test_nothing_that_fewer_than_five_users_have_gets_in():
     people = [*crowd("running", "cooking"), *crowd("a rare illness", users=smoke.MIN_USERS - 1, first=50)]
-    made_up = smoke.made_up(people)
+    made_up = smoke.make_up_users(people)
     assert {phrase for user in made_up for phrase in user.watch} == {"running", "cooking"}
     assert all(not (user.self_age or user.signature or user.region) for user in made_up)
 
 
 def test_a_user_who_repeats_a_phrase_is_one_user():
-    assert smoke.made_up([UserFeatures("u", watch=["mine"] * 10)]) == []
+    assert smoke.make_up_users([UserFeatures("u", watch=["mine"] * 10)]) == []
 
 
 def test_a_few_profiles_of_a_few_phrases_always_the_same():
     phrases = [f"phrase {number}" for number in range(200)]
     people = [*crowd(*phrases), *crowd(*phrases[:60], first=20)]
-    made_up = smoke.made_up(people)
+    made_up = smoke.make_up_users(people)
     assert len(made_up) == smoke.PROFILES
     assert all(len(user.watch) == smoke.KEYPHRASES for user in made_up)
     assert {phrase for user in made_up for phrase in user.watch} <= set(phrases[:60])
-    assert smoke.made_up(people[::-1]) == made_up
+    assert smoke.make_up_users(people[::-1]) == made_up
 
 
 def test_written_and_read_again():
@@ -93,7 +93,7 @@ def test_users_that_were_not_answered_and_malformed_answers_are_faults():
     failed = shown(error={"code": 504, "message": "too late"})
     assert smoke.faults(failed, [SmokeProfile({}, {})]) == ["profile 0 was not answered: too late"]
     malformed = {"predictions": [{"profile": {"age": {"tag": None, "reason": "malformed answer"}}}]}
-    assert smoke.faults(malformed, smoke.UNMEASURED) == ["profile 0 is outside the grammar"]
+    assert smoke.faults(malformed, smoke.UNMEASURED_PROFILES) == ["profile 0 is outside the grammar"]
 
 
 def test_which_versions_have_answered():

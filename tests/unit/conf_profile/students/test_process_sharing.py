@@ -47,14 +47,14 @@ def test_the_environment_says_how_many(monkeypatch, given, expected):
     monkeypatch.delenv(processes.PROCESSES, raising=False)
     if given:
         monkeypatch.setenv(processes.PROCESSES, given)
-    assert processes.wanted() == expected
+    assert processes.read_process_count() == expected
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "two", ""])
 def test_anything_else_is_refused(monkeypatch, given):
     monkeypatch.setenv(processes.PROCESSES, given)
     with pytest.raises(StudentError, match=processes.PROCESSES):
-        processes.wanted()
+        processes.read_process_count()
 
 
 def test_a_call_is_the_same_in_another_process():
@@ -67,7 +67,7 @@ def test_one_process_is_a_plain_call():
 
     assert processes.call(step, 1, **CALL) == CALL
     assert (processes.count(), processes.is_first()) == (1, True)
-    assert processes.from_first(lambda: "text") == "text"
+    assert processes.broadcast_text(lambda: "text") == "text"
 
 
 def test_sequences_are_the_same_in_another_process():

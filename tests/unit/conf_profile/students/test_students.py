@@ -29,7 +29,7 @@ SMALL = StudentConfig(hidden_size=32, layers=1, heads=2, key_value_heads=1, max_
 
 @pytest.fixture(scope="module")
 def people():
-    the, drawn = world.the_world(), world.draw(120, 0)
+    the, drawn = world.build_world(), world.draw(120, 0)
     return [
         UserFeatures(f"u{row}", [the.phrases[p] for p in phrases], region="north")
         for row, phrases in enumerate(drawn.phrases)
@@ -40,7 +40,7 @@ def people():
 def student(people):
     """An untrained student, and its tokenizer made from prompts."""
     prompts = [examples.student_messages(person, TAGS, BRIEF)[-1]["content"] for person in people]
-    return model.base(SMALL, prompts, TAGS, seed=0)
+    return model.build_base(SMALL, prompts, TAGS, seed=0)
 
 
 def answer(level=3):
@@ -304,7 +304,7 @@ def test_a_half_written_checkpoint_is_not_used(tmp_path):
         # The kill came while the trainer's last file was being written.
         (checkpoint / "trainer_state.json").write_text("{}" if whole else '{"epo')
         if whole:
-            training.whole_checkpoints().on_save(
+            training.mark_whole_checkpoints().on_save(
                 SimpleNamespace(output_dir=str(tmp_path)), SimpleNamespace(global_step=step), None
             )
     assert training.last_checkpoint(tmp_path).endswith("checkpoint-20")

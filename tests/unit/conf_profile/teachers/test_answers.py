@@ -150,9 +150,9 @@ def test_what_was_spent_is_found_again_and_is_no_answer(tmp_path, caplog):
         store.keep(HELLO, Completion("u1", 0, "text"))
         store.keep_spent("another", 9)
         store.keep_spent("job", 2)
-        assert store.spent("job") == 2
+        assert store.read_spent("job") == 2
     with AnswerStore(tmp_path, "echo") as store:
-        assert [store.spent(job) for job in ("job", "another", "none")] == [2, 9, 0]
+        assert [store.read_spent(job) for job in ("job", "another", "none")] == [2, 9, 0]
         assert (len(store), store.text("u1", HELLO, 0)) == (1, "text")
     assert caplog.text == ""
 
