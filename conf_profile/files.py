@@ -25,7 +25,7 @@ def atomic_path(final: Path, one_writer: bool = False, error: type[ConfProfileEr
     Several may write at once, and the last one wins. With `one_writer` the temporary name is always the same, so that
     what a killed writer has left goes. An OSError of the block becomes an `error`, which names the file.
     """
-    temporary = final.with_name(f".{final.name}.tmp") if one_writer else _temporary(final)
+    temporary = final.with_name(f".{final.name}.tmp") if one_writer else _temporary_name(final)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
@@ -45,7 +45,7 @@ def atomic_folder(final: Path, replace: bool = False) -> Iterator[Path]:
     With `replace` an older folder of that name goes. Without it, FileExistsError where somebody else has filled it
     meanwhile. Any other OSError passes through: what cannot be written is the caller's to say.
     """
-    temporary = _temporary(final)
+    temporary = _temporary_name(final)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -74,7 +74,7 @@ def leftovers(folder: Path, pattern: str) -> Iterator[Path]:
     return folder.glob(f".{pattern}.*.tmp")
 
 
-def _temporary(final: Path) -> Path:
+def _temporary_name(final: Path) -> Path:
     return final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
 
 

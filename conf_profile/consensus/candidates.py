@@ -28,9 +28,9 @@ from conf_profile.errors import DataError
 BLOCK_ROWS = 1 << 20
 """Rows that are decoded at once; a block's arrays take about 60 bytes for each of them."""
 
-_CODED = pa.dictionary(pa.int32(), pa.string())
+_CODE_TYPE = pa.dictionary(pa.int32(), pa.string())
 _NOT_IN_TAXONOMY = -2
-_REQUIRED = ("user_id", "sample", "attribute", "well_formed")
+_REQUIRED_COLUMNS = ("user_id", "sample", "attribute", "well_formed")
 
 Codes = npt.NDArray[np.int32]
 Number = TypeVar("Number", bound=np.generic)
@@ -102,7 +102,7 @@ def sample_count(paths: Sequence[Path]) -> int:
     """M, as the files show it: the greatest sample number and one more; 0 without rows."""
     highest = -1
     for path in paths:
-        with _opened(path) as file:
+        with _open_file(path) as file:
             for batch in file.iter_batches(columns=["sample"]):
                 highest = max(highest, pc.max(batch.column(0)).as_py() or 0)
     return highest + 1
@@ -148,20 +148,20 @@ def _whole_users(path: Path, most_rows: int, block_rows: int) -> Iterator[_Rows]
         if cut:
             yield _Rows(path, at, table.slice(0, cut))
         # Decoded and coded anew: a slice would keep, and pass on, the whole dictionary of its block.
-        at, pending, waiting = at + cut, [_code(_plain(table.slice(cut)))], len(table) - cut
+        at, pending, waiting = at + cut, [_encode_texts(_decode_texts(table.slice(cut)))], len(table) - cut
     if waiting:
         yield _Rows(path, at, _join(pending))
 
 
 def _batches(path: Path, block_rows: int) -> Iterator[pa.Table]:
-    with _opened(path) as file:
+    with _open_file(path) as file:
         columns = _columns(file)
         for batch in file.iter_batches(block_rows, columns=columns):
-            yield _code(pa.Table.from_batches([batch]))
+            yield _encode_texts(pa.Table.from_batches([batch]))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+def _open_file(path: Path) -> Iterator[pq.ParquetFile]:
     """The file with its columns checked; DataError where it cannot be read, also later in the block."""
     try:
         with pq.ParquetFile(path, read_dictionary=["user_id", "attribute", "tag", "rationale"]) as file:
@@ -189,23 +189,23 @@ def _is_empty(file: pq.ParquetFile, name: str) -> bool:
     )
 
 
-def _code(table: pa.Table) -> pa.Table:
+def _encode_texts(table: pa.Table) -> pa.Table:
     """The same table with every text column as dictionary codes."""
 
-    def coded(name: str) -> pa.ChunkedArray:
+    def encode(name: str) -> pa.ChunkedArray:
         column = table.column(name)
         is_text = tables.CANDIDATES.schema.field(name).type == pa.string()
-        if not is_text or column.type == _CODED:
+        if not is_text or column.type == _CODE_TYPE:
             return column
         return column.cast(pa.string()).dictionary_encode()
 
-    return pa.table({name: coded(name) for name in table.column_names})
+    return pa.table({name: encode(name) for name in table.column_names})
 
 
-def _plain(table: pa.Table) -> pa.Table:
+def _decode_texts(table: pa.Table) -> pa.Table:
     return pa.table(
         {
-            name: column.cast(pa.string()) if column.type == _CODED else column
+            name: column.cast(pa.string()) if column.type == _CODE_TYPE else column
             for name, column in zip(table.column_names, table.columns, strict=True)
         }
     )
@@ -251,7 +251,7 @@ def _starts(user_codes: Codes) -> npt.NDArray[np.int64]:
 
 
 def _check_nulls(rows: _Rows) -> None:
-    for name in _REQUIRED:
+    for name in _REQUIRED_COLUMNS:
         if rows.column(name).null_count:
             raise rows.fail(pc.index(rows.column(name).is_null(), True).as_py(), f"the column {name!r} is empty")
 
@@ -262,7 +262,7 @@ def _attributes(rows: _Rows, taxonomy: Taxonomy) -> Codes:
     names = rows.dictionary("attribute").to_pylist()
     lookup = np.asarray([positions.get(name, _NOT_IN_TAXONOMY) for name in names], dtype=np.int32)
     attribute = lookup[rows.codes("attribute")]
-    if (row := _first(attribute == _NOT_IN_TAXONOMY)) is not None:
+    if (row := _first_row(attribute == _NOT_IN_TAXONOMY)) is not None:
         name = rows.column("attribute")[row].as_py()
         raise rows.fail(row, f"attribute {name!r} is not in the taxonomy; it has: {', '.join(taxonomy.names)}")
     return attribute
@@ -277,7 +277,7 @@ def _tags(rows: _Rows, attribute: Codes, taxonomy: Taxonomy) -> npt.NDArray[np.i
         dtype=np.int16,
     )
     tags = lookup[attribute, rows.codes("tag")]
-    if (row := _first(tags == _NOT_IN_TAXONOMY)) is not None:
+    if (row := _first_row(tags == _NOT_IN_TAXONOMY)) is not None:
         of, tag = taxonomy.attributes[attribute[row]], rows.column("tag")[row].as_py()
         raise rows.fail(
             row,
@@ -300,13 +300,13 @@ def _levels(rows: _Rows) -> npt.NDArray[np.int8]:
 
 def _samples(rows: _Rows, samples: int) -> Codes:
     column: Codes = rows.column("sample").cast(pa.int32()).to_numpy()
-    if (row := _first((column < 0) | (column >= samples))) is not None:
+    if (row := _first_row((column < 0) | (column >= samples))) is not None:
         raise rows.fail(row, f"sample {column[row]} where {samples} were asked for (0 to {samples - 1})")
     return column
 
 
 def _check_answers(rows: _Rows, tags: npt.NDArray[np.int16], levels: npt.NDArray[np.int8]) -> None:
-    if (row := _first((tags != NO_ANSWER) & (levels == 0))) is not None:
+    if (row := _first_row((tags != NO_ANSWER) & (levels == 0))) is not None:
         raise rows.fail(row, "a tag without a level; each answer states its confidence, 1 to 5")
 
 
@@ -360,7 +360,7 @@ def _citations(rows: _Rows, cells: npt.NDArray[np.int64] | None, shape: tuple[in
     return _cube(rows.codes("rationale"), cells, shape, -1)
 
 
-def _first(offences: npt.NDArray[np.bool_]) -> int | None:
+def _first_row(offences: npt.NDArray[np.bool_]) -> int | None:
     """The first row that offends, None where none does."""
     row = int(offences.argmax()) if len(offences) else 0
     return row if len(offences) and offences[row] else None

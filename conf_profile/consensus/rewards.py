@@ -95,7 +95,7 @@ def vote_of_groups(
     winners = [voting.vote_on(Ballots.from_answers(groups, attribute)).tag for attribute in taxonomy.attributes]
     return [
         [
-            _voted(attribute, int(winner[row]), entry)
+            _vote_reference(attribute, int(winner[row]), entry)
             for attribute, winner, entry in zip(taxonomy.attributes, winners, reference, strict=True)
         ]
         for row, reference in enumerate(references)
@@ -179,7 +179,7 @@ def _group_truths(
     return [voted[user] for user in user_id]
 
 
-def _voted(attribute: Attribute, winner: int, entry: Reference | None) -> Reference | None:
+def _vote_reference(attribute: Attribute, winner: int, entry: Reference | None) -> Reference | None:
     if winner == NO_ANSWER:
         return None
     tag = attribute.tags[winner]

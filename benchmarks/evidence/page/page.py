@@ -39,7 +39,7 @@ from conf_profile.files import atomic_path, write_text
 
 SUMMARY = "summary"
 NOTES = "evidence-notes.md"
-KEPT_RESULTS = "results"
+RESULTS = "results"
 """The folder beside the pictures with the Parquet files that the page was made from."""
 QUESTIONS = {name: experiment.question for name, experiment in EXPERIMENTS.items()} | {
     REGIMES: "Where does confidence weighting help, and where does it break?"
@@ -51,8 +51,8 @@ What was measured for each claim of the method, and for each idea of ours. Made 
 
     python -m benchmarks.evidence.page.page {EVIDENCE} docs
 
-from the results in `{EVIDENCE}`, which it keeps in `docs/{PICTURES}/{KEPT_RESULTS}`, and the commentary in `{NOTES}`; not
-to be edited. What is measured, on what, and what would count as reproduced stands in
+from the results in `{EVIDENCE}`, which it keeps in `docs/{PICTURES}/{RESULTS}`, and the commentary in `{NOTES}`; not to
+be edited. What is measured, on what, and what would count as reproduced stands in
 [evidence-protocol.md](evidence-protocol.md), which was written first. The arms and their settings are in
 `benchmarks/evidence/plan.py`.
 
@@ -93,7 +93,7 @@ def write(source: Path, docs: Path) -> None:
     """Writes DOCS/evidence.md and DOCS/evidence/*.svg, each whole or not at all. DataError says what is wrong."""
     notes = read_notes(docs / NOTES)
     find(source)
-    kept = docs / PICTURES / KEPT_RESULTS
+    kept = docs / PICTURES / RESULTS
     _keep(source, kept)
     chapters = [Chapter(study, tuple(sections.passages_of(study))) for study in find(kept)]
     _save_pictures(chapters, docs / PICTURES)
