@@ -13,7 +13,10 @@ from support.paths import ROOT
 
 RUNBOOK = ROOT / "docs" / "runbook.md"
 CHART = ROOT / "charts" / "conf-profile"
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+FOLDERS = ("docs/*.md", "components/*/README.md", "benchmarks/*/README.md", "charts/conf-profile/README.md")
+PAGES = sorted(
+    [*(page for pages in FOLDERS for page in ROOT.glob(pages)), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+)
 OURS = ("conf_profile", "components", "pipelines", "serving", "feature_repo", "benchmarks")
 GENERATED = ("evidence.md",)
 """It names sections of comparisons that are still to be run."""
@@ -152,7 +155,9 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings(page)}
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in GENERATED], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in GENERATED], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_links_lead_somewhere(page):
     for link in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
         path, _, anchor = link.partition("#")
