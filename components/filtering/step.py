@@ -1,7 +1,8 @@
 """Difficulty filtering: which users the second stage trains on, by their aggregated reference confidence.
 
-A user's confidence is the mean over the attributes of the reference table; an attribute without a reference
-for that user counts 0, since nothing was known there. It reads no label.
+A user's confidence is the mean over the attributes a of C_ref(a); an attribute without a reference counts 0, since
+the student knew nothing there. Low confidence is mostly noise and high confidence is already solved, so a shape
+(`conf_profile.consensus.filtering`) keeps mostly what lies between. It reads no label.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def _aggregate(reference: pa.Table, source: str) -> tuple[pa.ChunkedArray, np.nd
         raise DataError(f"{source}: the reference is empty; the student answered for nobody")
     attributes = pc.count_distinct(reference.column("attribute")).as_py()
     sums = reference.group_by("user_id").aggregate([("confidence", "sum")]).sort_by("user_id")
-    # Rounded, since the last digits of a sum depend on the order of the rows.
+    # Divided by the number of attributes, not of the user's rows: a missing one counts 0. Rounded, since the last
+    # digits of a sum depend on the order of the rows.
     return sums.column("user_id"), np.round(sums.column("confidence_sum").to_numpy() / attributes, 12)
 
 

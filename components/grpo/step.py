@@ -1,6 +1,10 @@
 """The second stage: GRPO with TRL's trainer, on the frozen reference, for the users that the filter kept.
 
-The users are those of `train` and `second_stage`: the latter never had a teacher's answer and cost nothing.
+For each user TRL samples a group of rollouts. A rollout's advantage is its reward minus the group's mean, over the
+group's standard deviation; the loss raises the probability of rollouts with a positive advantage and keeps the
+policy near the SFT student by beta x KL(policy || SFT student). `rewards` defines the reward.
+
+The users are those of `train` and `second_stage`: the teacher never answered for the latter, so they cost nothing.
 Afterwards the partition of the levels is fitted again on unlabelled users, since levels drift under RL.
 """
 
@@ -66,6 +70,7 @@ def run(
     people = _kept_people(table, references, tables.read(filtered, tables.FILTERED))
     if not people and config.steps:
         raise StudentError(f"{filtered}: no user is left for GRPO; relax the filter or give more users")
+    # The frozen parts of the reward are complete here; the training only reads them.
     network = loaded.model
     history: Sequence[Any] = []
     if config.steps:
@@ -95,6 +100,7 @@ def _shares(support: Path, config: GRPOConfig) -> Mapping[tuple[str, str], dict[
     """(user, attribute) -> tag -> its share of the samples' confidence; None for a hard quasi-ground truth."""
     if config.quasi_ground_truth != "soft":
         return None
+    # share(t) = s(t) / sum over tags of s: what the reference samples' confidence gave to each tag.
     summed: dict[tuple[str, str], dict[str, float]] = {}
     for row in tables.read(support, tables.SUPPORT).to_pylist():
         summed.setdefault((row["user_id"], row["attribute"]), {})[row["tag"]] = row["support"]
@@ -227,6 +233,7 @@ def _arguments(config: GRPOConfig, student_config: StudentConfig, checkpoints: P
         max_completion_length=student_config.max_completion_tokens,
         max_steps=config.steps,
         temperature=config.temperature,
+        # The whole distribution: the trained log-probabilities are those of an untruncated one.
         top_k=0,
         beta=config.kl,
         lr_scheduler_type="constant_with_warmup",
@@ -234,6 +241,7 @@ def _arguments(config: GRPOConfig, student_config: StudentConfig, checkpoints: P
         logging_steps=1,
         use_vllm=config.use_vllm,
         shuffle_dataset=False,
+        # R = agreement + level_reward x level agreement + format_reward x [well-formed]; see `rewards`.
         reward_weights=[1.0, config.level_reward, config.format_reward],
         **vllm,
     )

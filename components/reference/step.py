@@ -1,8 +1,9 @@
-"""The student, sampled M times once for every training user: the frozen reference.
+"""The frozen reference: the SFT student, sampled M times once for every training user.
 
-Its vote is the quasi-ground truth of the second stage, its confidence the weight of the reward. Both
-are computed here, before GRPO starts, and never again (the paper's defence against reward hacking); the
-table's hash goes into the model's manifest.
+For one user and attribute the quasi-ground truth is argmax over tags t of s(t), the weighted vote over the M samples,
+and C_ref = s(winner) / (5 M) in [0, 1] weighs its reward. Both are computed here, before GRPO starts, and never
+again: a policy cannot raise its reward by stating higher confidence (the paper's defence against reward hacking,
+with the vote frozen too). The model's manifest records the table's hash.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def _reference(samples: Samples, votes: Mapping[str, Vote]) -> pa.Table:
     columns: dict[str, list[Any]] = {"user_id": [], "attribute": [], "tag": [], "confidence": []}
     for attribute in samples.taxonomy.attributes:
         vote = votes[attribute.name]
+        # Without an answer there is nothing to agree with: such an attribute has no row, and no reward.
         for row in np.flatnonzero(vote.tag != NO_ANSWER):
             columns["user_id"].append(samples.people[row].user_id)
             columns["attribute"].append(attribute.name)
@@ -62,7 +64,7 @@ def _reference(samples: Samples, votes: Mapping[str, Vote]) -> pa.Table:
 
 
 def _support(samples: Samples) -> pa.Table:
-    """Each named tag's summed confidence over the greatest possible sum."""
+    """Each named tag's summed confidence over the largest possible sum, s(t) / (5 M)."""
     columns: dict[str, list[Any]] = {"user_id": [], "attribute": [], "tag": [], "support": []}
     for attribute in samples.taxonomy.attributes:
         ballots = samples.ballots(attribute.name)

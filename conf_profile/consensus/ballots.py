@@ -1,4 +1,10 @@
-"""The sampled answers of one attribute as arrays, counted: what every vote starts from.
+"""The sampled answers of one attribute as arrays, and their counts: the input of every vote.
+
+For one user, sample m of M names the tag t_m with the verbal level c_m. Every vote is a function of
+
+    n(t)    = sum over m of [t_m = t]               votes
+    s(t)    = sum over m of c_m [t_m = t]           confidence
+    n(t, c) = sum over m of [t_m = t and c_m = c]   cells
 
 Parsed answers become ballots here, rows of a candidates table in `candidates`, and nowhere else.
 """
@@ -66,22 +72,22 @@ class Ballots:
 
     @property
     def samples(self) -> int:
-        """M: how many answers were asked for, whether they came or not."""
+        """M: the number of requested answers, received or not."""
         return int(self.tags.shape[1])
 
     @cached_property
     def votes(self) -> Numbers:
-        """How many samples named each tag, [users, tags]."""
+        """n(t): how many samples name each tag, [users, tags]."""
         return tally(self.tags, None, self.tag_count)
 
     @cached_property
     def confidence(self) -> Numbers:
-        """The summed verbal confidence of each tag, [users, tags]."""
+        """s(t): the summed verbal confidence of each tag, [users, tags]."""
         return tally(self.tags, self.levels, self.tag_count)
 
     @cached_property
     def cells(self) -> Numbers:
-        """How many samples named each tag at each level, [users, tags * 5]; a missing level counts as 1."""
+        """n(t, c): how many samples name each tag at each level, [users, tags * 5]; a missing level counts as 1."""
         cell = self.tags.astype(np.int64) * MAX_LEVEL + np.maximum(self.levels, 1) - 1
         return tally(np.where(self.tags == NO_ANSWER, NO_ANSWER, cell), None, self.tag_count * MAX_LEVEL)
 
@@ -107,7 +113,8 @@ def disagreement(tags: Integers, tag_count: int) -> Floats:
     votes = tally(tags, None, tag_count).astype(np.int64, copy=False)
     answered = votes.sum(axis=1)
     counts = np.arange(tags.shape[1] + 1)
-    # A table of n log n: counts are small integers, and a million logarithms are not free.
+    # With p_t = n_t / n the entropy is log n - (1 / n) sum of n_t log n_t. The counts are small integers, so a table
+    # of n log n replaces a million logarithms.
     surprise = (counts * np.log(np.maximum(counts, 1)))[votes].sum(axis=1)
     safe = np.maximum(answered, 1)
     entropy = np.maximum(np.log(safe) - surprise / safe, 0.0) / np.log(max(tag_count, 2))

@@ -90,6 +90,7 @@ def apply(calibration: Calibration, attribute: str, scores: Floats) -> Levels:
     if np.isnan(scores).any():
         raise DataError(f"attribute {attribute!r}: a score is NaN; levels need a number")
     boundaries = np.asarray(calibration.partitions[attribute].boundaries)
+    # level(s) = 1 + number of boundaries b <= s, which is monotone in s.
     return (1 + np.searchsorted(boundaries, scores, side="right")).astype(np.int8)
 
 
@@ -163,11 +164,14 @@ def _best_cuts(below: Floats) -> npt.NDArray[np.intp]:
 
     The optimum is exact. Among equals, those nearest to the quantiles: that settles which levels are skipped.
     """
+    # With B the share of scores under a position, the cuts minimise sum over levels l of (B_l - B_{l-1} - 1/5)^2.
+    # cost_l(j) = min over i <= j of cost_{l-1}(i) + (B_j - B_i - 1/5)^2: the best l levels that end at position j.
     positions = len(below)
     deviation = (below[None, :] - below[:, None] - 1 / LEVEL_COUNT) ** 2
     deviation[np.tril_indices(positions, -1)] = np.inf
     cost, steps = deviation[0], []
     for level in range(1, LEVEL_COUNT):
+        # So small a weight decides between equals only.
         cost = cost + _QUANTILE_WEIGHT * (below - level / LEVEL_COUNT) ** 2
         reached = cost[:, None] + deviation
         steps.append(reached.argmin(axis=0))

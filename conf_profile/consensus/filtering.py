@@ -32,7 +32,8 @@ Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Strata = npt.NDArray[np.int64]
 
-# Corners (rank, weight) of each density. No weight is zero, so that any share of the users can be kept.
+# Corners (rank, weight) of each density. The paper gives the shapes' names; ranks and weights are ours. Low ranks are
+# mostly noise, high ones are solved, so both ends weigh least. No weight is zero, so that any share can be kept.
 _CORNERS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "lambda": ((0.0, 0.5, 1.0), (0.02, 1.0, 0.02)),
     "m": ((0.0, 0.3, 0.5, 0.7, 1.0), (0.02, 1.0, 0.35, 1.0, 0.02)),
@@ -61,10 +62,11 @@ def select(confidence: Floats, shape: str, keep: float, seed: int, strata: Strat
     users = len(confidence)
     if shape == ORIGINAL:
         return np.ones(users, dtype=np.bool_)
+    # Gumbel top-k: with G_i = -log(-log U_i), the k largest log w_i + G_i are a sample of k users without replacement,
+    # each drawn with a probability in proportion to its weight among those that are left.
     uniform, gumbel = _uniform(users, seed), -np.log(-np.log(_uniform(users, ~seed)))
     mask = np.zeros(users, dtype=np.bool_)
     for stratum in [np.arange(users)] if strata is None else _members(strata):
-        # Gumbel keys: the largest ones are a weighted sample without replacement.
         keys = np.log(weights(_rank(confidence[stratum], uniform[stratum]), shape)) + gumbel[stratum]
         mask[stratum[np.argsort(-keys, kind="stable")[: round(keep * len(stratum))]]] = True
     return mask

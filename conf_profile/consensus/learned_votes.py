@@ -1,16 +1,16 @@
-"""Votes that learn from the samples themselves, without labels, how far an answer can be believed.
+"""Votes that learn from the samples themselves, without labels, how reliable an answer is.
 
-The paper's weighted vote takes the verbal level as it is said: a 4 counts twice a 2. These two find out what
-a level is worth to this teacher, from how its answers agree with each other:
+The paper's weighted vote takes the verbal level at face value: a 4 counts twice a 2. These two estimate what
+a level of this teacher is worth, from the agreement between its answers:
 
 - `LogOdds`: one weight for each level, the log-odds that an answer at that level agrees with the user's
-  other samples. It corrects a scale of levels that is too flat, too steep or without meaning.
-- `DawidSkene`: the true tag is hidden, and an answer is drawn from a table P(tag and level said | true tag),
-  which expectation maximisation fits (Dawid and Skene 1979, with the level as part of the answer). A tag that
-  the teacher says too often, or too surely, is what other people's samples often contradict: the table shows
-  it, and such an answer counts for less.
+  other samples. It corrects a scale of levels that is too flat, too steep or meaningless.
+- `DawidSkene`: the true tag is latent, and an answer is drawn from a table P(stated tag and level | true tag),
+  which expectation maximisation fits (Dawid and Skene 1979, with the level as part of the answer). Other
+  people's samples often contradict a tag that the teacher overuses or states too confidently: the table
+  records this, and such an answer counts less.
 
-Both know one attribute at a time. What all samples of a teacher get wrong together they cannot see.
+Both know one attribute at a time. Neither can detect an error that all samples of a teacher share.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import numpy as np
 from conf_profile.consensus.ballots import MAX_LEVEL, NO_ANSWER, Ballots, Floats, Integers, Numbers, tally
 
 MINIMUM_WEIGHT = 0.01
-"""A level at which answers agree no more often than chance still counts for something: it breaks ties."""
+"""A level whose answers agree no more often than chance keeps a small weight, which breaks ties."""
 PSEUDO_ANSWERS = 100.0
-"""Answers' worth of the pooled table that each row of a confusion table begins with."""
+"""The weight of the pooled table in each row of a confusion table, in answers."""
 MAX_ITERATIONS = 50
 TOLERANCE = 1e-4
-"""Mean change of the posteriors between two iterations at which they count as settled."""
+"""Mean change of the posteriors between two iterations at which they have converged."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,9 @@ class LogOdds:
             level, agrees = _compare_leave_one_out(ballots, sample)
             agreed += np.bincount(level, agrees, minlength=MAX_LEVEL + 1)
             compared += np.bincount(level, minlength=MAX_LEVEL + 1)
+        # If a sample at level c is right with probability p and its errors spread evenly over the K - 1 other tags,
+        # it adds log(p (K - 1) / (1 - p)) to the log-odds of its tag. p is the smoothed share of agreement (1 / K with
+        # no data).
         others = max(ballots.tag_count - 1, 1)
         share = (agreed + 1) / (compared + 1 + others)
         return cls(np.maximum(np.log(share * others / (1 - share)), MINIMUM_WEIGHT))
@@ -70,8 +73,10 @@ class DawidSkene:
 
     @classmethod
     def fit(cls, ballots: Ballots) -> DawidSkene:
-        """Expectation maximisation from the weighted vote. True tags are equally likely beforehand: a learned
-        prior would let the frequent tags grow with every iteration."""
+        """Expectation maximisation from the weighted vote, with a uniform prior over true tags: a learned prior
+        would let the frequent tags grow with every iteration."""
+        # M: P(a | t) in proportion to sum over users u of q_u(t) n_u(a), for answers a = (tag, level);
+        # E: q_u(t) in proportion to the product over samples m of P(a_um | t). The first q_u(t) is s_u(t), normalised.
         posterior = ballots.confidence + 1e-6
         posterior = posterior / posterior.sum(axis=1, keepdims=True)
         for _ in range(MAX_ITERATIONS):
@@ -111,7 +116,7 @@ def _compare_leave_one_out(ballots: Ballots, sample: int) -> tuple[Integers, Int
 
 
 def _confusion(posterior: Floats, ballots: Ballots) -> Floats:
-    """Log of P(tag and level | true tag), [tags, tags * 5], each row drawn towards the pooled table."""
+    """Log of P(tag and level | true tag), [tags, tags * 5], each row shrunk towards the pooled table."""
     tags = ballots.tag_count
     expected = np.asarray(posterior.T @ ballots.cells, dtype=np.float64).reshape(tags, tags, MAX_LEVEL)
     smoothed = expected + PSEUDO_ANSWERS * _pool_confusion(expected)
@@ -119,7 +124,9 @@ def _confusion(posterior: Floats, ballots: Ballots) -> Floats:
 
 
 def _pool_confusion(expected: Floats) -> Floats:
-    """[tags, tags, 5]: one teacher for all true tags. Right answers share their levels, wrong ones their tags."""
+    """[tags, tags, 5]: one row for all true tags. Right answers share their levels, wrong ones their tags."""
+    # P_pool(a | t) = accuracy x P(level | right) for the true tag, plus (1 - accuracy) x P(a) over all answers: a rare
+    # tag with few answers borrows the teacher's habits instead of fitting noise.
     tags = len(expected)
     diagonal = np.arange(tags)
     right = expected[diagonal, diagonal].sum(axis=0) + 1.0

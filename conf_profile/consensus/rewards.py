@@ -5,12 +5,12 @@
         + format_reward * [the answer follows the grammar]
 
 (arXiv 2509.18864, section on confidence-guided RL; the level term is ours.) C is the reference confidence,
-frozen before the training starts (`frozen`); the stated level (`self`) and 1 (`none`) exist for the ablation:
-with `self` a policy is paid for stating high levels. The quasi-ground truth is the frozen reference vote
-(`reference`), the weighted vote over the group's own rollouts (`rollouts`), or the frozen share of the confidence
-that each tag got (`soft`, ours): [tag = quasi-ground truth] becomes that share, so the second best tag earns too.
+frozen before the training starts (`frozen`); the stated level (`self`) and 1 (`none`) are ablations: `self` rewards
+a policy for stating high levels. The quasi-ground truth is the frozen reference vote (`reference`), the weighted
+vote over the group's own rollouts (`rollouts`, the paper's), or each tag's frozen share of the confidence (`soft`,
+ours): the share replaces [tag = quasi-ground truth], so the second best tag also earns.
 
-A malformed answer earns nothing. Attributes without a quasi-ground truth are left out of the average.
+A malformed answer has reward 0. The average omits attributes without a quasi-ground truth.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ def agreement(
     judged = [(name, entry) for name, entry in zip(taxonomy.names, truth, strict=True) if entry is not None]
     if answer is None or not judged:
         return 0.0
+    # A frozen w(C) does not depend on the answer: it says how much an attribute of this user is worth learning, and no
+    # answer can raise it. Stating high confidence raises a live one: reward hacking, the paper's Table 5.
     earned = (
         _weight(answer.answers[name], entry, weight) * entry.truth_of(answer.answers[name].tag)
         for name, entry in judged
@@ -76,12 +78,13 @@ def tag_entropy(answers: Sequence[ProfileAnswer | None], taxonomy: Taxonomy) -> 
 
     It falls when a policy drifts towards the frequent tags, which agreement with a vote does not show.
     """
+    # H = - sum over tags t of p(t) log p(t), with p(t) the share of the step's answers that state t.
     given = [[found.answers[name].tag for found in answers if found is not None] for name in taxonomy.names]
     return sum(_entropy(tags) for tags in given)
 
 
 def level_agreement(answer: ProfileAnswer | None, truth: ReferenceOfUser, taxonomy: Taxonomy) -> float:
-    """How near the stated levels lie to the frozen reference's, in [0, 1]; a wrong tag should be said at level 1."""
+    """How close the stated levels are to the frozen reference's, in [0, 1]; a wrong tag should be stated at level 1."""
     judged = [(name, entry) for name, entry in zip(taxonomy.names, truth, strict=True) if entry is not None]
     if answer is None or not judged:
         return 0.0
@@ -170,6 +173,7 @@ def _group_truths(
     references: Sequence[ReferenceOfUser],
     taxonomy: Taxonomy,
 ) -> list[ReferenceOfUser]:
+    # The rollouts of one user are GRPO's group, and vote on their own truth: it moves with the policy.
     rows: dict[str, list[int]] = {}
     for row, user in enumerate(user_id):
         rows.setdefault(user, []).append(row)

@@ -2,12 +2,14 @@
 
 Works on integer arrays of one attribute, [users, samples], a million users at a time; it knows nothing of
 files, tag names or models. A method is first fitted, on all samples or a part of them, and then elects; the
-counting votes have nothing to fit.
+counting votes have nothing to fit. With n and s as in `ballots`, the winner maximises
 
-- majority: most votes, then the larger summed confidence, then the tag that stands first in the taxonomy;
-- majority_blind: most votes, then the tag that stands first: confidence is not looked at even for ties;
-- weighted (the paper's): larger summed confidence, then more votes, then the tag that stands first;
-- log_odds, em: `learned_votes`; ties go on to the summed confidence or the votes, then to the first tag.
+- majority: n(t), then s(t);
+- majority_blind: n(t); it ignores confidence even for ties;
+- weighted (the paper's confidence-weighted vote): s(t), then n(t);
+- log_odds, em: the evidence of `learned_votes`, then s(t) or n(t).
+
+Ties that remain go to the tag that is first in the taxonomy.
 """
 
 from __future__ import annotations
@@ -66,6 +68,7 @@ class CountingVote:
         return self.ranking(ballots)
 
     def score(self, ballots: Ballots, winner: Integers) -> Floats:
+        # Support: s(winner) / (5 M). M counts all requested samples, so silence lowers it as disagreement does.
         confidence = ballots.confidence[np.arange(len(winner)), winner]
         return np.asarray(confidence / float(max(MAX_LEVEL * ballots.samples, 1)))
 
