@@ -22,7 +22,8 @@ UNIT_TESTS := $(TESTS) --dist loadscope tests/unit
 # No cluster is touched unawares: see test-cluster.
 test: environment lint
 	$(UNIT_TESTS)
-	$(TESTS) --dist loadfile --no-loadscope-reorder tests/integration
+	$(TESTS) --dist loadfile --no-loadscope-reorder tests/integration -m "not engine"
+	$(BIN)/pytest tests/integration -m engine
 	env -u KUBECONFIG $(BIN)/pytest tests/cluster
 
 # The pure part: no servers, no training.
