@@ -16,7 +16,7 @@ run: environment
 
 # One process for each core, four at most: each of them imports torch and Feast. One thread in each, or they would
 # starve each other.
-TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(shell nproc) --maxprocesses 4
+TESTS := env -u KUBECONFIG OMP_NUM_THREADS=1 $(BIN)/pytest -n $(shell nproc) --maxprocesses 4
 UNIT_TESTS := $(TESTS) --dist loadscope tests/unit
 
 # No cluster is touched unawares: see test-cluster.
