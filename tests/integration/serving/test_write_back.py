@@ -36,7 +36,8 @@ from serving.telemetry.metrics import WRITTEN_PROFILES
 from serving.transformer import write_back
 from serving.transformer.features import OnlineFeatures
 from serving.transformer.predictor_client import PredictorClient
-from serving.transformer.transformer import ProfileTransformer, Served
+from serving.transformer.transformer import ProfileTransformer
+from serving.transformer.versions import ServedVersion
 from support.s3 import wait_until
 from support.teacher_server import completion, serve
 
@@ -326,7 +327,7 @@ def asked(repository, predictor, body, **given):
     model = Bundle("v1", TAGS, EVEN, EVEN, PromptConfig(student_style="brief"), 48, {"gender": 3}, {})
 
     async def once():
-        served = Served(model, PredictorClient(connection, model), configured, DriftMonitor(model))
+        served = ServedVersion(model, PredictorClient(connection, model), configured, DriftMonitor(model))
         transformer = ProfileTransformer(served, OnlineFeatures(repository))
         answer, _ = await transformer(body, {})
         transformer.stop()
