@@ -16,13 +16,14 @@ run: environment
 
 # One process for each core, four at most: each of them imports torch and Feast. One thread in each, or they would
 # starve each other.
-TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(shell nproc) --maxprocesses 4
+TESTS := env -u KUBECONFIG OMP_NUM_THREADS=1 $(BIN)/pytest -n $(shell nproc) --maxprocesses 4
 UNIT_TESTS := $(TESTS) --dist loadscope tests/unit
 
 # No cluster is touched unawares: see test-cluster.
 test: environment lint
 	$(UNIT_TESTS)
-	$(TESTS) --dist loadfile --no-loadscope-reorder tests/integration
+	$(TESTS) --dist loadfile --no-loadscope-reorder tests/integration -m "not engine"
+	$(BIN)/pytest tests/integration -m engine
 	env -u KUBECONFIG $(BIN)/pytest tests/cluster
 
 # The pure part: no servers, no training.

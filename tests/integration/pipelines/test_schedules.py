@@ -200,7 +200,7 @@ def test_a_schedule_that_cannot_be_replaced_stays(server, backend, monkeypatch):
     def fail(*_):
         raise BackendUnreachableError("503")
 
-    monkeypatch.setattr(type(backend), "under_way", fail)
+    monkeypatch.setattr(type(backend), "list_running", fail)
     with pytest.raises(BackendUnreachableError):
         make(backend, LATER)
     assert states(server) == {made: "ENABLED"}

@@ -12,7 +12,7 @@ from conf_profile.students import examples, folder, model
 from serving.backfill import engines as backfill_engines
 from serving.model import bundle
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.engine]
 
 TAGS = taxonomy.builtin("profile")
 BRIEF = PromptConfig(student_style="brief", max_keyphrases=400)

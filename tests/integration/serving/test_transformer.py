@@ -22,7 +22,8 @@ from serving.settings import PredictorSettings, Settings
 from serving.telemetry.drift import DriftMonitor
 from serving.telemetry.logs import JsonFormatter
 from serving.transformer.predictor_client import PredictorClient
-from serving.transformer.transformer import ProfileTransformer, Served
+from serving.transformer.transformer import ProfileTransformer
+from serving.transformer.versions import ServedVersion
 from support.teacher_server import completion, error, serve
 
 TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})
@@ -42,7 +43,7 @@ def server():
 def served(server, version="v1", **settings):
     predictor = PredictorSettings(url=server.url.removesuffix("/v1"), max_attempts=1)
     given, model = Settings(model="m", predictor=predictor, **settings), bundle(version)
-    return Served(model, PredictorClient(predictor, model), given, DriftMonitor(model))
+    return ServedVersion(model, PredictorClient(predictor, model), given, DriftMonitor(model))
 
 
 def user(name, phrase="rose pruning"):

@@ -15,7 +15,7 @@ from conf_profile.teachers.answers import AnswerStore, AskCounts, ask
 from conf_profile.teachers.factory import make_teacher
 from conf_profile.teachers.protocol import Request
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.engine]
 
 TAXONOMY = parse_taxonomy({"attributes": {"gender": ["female", "male"], "age": ["18-24", "25-34", "55+"]}})
 MOST_AT_ONCE = 2
