@@ -11,7 +11,6 @@ all writers of a machine share.
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from feast import FeatureStore
+from filelock import FileLock
 
 from conf_profile import tables
 from conf_profile.data.inferred import InferredProfile, InferredTag, to_table
@@ -92,8 +92,7 @@ def read_inferred(store: FeatureStore, user_ids: Sequence[str]) -> list[Inferred
 def lock_for_writing(store: FeatureStore) -> Iterator[Path]:
     """The offline source, nobody else writing to the view while the block runs; waits for its turn."""
     file = inferred_file(store)
-    with file.with_name(f".{FILE}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(file.with_name(f".{FILE}.lock")):
         yield file
 
 

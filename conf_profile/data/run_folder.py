@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from conf_profile import tables
 from conf_profile.errors import DataError, PipelineError
@@ -22,14 +22,14 @@ ARGUMENTS = Path("workspace") / "arguments.json"
 @contextmanager
 def lock_run_folder(folder: Path) -> Iterator[None]:
     """Two that work in one folder would overwrite each other's work; PipelineError tells the second to wait."""
-    with (folder / "run.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise PipelineError(
-                f"{folder}: another run, backfill or erasure is under way in this folder; wait for its end "
-                "(or give a run another --out)"
-            ) from error
+    try:
+        held = FileLock(folder / "run.lock").acquire(timeout=0)
+    except Timeout as error:
+        raise PipelineError(
+            f"{folder}: another run, backfill or erasure is under way in this folder; wait for its end "
+            "(or give a run another --out)"
+        ) from error
+    with held:
         yield
 
 

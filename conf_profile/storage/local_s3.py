@@ -16,7 +16,6 @@ stop it; when its owner leaves, the sharer's next request fails with a RegistryE
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import json
 import os
@@ -32,6 +31,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from filelock import lock_descriptor
 
 from conf_profile.errors import RegistryError
 from conf_profile.files import write_text
@@ -145,10 +146,9 @@ def _new_identities() -> dict[str, Any]:
 
 
 def _try_lock(folder: Path) -> int | None:
+    # The lock goes with the descriptor, which the server inherits: a FileLock would unlock it for both when it ends.
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not lock_descriptor(descriptor, blocking=False):
         os.close(descriptor)
         return None
     return descriptor

@@ -10,7 +10,6 @@ It knows nothing of the answers' form: a malformed one is kept like any other.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -22,6 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, cast
+
+from filelock import lock_descriptor
 
 from conf_profile.dialogue.prompts import Message
 from conf_profile.errors import TeacherError
@@ -277,14 +278,13 @@ def _key(user_id: str, prompt: str, sample: int) -> bytes:
 
 
 def _open_locked(path: Path) -> int:
+    """The file that is locked is the one that is written: no other file has to be there, or to go with it."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not lock_descriptor(file, blocking=False):
         os.close(file)
         raise TeacherError(
             f"{path}: another process is asking the same teacher for the same shard; wait for it or stop it"
-        ) from error
+        )
     return file
 
 
