@@ -25,6 +25,7 @@ from benchmarks import usage
 from conf_profile import tables
 from conf_profile.consensus import voting
 from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue.features import LISTS, SIGN_UP
 
 SIZES = (10_000, 100_000, 1_000_000)
 _USERS_AT_ONCE = 20_000
@@ -113,8 +114,8 @@ def _write_features(path: Path, users: int, random: np.random.Generator) -> None
     columns = {
         "user_id": _user_ids(np.arange(users)),
         "split": pa.array(splits.tolist()),
-        **dict.fromkeys(("watch", "search", "submit"), empty),
-        **dict.fromkeys(("self_age", "self_gender", "signature", "region"), pa.nulls(users, pa.string())),
+        **dict.fromkeys(LISTS, empty),
+        **dict.fromkeys(SIGN_UP, pa.nulls(users, pa.string())),
     }
     with tables.writer(path, tables.FEATURES) as out:
         out.write_table(pa.table(columns, schema=tables.FEATURES.schema))

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from conf_profile import files
+from conf_profile.dialogue.features import LISTS, SIGN_UP
 from conf_profile.errors import DataError
 
 _KEYPHRASES = pa.list_(pa.string())
@@ -46,9 +47,7 @@ BEHAVIOUR = TableSchema(
         [
             _USER,
             _field("event_timestamp", _TIMESTAMP),
-            _field("watch", _KEYPHRASES),
-            _field("search", _KEYPHRASES),
-            _field("submit", _KEYPHRASES),
+            *(_field(name, _KEYPHRASES) for name in LISTS),
         ]
     ),
     unique=("user_id", "event_timestamp"),
@@ -59,10 +58,7 @@ DEMOGRAPHICS = TableSchema(
         [
             _USER,
             _field("event_timestamp", _TIMESTAMP),
-            _field("self_age", pa.string(), nullable=True),
-            _field("self_gender", pa.string(), nullable=True),
-            _field("signature", pa.string(), nullable=True),
-            _field("region", pa.string(), nullable=True),
+            *(_field(name, pa.string(), nullable=True) for name in SIGN_UP),
             _field("consent", pa.bool_()),
         ]
     ),
@@ -79,13 +75,8 @@ FEATURES = TableSchema(
         [
             _USER,
             _field("split", pa.string()),
-            _field("watch", _KEYPHRASES),
-            _field("search", _KEYPHRASES),
-            _field("submit", _KEYPHRASES),
-            _field("self_age", pa.string(), nullable=True),
-            _field("self_gender", pa.string(), nullable=True),
-            _field("signature", pa.string(), nullable=True),
-            _field("region", pa.string(), nullable=True),
+            *(_field(name, _KEYPHRASES) for name in LISTS),
+            *(_field(name, pa.string(), nullable=True) for name in SIGN_UP),
         ]
     ),
     unique=("user_id",),

@@ -14,11 +14,11 @@ from pathlib import Path
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.types import Array, Bool, Int64, String
 
+from conf_profile.dialogue.features import LISTS, SIGN_UP
+
 SERVICE = "profile_features"
 USER_ID = "user_id"
 TIMESTAMP = "event_timestamp"
-LIST_FEATURES = ("watch", "search", "submit")
-SIGN_UP_FEATURES = ("self_age", "self_gender", "signature", "region")
 CONSENT = "consent"
 BEHAVIOUR, DEMOGRAPHICS, INFERRED = "behaviour", "demographics", "inferred_profile"
 INFERRED_FEATURES = ("attributes", "tags", "levels", "model_version")
@@ -39,7 +39,7 @@ def behaviour_view(path: Path | str) -> FeatureView:
         ttl=NO_EXPIRY,
         schema=[
             Field(name=USER_ID, dtype=String),
-            *(Field(name=name, dtype=Array(String)) for name in LIST_FEATURES),
+            *(Field(name=name, dtype=Array(String)) for name in LISTS),
         ],
         source=_source(BEHAVIOUR, path),
     )
@@ -53,7 +53,7 @@ def demographics_view(path: Path | str) -> FeatureView:
         ttl=NO_EXPIRY,
         schema=[
             Field(name=USER_ID, dtype=String),
-            *(Field(name=name, dtype=String) for name in SIGN_UP_FEATURES),
+            *(Field(name=name, dtype=String) for name in SIGN_UP),
             Field(name=CONSENT, dtype=Bool),
         ],
         source=_source(DEMOGRAPHICS, path),

@@ -24,6 +24,7 @@ from feast import FeatureService, FeatureStore
 
 from conf_profile.config import FeaturesConfig
 from conf_profile.data.dataset import parse_time
+from conf_profile.dialogue.features import LISTS, SIGN_UP
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import DataError
 from conf_profile.files import write_text
@@ -32,9 +33,7 @@ from feature_repo.definitions import (
     BEHAVIOUR,
     CONSENT,
     DEMOGRAPHICS,
-    LIST_FEATURES,
     SERVICE,
-    SIGN_UP_FEATURES,
     TIMESTAMP,
     USER_ID,
     behaviour_view,
@@ -53,8 +52,8 @@ MATERIALISED_VIEWS = (BEHAVIOUR, DEMOGRAPHICS)
 FEATURES_AT = pa.schema(
     [
         pa.field(USER_ID, pa.string(), nullable=False),
-        *(pa.field(name, pa.list_(pa.string())) for name in LIST_FEATURES),
-        *(pa.field(name, pa.string()) for name in SIGN_UP_FEATURES),
+        *(pa.field(name, pa.list_(pa.string())) for name in LISTS),
+        *(pa.field(name, pa.string()) for name in SIGN_UP),
         pa.field(CONSENT, pa.bool_()),
     ]
 )
@@ -261,15 +260,15 @@ def _refuse_duplicates(entities: pd.DataFrame) -> None:
 
 
 def _online_user(user_id: str, response: Mapping[str, list[Any]], row: int) -> OnlineUser | None:
-    values = {name: response[name][row] for name in (*LIST_FEATURES, *SIGN_UP_FEATURES, CONSENT)}
+    values = {name: response[name][row] for name in (*LISTS, *SIGN_UP, CONSENT)}
     if all(value is None for value in values.values()):
         return None
-    given: dict[str, Any] = {name: tuple(values[name] or ()) for name in LIST_FEATURES}
-    given |= {name: values[name] for name in SIGN_UP_FEATURES}
+    given: dict[str, Any] = {name: tuple(values[name] or ()) for name in LISTS}
+    given |= {name: values[name] for name in SIGN_UP}
     return OnlineUser(
         features=UserFeatures(user_id=user_id, **given),
         consent=values[CONSENT],
-        as_of=_moment(response[f"{LIST_FEATURES[0]}__ts"][row]),
+        as_of=_moment(response[f"{LISTS[0]}__ts"][row]),
     )
 
 

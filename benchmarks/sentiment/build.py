@@ -31,6 +31,7 @@ from conf_profile.data import dataset
 from conf_profile.data.dataset import Dataset
 from conf_profile.data.movielens.sources import default_cache
 from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue.features import SIGN_UP
 from conf_profile.dialogue.prompts import quote
 from conf_profile.errors import ConfProfileError, DataError
 from conf_profile.files import atomic_path, write_text
@@ -168,7 +169,7 @@ def _behaviour(snippet: Snippet, known: Collection[str]) -> dict[str, Any]:
 
 
 def _demographics(snippet: Snippet) -> dict[str, Any]:
-    fields = dict.fromkeys(("self_age", "self_gender", "signature", "region"))
+    fields = dict.fromkeys(SIGN_UP)
     return {"user_id": snippet.text_id, "event_timestamp": MOMENT, "consent": True} | fields
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from conf_profile import tables
+from conf_profile.dialogue.features import LISTS
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import DataError
 from conf_profile.evaluation.metrics import NO_TAG, BoolArray, Cells, FloatArray, IntArray
@@ -118,7 +119,7 @@ def integers(column: pa.ChunkedArray | pa.Array, null: int = 0) -> IntArray:
 
 def history_lengths(people: Population) -> IntArray:
     """How many keyphrases each user has, over all three lists."""
-    lists = (people.features[name] for name in ("watch", "search", "submit"))
+    lists = (people.features[name] for name in LISTS)
     return np.asarray(np.stack([integers(pc.list_value_length(column)) for column in lists]).sum(axis=0))
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from conf_profile import tables
 from conf_profile.config import StorageConfig, StudentConfig
+from conf_profile.dialogue.features import LISTS
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.rollout import smoke
 from conf_profile.students import examples, folder, model, training
@@ -105,7 +106,7 @@ def _make_smoke_profile(user: UserFeatures, table: pa.Table) -> smoke.SmokeProfi
     rows = [row for row in table.to_pylist() if row["user_id"] == user.user_id]
     if all(row["tag"] is None for row in rows):
         return None
-    lists = {name: getattr(user, name) for name in smoke.LISTS}
+    lists = {name: getattr(user, name) for name in LISTS}
     return smoke.SmokeProfile(lists, {row["attribute"]: smoke.ExpectedAnswer(row["tag"], row["level"]) for row in rows})
 
 

@@ -22,12 +22,11 @@ from conf_profile import tables
 from conf_profile.config import FeaturesConfig
 from conf_profile.data import splits
 from conf_profile.data.dataset import parse_time
+from conf_profile.dialogue.features import LISTS
 from conf_profile.errors import DataError
 from conf_profile.files import write_text
 
 logger = logging.getLogger(__name__)
-
-_LISTS = ("watch", "search", "submit")
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def find_newest_time(behaviour: Path, demographics: Path) -> datetime:
 def to_features(known: pa.Table, config: FeaturesConfig) -> pa.Table:
     """From what Feast knows to tables.FEATURES: adds the split, turns a missing history into empty lists."""
     columns = {name: known.column(name) for name in known.column_names}
-    for name in _LISTS:
+    for name in LISTS:
         columns[name] = pc.coalesce(columns[name], pa.scalar([], pa.list_(pa.string())))
     columns["split"] = pa.array(splits.split_of(known.column("user_id").to_pylist(), config))
     return pa.table({field.name: columns[field.name] for field in tables.FEATURES.schema})
@@ -99,7 +98,7 @@ def to_features(known: pa.Table, config: FeaturesConfig) -> pa.Table:
 
 def summarise(features: pa.Table, dropped: int, moment: datetime) -> FeaturesReport:
     """The counts of the report."""
-    keyphrases = np.sum([pc.list_value_length(features.column(name)).to_numpy() for name in _LISTS], axis=0)
+    keyphrases = np.sum([pc.list_value_length(features.column(name)).to_numpy() for name in LISTS], axis=0)
     return FeaturesReport(
         users=len(features),
         dropped_without_consent=dropped,

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypedDict
 
+from conf_profile.dialogue.features import LISTS, SIGN_UP
 from conf_profile.dialogue.taxonomy import UNKNOWN, Taxonomy
 
 PromptStyle = Literal["full", "brief"]
 
 MAX_KEYPHRASE_CHARACTERS = 80
 MAX_SIGNATURE_CHARACTERS = 160
+_SIGN_UP_CHARACTERS = {"self_age": 20, "self_gender": 20, "signature": MAX_SIGNATURE_CHARACTERS, "region": 40}
 SEPARATOR = "; "
 _SPACE = re.compile(r"\s+")
 _QUOTES = str.maketrans({"<": "‹", ">": "›", ";": ",", "{": "(", "}": ")"})
@@ -62,21 +64,14 @@ def render_user(features: UserFeatures, max_keyphrases: int) -> str:
     """
     lines = [
         f"{name}: {SEPARATOR.join(phrases)}"
-        for name, values in (
-            ("watch", features.watch),
-            ("search", features.search),
-            ("submit", features.submit),
-        )
-        if (phrases := _keyphrases(values, max_keyphrases))
+        for name in LISTS
+        if (phrases := _keyphrases(getattr(features, name), max_keyphrases))
     ]
-    for name, value, limit in (
-        ("age", features.self_age, 20),
-        ("gender", features.self_gender, 20),
-        ("signature", features.signature, MAX_SIGNATURE_CHARACTERS),
-        ("region", features.region, 40),
-    ):
-        if value and (quoted := quote(value, limit)):
-            lines.append(f"{name}: {quoted}")
+    lines += [
+        f"{shown}: {quoted}"
+        for name, shown in SIGN_UP.items()
+        if (value := getattr(features, name)) and (quoted := quote(value, _SIGN_UP_CHARACTERS[name]))
+    ]
     return "\n".join(lines) or "no data"
 
 

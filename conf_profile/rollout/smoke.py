@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from conf_profile.dialogue.features import LISTS
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import DataError
 
@@ -22,7 +23,6 @@ MIN_USERS = 5
 """A keyphrase of fewer users is nobody else's business."""
 MIN_AGREEMENT = 0.9
 """Share of equal answers. Other kernels and number formats tip near ties; another model or prompt changes far more."""
-LISTS = ("watch", "search", "submit")
 
 
 @dataclass(frozen=True)

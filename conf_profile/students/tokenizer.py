@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from conf_profile.dialogue.features import LISTS, SIGN_UP
 from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.dialogue.prompts import SEPARATOR
 from conf_profile.dialogue.taxonomy import UNKNOWN, Taxonomy
@@ -24,8 +25,7 @@ MINIMUM_SAVING = 100
 """Tokens that a piece must save over all prompts: a rarer one is hardly trained, and each one slows sampling."""
 MINIMUM_FORM_ANSWERS = 5
 """People who must have given an answer at sign-up (an age, a region) for it to be one piece."""
-LISTS = ("watch", "search", "submit")
-FIELDS = (*LISTS, "age", "gender", "signature", "region")
+FIELDS = (*LISTS, *SIGN_UP.values())
 """The names that begin a line of the prompt (see `prompts.render_user`)."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['content'] }}"

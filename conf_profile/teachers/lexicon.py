@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from conf_profile.dialogue.features import LISTS
 from conf_profile.dialogue.output_format import Answer, ProfileAnswer, render
 from conf_profile.dialogue.prompts import SEPARATOR, split_keyphrases
 from conf_profile.dialogue.taxonomy import Taxonomy
@@ -36,7 +37,6 @@ NO_EVIDENCE = 0.05
 """Summed evidence below which the teacher has read nothing; half of those times it says `unknown`."""
 LEVEL_BOUNDS = (0.25, 0.40, 0.55, 0.70)
 """Probability of the answer, as the teacher sees it, from which on it says level 2, 3, 4, 5."""
-_LISTS = frozenset({"watch", "search", "submit"})
 
 
 class LexiconTeacher:
@@ -172,7 +172,7 @@ def _read_prompt(text: str) -> tuple[list[str], dict[str, str]]:
     fields: dict[str, str] = {}
     for line in text.splitlines():
         name, _, value = line.partition(": ")
-        if name in _LISTS:
+        if name in LISTS:
             phrases += split_keyphrases(value)
         elif value:
             fields[name] = value

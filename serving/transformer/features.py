@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from conf_profile.dialogue.features import LISTS, SIGN_UP
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import ConfProfileError, ServingError
 from serving.circuit_breaker import CircuitBreaker
@@ -26,8 +27,6 @@ from serving.telemetry.metrics import FEATURE_AGE_SECONDS
 
 logger = logging.getLogger(__name__)
 
-LISTS = ("watch", "search", "submit")
-TEXTS = ("self_age", "self_gender", "signature", "region")
 MAX_LIST = 1000
 """Keyphrases of one list in a request; the prompt keeps far fewer."""
 PATIENCE_SECONDS = 2.0
@@ -120,13 +119,13 @@ def read_request_features(user_id: str, given: Any, require_consent: bool) -> Fe
     """Features that a request brings for one user: lists of texts, texts, and `consent`."""
     if not isinstance(given, Mapping):
         raise BadFeaturesError(f"user {user_id!r}: 'features' must be an object")
-    unknown = sorted(set(given) - {*LISTS, *TEXTS, "consent"})
+    unknown = sorted(set(given) - {*LISTS, *SIGN_UP, "consent"})
     if unknown:
         raise BadFeaturesError(f"user {user_id!r}: unknown feature(s) {', '.join(unknown)}")
     if given.get("consent", not require_consent) is not True:
         return FeatureLookup(None, NO_CONSENT_REASON)
     watch, search, submit = (_phrases(user_id, name, given.get(name)) for name in LISTS)
-    age, gender, signature, region = (_text(user_id, name, given.get(name)) for name in TEXTS)
+    age, gender, signature, region = (_text(user_id, name, given.get(name)) for name in SIGN_UP)
     return FeatureLookup(UserFeatures(user_id, watch, search, submit, age, gender, signature, region))
 
 

@@ -16,11 +16,12 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.responses import FileResponse, JSONResponse, Response
 
+from conf_profile.dialogue.features import LISTS, SIGN_UP
 from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.dialogue.prompts import UserFeatures, quote
 from serving.model.bundle import Bundle
 from serving.model.profile import NO_CONSENT_REASON
-from serving.transformer.features import LISTS, TEXTS, FeatureLookup
+from serving.transformer.features import FeatureLookup
 from serving.transformer.transformer import ProfileTransformer
 from serving.transformer.versions import ServedVersion
 
@@ -123,7 +124,7 @@ def _features_json(features: UserFeatures, known: FeatureLookup) -> dict[str, An
         "keyphrases": {
             name: [{"text": phrase, "quoted": quote(phrase)} for phrase in getattr(features, name)] for name in LISTS
         },
-        "sign_up": {name: getattr(features, name) for name in TEXTS},
+        "sign_up": {name: getattr(features, name) for name in SIGN_UP},
     }
 
 

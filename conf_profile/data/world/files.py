@@ -34,6 +34,7 @@ from conf_profile.data.world.world import (
     build_world,
     draw,
 )
+from conf_profile.dialogue.features import LISTS
 from conf_profile.files import write_text
 
 
@@ -146,7 +147,7 @@ def _add_modifier(world: World, phrase: str, random: np.random.Generator) -> str
 def _snapshot(user_id: str, when: Any, texts: list[str], lists: Any) -> dict[str, Any]:
     chosen = {
         name: [text for text, position in zip(texts, lists, strict=True) if position == index]
-        for index, name in enumerate(("watch", "search", "submit"))
+        for index, name in enumerate(LISTS)
     }
     return {"user_id": user_id, "event_timestamp": when, **chosen}
 
