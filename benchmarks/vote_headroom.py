@@ -21,6 +21,7 @@ from conf_profile.consensus.ballots import Ballots
 from conf_profile.dialogue.output_format import ProfileAnswer, parse_or_none
 from conf_profile.dialogue.prompts import UserFeatures, quote, split_keyphrases
 from conf_profile.dialogue.taxonomy import Taxonomy
+from conf_profile.evaluation.arms import SFT, SFT_GRPO
 from conf_profile.students import examples, folder, training
 from conf_profile.students.folder import Student
 from conf_profile.students.rollouts import rollouts
@@ -77,7 +78,7 @@ def main() -> None:
     people = examples.users(features, ["second_stage"])[: given.users]
     labels = tables.read(Path(arguments["labels_uri"]), tables.LABELS).to_pylist()
     known = {(row["user_id"], row["attribute"]): row["tag"] for row in labels}
-    for arm, key in (("sft", "sft_student"), ("sft_grpo", "student")):
+    for arm, key in ((SFT, "sft_student"), (SFT_GRPO, "student")):
         student = folder.load(Path(outputs[key]), "float32")
         tags = student.taxonomy
         truth = {

@@ -31,6 +31,7 @@ from conf_profile.consensus import confidence
 from conf_profile.dialogue import taxonomy as taxonomies
 from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.evaluation import metrics, slices
+from conf_profile.evaluation.arms import teacher_arm
 from conf_profile.evaluation.metrics import BoolArray, Cells
 
 EVERYBODY = ""
@@ -93,7 +94,7 @@ def arm_cells(arm: Arm, chain: Chain, people: Population) -> Cells | None:
         return None if known is None else read_predictions(known, people, arm.name)
     if arm.stage == "teacher":
         methods = () if arm.vote == "single" else (arm.vote,)
-        return teacher.arms([chain.candidates], people, methods)[teacher.arm_of(arm.vote)]
+        return teacher.arms([chain.candidates], people, methods)[teacher_arm(arm.vote)]
     return read_predictions(_predictions(arm, chain), people, arm.name)
 
 

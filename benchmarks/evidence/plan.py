@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from conf_profile.evaluation import arms
+
 Stage = Literal["base", "teacher", "sft", "rejection", "grpo", "ceiling", "majority_tag"]
 Settings = Mapping[str, Any]
 """Dotted keys of the configuration -> values."""
@@ -50,12 +52,12 @@ class Experiment:
 
 def teacher(vote: str) -> Arm:
     """The teacher's vote over its M samples, or its first sample."""
-    return Arm(f"teacher_{vote}", "teacher", vote=vote)
+    return Arm(arms.teacher_arm(vote), "teacher", vote=vote)
 
 
-MAJORITY_TAG, CEILING = Arm("majority_tag", "majority_tag"), Arm("ceiling", "ceiling")
-SFT = Arm("sft", "sft")
-SFT_GRPO = Arm("sft_grpo", "grpo")
+MAJORITY_TAG, CEILING = Arm(arms.MAJORITY_TAG, "majority_tag"), Arm(arms.CEILING, "ceiling")
+SFT = Arm(arms.SFT, "sft")
+SFT_GRPO = Arm(arms.SFT_GRPO, "grpo")
 """The preset as it stands: frozen reference vote and weight, level reward, small steps."""
 
 PAPERS_VOTE: Settings = {"labelling.vote": "weighted"}
@@ -89,7 +91,7 @@ TABLE1 = Experiment(
     "Does reinforcement learning need SFT first, and what does each stage add?",
     (
         MAJORITY_TAG,
-        Arm("base", "base"),
+        Arm(arms.BASE, "base"),
         Arm("instruct", "sft", INSTRUCT),
         Arm("rl_only", "grpo", {**INSTRUCT, **PAPERS_RECIPE}),
         teacher("single"),
@@ -101,14 +103,14 @@ TABLE1 = Experiment(
     ),
     (
         Comparison("instruct", "rl_only"),
-        Comparison("sft", "base"),
-        Comparison("sft", "instruct"),
-        Comparison("sft", "teacher_single"),
-        Comparison("sft", "teacher_weighted"),
-        Comparison("sft_grpo", "base"),
-        Comparison("sft_grpo", "sft"),
-        Comparison("sft_grpo_paper", "sft"),
-        Comparison("sft_grpo", "rl_only"),
+        Comparison(arms.SFT, arms.BASE),
+        Comparison(arms.SFT, "instruct"),
+        Comparison(arms.SFT, arms.TEACHER_SINGLE),
+        Comparison(arms.SFT, arms.TEACHER_WEIGHTED),
+        Comparison(arms.SFT_GRPO, arms.BASE),
+        Comparison(arms.SFT_GRPO, arms.SFT),
+        Comparison("sft_grpo_paper", arms.SFT),
+        Comparison(arms.SFT_GRPO, "rl_only"),
     ),
 )
 
@@ -123,14 +125,14 @@ TABLE2 = Experiment(
         CEILING,
     ),
     (
-        Comparison("teacher_weighted", "teacher_majority"),
-        Comparison("teacher_weighted", "teacher_majority_blind"),
-        Comparison("teacher_log_odds", "teacher_weighted"),
-        Comparison("teacher_em", "teacher_weighted"),
-        Comparison("teacher_em", "teacher_majority"),
+        Comparison(arms.TEACHER_WEIGHTED, arms.TEACHER_MAJORITY),
+        Comparison(arms.TEACHER_WEIGHTED, arms.teacher_arm("majority_blind")),
+        Comparison(arms.TEACHER_LOG_ODDS, arms.TEACHER_WEIGHTED),
+        Comparison(arms.TEACHER_EM, arms.TEACHER_WEIGHTED),
+        Comparison(arms.TEACHER_EM, arms.TEACHER_MAJORITY),
         Comparison("sft_weighted", "sft_majority"),
         Comparison("sft_em", "sft_weighted"),
-        Comparison("sft_em", "teacher_em"),
+        Comparison("sft_em", arms.TEACHER_EM),
     ),
 )
 
@@ -201,9 +203,9 @@ SECOND_STAGE = Experiment(
         Arm("rejection_1_grpo", "grpo", {"rejection.rounds": 1}),
     ),
     (
-        Comparison("sft_grpo", "sft"),
+        Comparison(arms.SFT_GRPO, arms.SFT),
         *(
-            Comparison(arm, "sft_grpo")
+            Comparison(arm, arms.SFT_GRPO)
             for arm in (
                 "vote_rollouts",
                 "vote_soft",
@@ -216,10 +218,10 @@ SECOND_STAGE = Experiment(
                 "train_users_only",
             )
         ),
-        Comparison("rejection_1", "sft"),
-        Comparison("rejection_2", "sft"),
-        Comparison("rejection_1_em", "sft"),
-        Comparison("rejection_1", "sft_grpo"),
+        Comparison("rejection_1", arms.SFT),
+        Comparison("rejection_2", arms.SFT),
+        Comparison("rejection_1_em", arms.SFT),
+        Comparison("rejection_1", arms.SFT_GRPO),
         Comparison("rejection_1_grpo", "rejection_1"),
     ),
 )
@@ -261,13 +263,13 @@ TRANSFER = Experiment(
         SFT_GRPO,
     ),
     (
-        Comparison("teacher_weighted", "teacher_majority"),
-        Comparison("teacher_em", "teacher_weighted"),
-        Comparison("sft", "teacher_single"),
-        Comparison("sft", "teacher_weighted"),
-        Comparison("sft", "majority_tag"),
-        Comparison("sft_em", "sft"),
-        Comparison("sft_grpo", "sft"),
+        Comparison(arms.TEACHER_WEIGHTED, arms.TEACHER_MAJORITY),
+        Comparison(arms.TEACHER_EM, arms.TEACHER_WEIGHTED),
+        Comparison(arms.SFT, arms.TEACHER_SINGLE),
+        Comparison(arms.SFT, arms.TEACHER_WEIGHTED),
+        Comparison(arms.SFT, arms.MAJORITY_TAG),
+        Comparison("sft_em", arms.SFT),
+        Comparison(arms.SFT_GRPO, arms.SFT),
     ),
 )
 
@@ -280,11 +282,11 @@ SECOND_STAGE_REGIMES = Experiment(
     tuple(
         Arm(
             f"noise={noise:g}, history={history}: {stage}",
-            "sft" if stage == "sft" else "grpo",
+            "sft" if stage == arms.SFT else "grpo",
             {"data.lexicon.noise": noise, "data.world.median_keyphrases": history},
         )
         for noise, history in _GRID
-        for stage in ("sft", "sft_grpo")
+        for stage in arms.TRAINED_ARMS
     ),
     tuple(
         Comparison(f"noise={noise:g}, history={history}: sft_grpo", f"noise={noise:g}, history={history}: sft")

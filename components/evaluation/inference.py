@@ -12,6 +12,7 @@ from conf_profile import tables
 from conf_profile.config import StorageConfig, StudentConfig
 from conf_profile.dialogue.features import LISTS
 from conf_profile.dialogue.prompts import UserFeatures
+from conf_profile.evaluation.arms import BASE, CHAMPION, SFT, SFT_GRPO
 from conf_profile.rollout import smoke
 from conf_profile.students import examples, folder, model, training
 from conf_profile.students.folder import Student
@@ -31,9 +32,9 @@ def predict_arms(
     work: Path,
 ) -> dict[str, Path]:
     """Writes tables.PREDICTIONS of the arms base, sft, sft_grpo and champion; returns arm -> file."""
-    target = {arm: work / f"predictions-{arm}.parquet" for arm in ("base", "sft", "sft_grpo", "champion")}
-    predict_untrained(sft_student, features, student_config, batch_size, seed, target["base"])
-    given = {"sft": sft_student, "sft_grpo": student, "champion": champion}
+    target = {arm: work / f"predictions-{arm}.parquet" for arm in (BASE, SFT, SFT_GRPO, CHAMPION)}
+    predict_untrained(sft_student, features, student_config, batch_size, seed, target[BASE])
+    given = {SFT: sft_student, SFT_GRPO: student, CHAMPION: champion}
     for arm, source in given.items():
         if source is not None:
             predict_student(arm, source, features, student_config, batch_size, target[arm])

@@ -31,25 +31,38 @@ from conf_profile.consensus import voting
 from conf_profile.dialogue import taxonomy as taxonomies
 from conf_profile.errors import DataError
 from conf_profile.evaluation import bootstrap, calibration_error, hierarchy, metrics, slices
+from conf_profile.evaluation.arms import (
+    BASE,
+    CEILING,
+    CHAMPION,
+    MAJORITY_TAG,
+    SFT,
+    SFT_GRPO,
+    STUDENT_ARMS,
+    TEACHER_EM,
+    TEACHER_LOG_ODDS,
+    TEACHER_MAJORITY,
+    TEACHER_SINGLE,
+    TEACHER_WEIGHTED,
+    last_trained_arm,
+    teacher_arm,
+)
 from conf_profile.evaluation.metrics import BoolArray, Cells, FloatArray, Scores, Threshold
 from conf_profile.files import write_text
 
-MAJORITY_TAG = "majority_tag"
-CEILING = "ceiling"
-DERIVED_ARMS = (teacher.SINGLE_SAMPLE_ARM, *map(teacher.arm_of, voting.VOTES), CEILING, MAJORITY_TAG)
-SLICED_ARMS = ("sft", "sft_grpo", "champion")
+DERIVED_ARMS = (TEACHER_SINGLE, *map(teacher_arm, voting.VOTES), CEILING, MAJORITY_TAG)
 PAIRS = (
-    ("sft", "teacher_single"),
-    ("sft", "base"),
-    ("sft", MAJORITY_TAG),
-    ("sft_grpo", "sft"),
-    ("sft_grpo", "base"),
-    ("sft_grpo", MAJORITY_TAG),
-    ("sft_grpo", "teacher_single"),
-    ("sft_grpo", "champion"),
-    ("teacher_weighted", "teacher_majority"),
-    ("teacher_log_odds", "teacher_weighted"),
-    ("teacher_em", "teacher_weighted"),
+    (SFT, TEACHER_SINGLE),
+    (SFT, BASE),
+    (SFT, MAJORITY_TAG),
+    (SFT_GRPO, SFT),
+    (SFT_GRPO, BASE),
+    (SFT_GRPO, MAJORITY_TAG),
+    (SFT_GRPO, TEACHER_SINGLE),
+    (SFT_GRPO, CHAMPION),
+    (TEACHER_WEIGHTED, TEACHER_MAJORITY),
+    (TEACHER_LOG_ODDS, TEACHER_WEIGHTED),
+    (TEACHER_EM, TEACHER_WEIGHTED),
 )
 
 
@@ -110,9 +123,8 @@ def score(
 
 def candidate_arm(arms: Mapping[str, object]) -> str:
     """The arm that is up for promotion: sft_grpo, or sft where there was no second stage."""
-    for name in ("sft_grpo", "sft"):
-        if name in arms:
-            return name
+    if name := last_trained_arm(arms):
+        return name
     raise DataError(f"evaluation needs predictions of 'sft_grpo' or 'sft'; it was given: {', '.join(arms)}")
 
 
@@ -133,9 +145,9 @@ def _cells(
     tag_counts = [len(attribute.tags) for attribute in test.taxonomy.attributes]
     read = {name: read_predictions(path, test, name) for name, path in predictions.items()}
     arms = {MAJORITY_TAG: metrics.majority_tag(test.truth, tag_counts)}
-    arms |= {name: found for name, found in read.items() if name == "base"}
+    arms |= {name: found for name, found in read.items() if name == BASE}
     arms |= teacher.arms(candidates, test)
-    arms |= {name: found for name, found in read.items() if name != "base"}
+    arms |= {name: found for name, found in read.items() if name != BASE}
     if ceiling is not None:
         arms[CEILING] = read_predictions(ceiling, test, CEILING)
     return arms
@@ -225,7 +237,7 @@ def _slices(
     masks = _slice_masks(test)
     lines = [
         {"slice": name, "arm": arm, "users": users, **_rates(found)}
-        for arm in SLICED_ARMS
+        for arm in STUDENT_ARMS
         if arm in arms
         for name, (users, found) in slices.evaluate(masks, arms[arm].counts).items()
     ]
@@ -243,10 +255,10 @@ def _slice_masks(test: Population) -> dict[str, BoolArray]:
 def _slice_differences(
     arms: Mapping[str, Arm], candidate: str, masks: Mapping[str, BoolArray], draws: bootstrap.UserBootstrap
 ) -> list[dict[str, Any]]:
-    if "champion" not in arms:
+    if CHAMPION not in arms:
         return []
-    counts = (arms[candidate].counts, arms["champion"].counts)
-    found = slices.differences(masks, (candidate, "champion"), counts, draws)
+    counts = (arms[candidate].counts, arms[CHAMPION].counts)
+    found = slices.differences(masks, (candidate, CHAMPION), counts, draws)
     return [{"slice": name, "users": users, **asdict(difference)} for name, (users, difference) in found.items()]
 
 

@@ -20,6 +20,7 @@ from conf_profile.consensus import confidence, voting
 from conf_profile.consensus.candidates import blocks, check_users, sample_count
 from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.dialogue.taxonomy import Taxonomy
+from conf_profile.evaluation.arms import TEACHER_SINGLE, teacher_arm
 from conf_profile.evaluation.metrics import NO_TAG, Cells, FloatArray, IntArray
 
 
@@ -31,13 +32,7 @@ class Samples:
     levels: IntArray
 
 
-SINGLE_SAMPLE_ARM = "teacher_single"
 REPORTED_VOTES = ("majority", "weighted", "log_odds", "em")
-
-
-def arm_of(method: str) -> str:
-    """The name of a vote's arm."""
-    return f"teacher_{method}"
 
 
 def arms(candidates: Sequence[Path], people: Population, methods: Sequence[str] = REPORTED_VOTES) -> dict[str, Cells]:
@@ -51,8 +46,8 @@ def arms(candidates: Sequence[Path], people: Population, methods: Sequence[str] 
         return {}
     require_all_users(np.flatnonzero(rows != NO_TAG), people, "candidates (teacher's arms)")
     single = answers(samples.tags[rows, :, 0], samples.levels[rows, :, 0], _stated_scores(samples)[rows], people.truth)
-    return {SINGLE_SAMPLE_ARM: single} | {
-        arm_of(method): _voted_cells(samples, rows, people, method) for method in methods
+    return {TEACHER_SINGLE: single} | {
+        teacher_arm(method): _voted_cells(samples, rows, people, method) for method in methods
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from conf_profile import tables
 from conf_profile.config import GateConfig
 from conf_profile.errors import DataError
+from conf_profile.evaluation.arms import BASE, CHAMPION, MAJORITY_TAG, SFT
 from conf_profile.evaluation.bootstrap import Difference
 from conf_profile.evaluation.gate import Candidate, Decision, Opponent, SliceDifference, decide
 from conf_profile.files import write_text
@@ -26,14 +27,14 @@ def judge(evaluation: Mapping[str, Any], config: GateConfig, source: str = "eval
     """The gate's decision on an evaluation's content; DataError when something it needs is missing."""
     try:
         name = evaluation["candidate"]
-        base, constant = _opponent(evaluation, "base"), _opponent(evaluation, "majority_tag")
+        base, constant = _opponent(evaluation, BASE), _opponent(evaluation, MAJORITY_TAG)
         if base is None or constant is None:
             missing = "base model" if base is None else "constant answer"
             raise DataError(f"{source}: the {missing} was not evaluated; the gate compares with it")
         return decide(
             _candidate(evaluation, name),
-            _opponent(evaluation, "champion"),
-            _opponent(evaluation, "sft") if name != "sft" else None,
+            _opponent(evaluation, CHAMPION),
+            _opponent(evaluation, SFT) if name != SFT else None,
             base,
             constant,
             config,
@@ -57,7 +58,7 @@ def _candidate(evaluation: Mapping[str, Any], name: str) -> Candidate:
 def _opponent(evaluation: Mapping[str, Any], name: str) -> Opponent | None:
     if name not in evaluation["arms"]:
         return None
-    slices = evaluation["slice_differences"] if name == "champion" else []
+    slices = evaluation["slice_differences"] if name == CHAMPION else []
     return Opponent(
         name=name,
         f1=evaluation["arms"][name]["f1"],

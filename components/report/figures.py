@@ -10,26 +10,40 @@ from markupsafe import Markup
 from components.report.charts import Dot, Series, bar_chart, dot_chart, heatmap, line_chart
 from components.report.inputs import Inputs, curve
 from components.report.markup import join
-from conf_profile.evaluation.summary import arm_title
+from conf_profile.evaluation.arms import (
+    BASE,
+    CEILING,
+    CHAMPION,
+    MAJORITY_TAG,
+    SFT,
+    SFT_GRPO,
+    STUDENT_ARMS,
+    TEACHER_EM,
+    TEACHER_LOG_ODDS,
+    TEACHER_MAJORITY,
+    TEACHER_SINGLE,
+    TEACHER_WEIGHTED,
+    arm_title,
+    teacher_arm,
+)
 
 TAUGHT_VOTE = "the vote that the student was taught by"
 """Stands for the arm of the labelling's own vote."""
 LEVEL_NAMES = ("1", "2", "3", "4", "5")
 COLOURS = {
-    "majority_tag": "majority",
-    "base": "base",
-    "teacher_single": "teacher1",
-    "teacher_majority": "teacher2",
-    "teacher_weighted": "teacher3",
-    "teacher_log_odds": "teacher3",
-    "teacher_em": "teacher3",
-    "sft": "sft",
-    "sft_grpo": "grpo",
-    "champion": "champion",
-    "ceiling": "ceiling",
+    MAJORITY_TAG: "majority",
+    BASE: "base",
+    TEACHER_SINGLE: "teacher1",
+    TEACHER_MAJORITY: "teacher2",
+    TEACHER_WEIGHTED: "teacher3",
+    TEACHER_LOG_ODDS: "teacher3",
+    TEACHER_EM: "teacher3",
+    SFT: "sft",
+    SFT_GRPO: "grpo",
+    CHAMPION: "champion",
+    CEILING: "ceiling",
 }
-CONFIDENCE_ARMS = ("teacher_single", TAUGHT_VOTE, "sft", "sft_grpo", "champion", "ceiling")
-STUDENT_ARMS = ("sft", "sft_grpo", "champion")
+CONFIDENCE_ARMS = (TEACHER_SINGLE, TAUGHT_VOTE, *STUDENT_ARMS, CEILING)
 
 
 def arms(inputs: Inputs) -> Markup:
@@ -182,7 +196,7 @@ def _draw_threshold_curve(inputs: Inputs, metric: str, title: str) -> Markup:
 
 def _select_confidence_arms(inputs: Inputs) -> list[tuple[str, Mapping[str, Any]]]:
     found = inputs.evaluation["arms"]
-    voted = f"teacher_{inputs.labelling.get('vote', 'weighted')}"
+    voted = teacher_arm(inputs.labelling.get("vote", "weighted"))
     names = [voted if name == TAUGHT_VOTE else name for name in CONFIDENCE_ARMS]
     return [(name, found[name]) for name in names if name in found]
 

@@ -13,7 +13,19 @@ from markupsafe import Markup
 
 from components.report import figures
 from components.report.inputs import Inputs
-from conf_profile.evaluation.summary import arm_title
+from conf_profile.evaluation.arms import (
+    BASE,
+    CEILING,
+    CHAMPION,
+    SFT,
+    SFT_GRPO,
+    TEACHER_EM,
+    TEACHER_LOG_ODDS,
+    TEACHER_MAJORITY,
+    TEACHER_SINGLE,
+    TEACHER_WEIGHTED,
+    arm_title,
+)
 
 Values = Mapping[str, Any]
 
@@ -63,15 +75,15 @@ def spoken_name(arm: str) -> str:
 
 _RATES = ("precision", "recall", "f1")
 _SPOKEN_NAMES = {
-    "base": "the untrained model",
-    "teacher_single": "one sample of the teacher",
-    "teacher_majority": "the teacher's majority vote",
-    "teacher_weighted": "the teacher's weighted vote",
-    "teacher_log_odds": "the teacher's vote by log-odds",
-    "teacher_em": "the teacher's vote by EM",
-    "sft": "the student after SFT",
-    "sft_grpo": "the student after SFT and GRPO",
-    "champion": "the champion until now",
+    BASE: "the untrained model",
+    TEACHER_SINGLE: "one sample of the teacher",
+    TEACHER_MAJORITY: "the teacher's majority vote",
+    TEACHER_WEIGHTED: "the teacher's weighted vote",
+    TEACHER_LOG_ODDS: "the teacher's vote by log-odds",
+    TEACHER_EM: "the teacher's vote by EM",
+    SFT: "the student after SFT",
+    SFT_GRPO: "the student after SFT and GRPO",
+    CHAMPION: "the champion until now",
 }
 
 
@@ -161,14 +173,14 @@ def _verdict(inputs: Inputs) -> str:
 
 
 def _comparisons(inputs: Inputs) -> list[str]:
-    wanted = ("teacher_single", "sft", "champion")
+    wanted = (TEACHER_SINGLE, SFT, CHAMPION)
     paired = [p for p in inputs.evaluation["paired"] if p["better"] == inputs.candidate and p["worse"] in wanted]
     if not paired:
         return []
     told = "; ".join(
         f"{_points(p['difference'])} against {spoken_name(p['worse'])} ({_describe_interval(p)})" for p in paired
     )
-    ceiling = inputs.evaluation["arms"].get("ceiling")
+    ceiling = inputs.evaluation["arms"].get(CEILING)
     most = (
         f" Whoever answers every question cannot exceed an F1 of about {_percent(ceiling['f1'])} on these users."
         if ceiling
@@ -186,7 +198,7 @@ def _describe_interval(paired: Mapping[str, Any]) -> str:
 def _tiles(inputs: Inputs) -> list[tuple[str, str, str]]:
     """(name, value, note) of each."""
     evaluation, found = inputs.evaluation, inputs.evaluation["arms"][inputs.candidate]
-    accepted, ceiling = evaluation["at_thresholds"], evaluation["arms"].get("ceiling")
+    accepted, ceiling = evaluation["at_thresholds"], evaluation["arms"].get(CEILING)
     tiles = [
         ("F1", _percent(found["f1"]), f"95% interval {_interval(found['f1_ci'])}"),
         (

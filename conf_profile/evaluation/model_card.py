@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conf_profile.evaluation.arms import last_trained_arm
+
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
     from jinja2 import Template
@@ -42,8 +44,8 @@ class CardFacts:
 def candidate_arm(evaluation: Mapping[str, Any]) -> str | None:
     """The arm that the version holds: the named candidate, else the last trained one there is."""
     arms = evaluation.get("arms", {})
-    names = (evaluation.get("candidate"), "sft_grpo", "sft")
-    return next((name for name in names if name in arms), None)
+    named = evaluation.get("candidate")
+    return str(named) if named in arms else last_trained_arm(arms)
 
 
 def render(facts: CardFacts) -> str:

@@ -10,6 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from conf_profile.config import RunConfig
 from conf_profile.errors import DataError
+from conf_profile.evaluation.arms import (
+    ARM_TITLES,
+    BASE,
+    CEILING,
+    SFT,
+    SFT_GRPO,
+    TEACHER_MAJORITY,
+    TEACHER_SINGLE,
+    TEACHER_WEIGHTED,
+    TRAINED_ARMS,
+    arm_title,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -17,34 +29,15 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 REQUIRED_ARMS = (
-    "base",
-    "teacher_single",
-    "teacher_majority",
-    "teacher_weighted",
-    "sft",
-    "sft_grpo",
-    "ceiling",
+    BASE,
+    TEACHER_SINGLE,
+    TEACHER_MAJORITY,
+    TEACHER_WEIGHTED,
+    SFT,
+    SFT_GRPO,
+    CEILING,
 )
 """Always a key of `metrics`; null where the run has no such arm (a ceiling: generated data only)."""
-
-ARM_TITLES: Mapping[str, str] = {
-    "majority_tag": "Most frequent tag, always",
-    "base": "Base model, untrained",
-    "teacher_single": "Teacher, one sample",
-    "teacher_majority": "Teacher, majority vote",
-    "teacher_weighted": "Teacher, weighted vote",
-    "teacher_log_odds": "Teacher, vote by log-odds",
-    "teacher_em": "Teacher, vote by EM",
-    "sft": "Student after SFT",
-    "sft_grpo": "Student after SFT + GRPO",
-    "champion": "Champion until now",
-    "ceiling": "Ceiling (exact posterior)",
-}
-
-
-def arm_title(name: str) -> str:
-    """The arm's name for readers; an arm that is not ours keeps its own."""
-    return ARM_TITLES.get(name, name)
 
 
 def build(
@@ -90,7 +83,7 @@ def table(summary: Mapping[str, Any]) -> Table:
         found = summary["metrics"][name]
         low, high = found["f1_ci"]
         numbers = (found["precision"], found["recall"], found["f1"])
-        style = "bold" if name in ("sft", "sft_grpo") else None
+        style = "bold" if name in TRAINED_ARMS else None
         interval = f"{100 * low:.1f} to {100 * high:.1f}"
         result.add_row(Text(arm_title(name)), *(f"{100 * n:.1f}" for n in numbers), interval, style=style)
     return result

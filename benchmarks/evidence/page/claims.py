@@ -14,6 +14,15 @@ from benchmarks.evidence.page.findings import Finding, Verdict, estimate, requir
 from benchmarks.evidence.page.markdown import NO_VALUE, code, difference, interval
 from benchmarks.evidence.plan import Comparison
 from benchmarks.evidence.results import Results
+from conf_profile.evaluation.arms import (
+    BASE,
+    SFT,
+    SFT_GRPO,
+    TEACHER_EM,
+    TEACHER_MAJORITY,
+    TEACHER_SINGLE,
+    TEACHER_WEIGHTED,
+)
 
 LISTED_FINDINGS = 4
 """A claim with more parts is answered by how many of them hold."""
@@ -80,9 +89,9 @@ PAPER_CLAIMS: tuple[Claim, ...] = (
         _answer_by(
             _comparisons(
                 "table1",
-                Comparison("sft_grpo", "base"),
-                Comparison("sft", "base"),
-                Comparison("sft", "teacher_single"),
+                Comparison(SFT_GRPO, BASE),
+                Comparison(SFT, BASE),
+                Comparison(SFT, TEACHER_SINGLE),
             )
         ),
     ),
@@ -90,13 +99,13 @@ PAPER_CLAIMS: tuple[Claim, ...] = (
         "Table 1: what RL adds to SFT",
         "table1",
         "both stages belong to the method; the figure after SFT alone was not at hand",
-        _answer_by(_comparisons("table1", Comparison("sft_grpo", "sft"))),
+        _answer_by(_comparisons("table1", Comparison(SFT_GRPO, SFT))),
     ),
     Claim(
         "Table 2: weighted vote over majority",
         "table2",
         "F1 69.97 against 67.17",
-        _answer_by(_comparisons("table2", Comparison("teacher_weighted", "teacher_majority"))),
+        _answer_by(_comparisons("table2", Comparison(TEACHER_WEIGHTED, TEACHER_MAJORITY))),
     ),
     Claim(
         "Table 2: students taught by these votes",
@@ -147,7 +156,7 @@ OUR_CLAIMS: tuple[Claim, ...] = (
         "`em` over the weighted vote",
         "table2",
         "",
-        _answer_by(_comparisons("table2", Comparison("teacher_em", "teacher_weighted"))),
+        _answer_by(_comparisons("table2", Comparison(TEACHER_EM, TEACHER_WEIGHTED))),
     ),
     Claim(
         "A student taught by `em` over one taught by the weighted vote",
@@ -162,7 +171,7 @@ OUR_CLAIMS: tuple[Claim, ...] = (
         _answer_by(
             _comparisons(
                 "second_stage",
-                *(Comparison(arm, "sft") for arm in ("sft_grpo", "rejection_1", "rejection_2")),
+                *(Comparison(arm, SFT) for arm in (SFT_GRPO, "rejection_1", "rejection_2")),
             ),
             require_any,
         ),
@@ -171,7 +180,7 @@ OUR_CLAIMS: tuple[Claim, ...] = (
         "Second stage: the vote over current rollouts is below the frozen one",
         "second_stage",
         "",
-        _answer_by(_comparisons("second_stage", Comparison("vote_rollouts", "sft_grpo"))),
+        _answer_by(_comparisons("second_stage", Comparison("vote_rollouts", SFT_GRPO))),
     ),
     Claim(
         "The stratified filter keeps more people of rare tags",
@@ -183,12 +192,12 @@ OUR_CLAIMS: tuple[Claim, ...] = (
         "Share of the possible, by stage",
         "table1",
         "",
-        _shares_of_possible("teacher_weighted", "sft", "sft_grpo"),
+        _shares_of_possible(TEACHER_WEIGHTED, SFT, SFT_GRPO),
     ),
     Claim(
         "Share of the possible, by vote",
         "table2",
         "",
-        _shares_of_possible("teacher_em", "sft_weighted", "sft_em"),
+        _shares_of_possible(TEACHER_EM, "sft_weighted", "sft_em"),
     ),
 )

@@ -11,6 +11,7 @@ from benchmarks.evidence.page.findings import Finding, Side, Values, subtract
 from benchmarks.evidence.page.markdown import code
 from benchmarks.evidence.plan import Comparison
 from benchmarks.evidence.results import Results
+from conf_profile.evaluation.arms import SFT, SFT_GRPO, TEACHER_EM, TEACHER_WEIGHTED
 
 FEW_TAGS = 10
 METRIC_TITLES = {"precision": "precision", "recall": "recall", "f1": "F1"}
@@ -20,7 +21,7 @@ OLD_RISE = "rise of precision, old partition"
 """Names of observations; with the old partition the levels are cut as they were before GRPO."""
 
 
-LATER_COMPARISONS = (Comparison("sft", "teacher_weighted"), Comparison("sft_em", "teacher_em"))
+LATER_COMPARISONS = (Comparison(SFT, TEACHER_WEIGHTED), Comparison("sft_em", TEACHER_EM))
 """Comparisons that the protocol did not plan: nothing was expected of them."""
 
 
@@ -28,11 +29,11 @@ def side(experiment: str, comparison: Comparison) -> Side:
     """Where the protocol expects `better` minus `worse`; without a word of its own the plan's names say it."""
     if comparison == Comparison("instruct", "rl_only"):
         return "not below"
-    if comparison == Comparison("vote_rollouts", "sft_grpo"):
+    if comparison == Comparison("vote_rollouts", SFT_GRPO):
         return "below"
     if comparison in LATER_COMPARISONS:
         return "either"
-    compared_with_ours = experiment == "second_stage" and comparison.worse in ("sft_grpo", "rejection_1")
+    compared_with_ours = experiment == "second_stage" and comparison.worse in (SFT_GRPO, "rejection_1")
     return "either" if compared_with_ours or experiment in ("teachers", "second_stage_regimes") else "above"
 
 
@@ -56,7 +57,7 @@ def compare(experiment: str, results: Results, comparison: Comparison) -> Findin
 def balance(results: Results) -> Finding:
     """Figures 3 and 9: how much of the levels' imbalance the partition takes away."""
     raw, calibrated = (
-        quantities.observed_values(results, "teacher_weighted", f"imbalance of {kind}") for kind in LEVEL_STAGES
+        quantities.observed_values(results, TEACHER_WEIGHTED, f"imbalance of {kind}") for kind in LEVEL_STAGES
     )
     return Finding("raw - partitioned", IMBALANCE, subtract(raw, calibrated))
 
@@ -155,11 +156,11 @@ def recall_after_grpo(results: Results) -> list[Finding]:
 
     The mean over all tags, in which each weighs the same; where the tags are few, each of them too.
     """
-    tags = list(quantities.test_users_by_tag(results, "sft"))
+    tags = list(quantities.test_users_by_tag(results, SFT))
     recalls = {"recall, mean over the tags": partial(quantities.mean_recall, tags=tags)}
     if len(tags) <= FEW_TAGS:
         recalls |= {f"recall of {tag}": partial(quantities.recall_of_tags, tags=[tag]) for tag in tags}
-    return [_difference_finding(results, "sft_grpo", "sft", of, recall, "either") for of, recall in recalls.items()]
+    return [_difference_finding(results, SFT_GRPO, SFT, of, recall, "either") for of, recall in recalls.items()]
 
 
 def _observed_finding(results: Results, better: str, worse: str, name: str) -> Finding:

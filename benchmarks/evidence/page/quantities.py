@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.evidence.page.findings import Values, subtract
 from benchmarks.evidence.results import Results
 from conf_profile.dialogue.output_format import LEVELS
+from conf_profile.evaluation.arms import CEILING, TEACHER_SINGLE
 
 Tags = Mapping[str, Values]
 """ATTRIBUTE=TAG -> a value by seed."""
@@ -39,7 +40,7 @@ def step(results: Results, arm: str, metric: str, tau: int) -> dict[int, float]:
 
 def share_of_possible(results: Results, arm: str) -> dict[int, float]:
     """(F1 - teacher's single sample) / (ceiling - teacher's single sample); empty where one of the two is no arm."""
-    single, ceiling = (rate(results, name, "f1") for name in ("teacher_single", "ceiling"))
+    single, ceiling = (rate(results, name, "f1") for name in (TEACHER_SINGLE, CEILING))
     gained, possible = subtract(rate(results, arm, "f1"), single), subtract(ceiling, single)
     return {seed: gained[seed] / possible[seed] for seed in gained if possible.get(seed)}
 

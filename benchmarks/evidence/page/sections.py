@@ -17,6 +17,7 @@ from benchmarks.evidence.results import METRICS, Results
 from benchmarks.evidence.run import REGIMES
 from conf_profile.consensus.confidence import LEVEL_COUNT
 from conf_profile.dialogue.output_format import LEVELS
+from conf_profile.evaluation.arms import TEACHER_WEIGHTED
 
 LOGGED_DIGITS = {"reward": 3, "agreement": 3, "tag_entropy": 2}
 """What a second stage's log says at the start and at the end -> decimals."""
@@ -143,7 +144,7 @@ def _rises_table(results: Results) -> str:
 
 
 def _figure3(study: Study) -> Iterator[Passage]:
-    results, arm = study.results, "teacher_weighted"
+    results, arm = study.results, TEACHER_WEIGHTED
     shares = {
         title: quantities.level_shares(results, arm, kind)
         for title, kind in zip(("raw", "partitioned"), LEVEL_STAGES, strict=True)

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from conf_profile.config import resolve
 from conf_profile.errors import DataError
-from conf_profile.evaluation.summary import REQUIRED_ARMS, arm_title, build, render
+from conf_profile.evaluation.arms import arm_title
+from conf_profile.evaluation.summary import REQUIRED_ARMS, build, render
 
 
 def arm(f1: float) -> dict:
