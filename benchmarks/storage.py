@@ -29,8 +29,9 @@ from botocore.config import Config
 from safetensors.numpy import save_file
 
 from conf_profile.config import StorageConfig
-from conf_profile.registry.format import MANIFEST, Version
+from conf_profile.registry.format import Version
 from conf_profile.registry.registry import Registry, connect
+from conf_profile.registry.version_files import MANIFEST
 from conf_profile.storage import object_store
 from conf_profile.storage.local_s3 import S3Access, local_s3
 from serving import storage

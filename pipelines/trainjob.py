@@ -18,6 +18,7 @@ from components.image import IMAGE
 from conf_profile.config import DEFAULTS, RunConfig, Section, defaults_digest
 from conf_profile.errors import ConfigError
 from conf_profile.files import write_text
+from conf_profile.storage.object_address import is_remote
 from conf_profile.students.remote_job import JOB
 from pipelines.placement import SHARED_MEMORY, WRITABLE
 from pipelines.resources import CA_FOLDER, S3, NodePool, Resources, S3Secret, Step
@@ -96,7 +97,7 @@ def _check(job: TrainJob) -> None:
     if set(job.inputs) != set(wanted):
         raise ConfigError(f"--trainjob {job.step} needs --artefact for {', '.join(wanted)}, and no others")
     for name, place in {**job.inputs, "--output": job.output}.items():
-        if not place.startswith("s3://"):
+        if not is_remote(place):
             raise ConfigError(f"{name}: {place!r} is not an s3:// address; every node must reach it")
 
 

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError
 
 from conf_profile.errors import ServingError
+from conf_profile.registry.format import MODEL_URI_VARIABLE
 from conf_profile.strict_model import StrictModel, explain
 
 
@@ -54,7 +55,7 @@ class Settings(StrictModel):
     name: str = Field("conf-profile", description="the model's name in the API")
     model: Annotated[str, BeforeValidator(lambda given: str(given) if isinstance(given, Path) else given)] = Field(
         description="the model's folder (weights are not read), or champion://BUCKET/models/NAME[@VERSION]; the "
-        "environment's CONF_PROFILE_MODEL_URI goes over it"
+        f"environment's {MODEL_URI_VARIABLE} overrides it"
     )
     predictor: PredictorSettings = PredictorSettings()
     features: FeatureSettings = FeatureSettings()

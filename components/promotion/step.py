@@ -19,6 +19,7 @@ from conf_profile.evaluation import model_card
 from conf_profile.files import write_text
 from conf_profile.registry import registry
 from conf_profile.registry.registry import ANY_CHAMPION, Champion, Registry, Version
+from conf_profile.registry.version_files import CARD, EVALUATION, THRESHOLDS
 from conf_profile.rollout.smoke import SMOKE
 
 _ADVICE = "run the step that writes it again"
@@ -92,9 +93,9 @@ def _generated_files(facts: model_card.CardFacts) -> dict[str, bytes]:
     measured = {name: value for name, value in facts.evaluation.items() if name != "smoke"}
     smoke = facts.evaluation.get("smoke")
     return {
-        "README.md": model_card.render(facts).encode(),
-        "thresholds.json": _json(measured.get("thresholds", {})),
-        "evaluation.json": _json(measured),
+        CARD: model_card.render(facts).encode(),
+        THRESHOLDS: _json(measured.get("thresholds", {})),
+        EVALUATION: _json(measured),
         **({SMOKE: _json(smoke)} if smoke else {}),
     }
 

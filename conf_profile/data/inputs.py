@@ -15,16 +15,11 @@ from conf_profile.data import own
 from conf_profile.dialogue import taxonomy as taxonomies
 from conf_profile.errors import DataError, TaxonomyError
 from conf_profile.storage import object_store
+from conf_profile.storage.object_address import is_remote
 from conf_profile.storage.object_store import ObjectStore
 
-SCHEME = "s3://"
 LABELS_ACCESS_KEY, LABELS_SECRET_KEY = "CONF_PROFILE_LABELS_ACCESS_KEY", "CONF_PROFILE_LABELS_SECRET_KEY"
 """Environment variables of the evaluation on a cluster, where labels are guarded by keys of their own."""
-
-
-def is_remote(address: str) -> bool:
-    """Whether an address names an object in S3."""
-    return address.startswith(SCHEME)
 
 
 def fetch(address: str, name: str, folder: Path) -> Path:

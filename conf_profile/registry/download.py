@@ -14,7 +14,8 @@ from pathlib import Path
 
 from conf_profile.errors import RegistryError
 from conf_profile.files import atomic_folder, atomic_path
-from conf_profile.registry.format import MANIFEST, Version, parse_manifest
+from conf_profile.registry.format import Version, parse_manifest
+from conf_profile.registry.version_files import MANIFEST
 from conf_profile.storage.object_store import Digest, ObjectStore, digest_of
 
 INCOMING_MANIFEST = f".{MANIFEST}.incoming"

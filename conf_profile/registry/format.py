@@ -15,12 +15,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from conf_profile.errors import RegistryError
+from conf_profile.registry.version_files import MANIFEST
 from conf_profile.storage.object_store import Digest, StoredObject, digest_of
 
-MANIFEST = "manifest.json"
-
+MODEL_URI_VARIABLE = "CONF_PROFILE_MODEL_URI"
+"""The transformer's environment variable: it overrides `model` of its settings, so a rollout changes no file."""
+SCHEME = "champion://"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_URI = re.compile(r"champion://(?P<bucket>[^/@]+)/models/(?P<model>[^/@]+)(@(?P<version>[^/@]+))?")
+_URI = re.compile(SCHEME + r"(?P<bucket>[^/@]+)/models/(?P<model>[^/@]+)(@(?P<version>[^/@]+))?")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class ModelURI:
     version: str | None = None
 
     def __str__(self) -> str:
-        return f"champion://{self.bucket}/models/{self.model}" + (f"@{self.version}" if self.version else "")
+        return f"{SCHEME}{self.bucket}/models/{self.model}" + (f"@{self.version}" if self.version else "")
 
 
 @dataclass(frozen=True)

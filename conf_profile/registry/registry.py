@@ -20,7 +20,6 @@ from conf_profile.errors import RegistryConflictError, RegistryError
 from conf_profile.registry import download as registry_download
 from conf_profile.registry.download import FileFilter, FillResult, select_all
 from conf_profile.registry.format import (
-    MANIFEST,
     Champion,
     Content,
     ModelURI,
@@ -38,11 +37,12 @@ from conf_profile.registry.format import (
     render_manifest,
     to_json,
 )
+from conf_profile.registry.version_files import MANIFEST
 from conf_profile.storage import object_address, object_store
 from conf_profile.storage.local_s3 import S3Access
 from conf_profile.storage.object_store import Digest, ObjectStore
 
-__all__ = ["ANY_CHAMPION", "MANIFEST", "Champion", "ModelURI", "Registry", "Version", "connect", "parse_uri"]
+__all__ = ["ANY_CHAMPION", "Champion", "ModelURI", "Registry", "Version", "connect", "parse_uri"]
 
 ANY_CHAMPION: Final = "any"
 """`promote(expected=ANY_CHAMPION)`: whatever the champion is when the promotion begins."""

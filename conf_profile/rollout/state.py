@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from conf_profile.errors import RegistryError, RolloutError
-from conf_profile.registry.format import ModelURI, parse_uri
+from conf_profile.registry.format import MODEL_URI_VARIABLE, ModelURI, parse_uri
 
 STORAGE_URI = "/spec/predictor/model/storageUri"
-MODEL_URI = "CONF_PROFILE_MODEL_URI"
-"""The transformer's variable; its storage initialiser reads the same."""
 COMPONENTS = ("predictor", "transformer")
 TERMINAL_REASONS = frozenset(
     {"CreateContainerConfigError", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName"}
@@ -42,7 +40,7 @@ def find_model_references(service: Json) -> dict[str, str]:
     for component in COMPONENTS:
         for at, container in enumerate(service["spec"].get(component, {}).get("containers", ())):
             for row, variable in enumerate(container.get("env", ())):
-                if variable["name"] == MODEL_URI:
+                if variable["name"] == MODEL_URI_VARIABLE:
                     found[f"/spec/{component}/containers/{at}/env/{row}/value"] = str(variable.get("value", ""))
     return found
 

@@ -16,6 +16,7 @@ from conf_profile.config import RunConfig
 from conf_profile.errors import ConfigError
 from conf_profile.files import write_text
 from conf_profile.storage import object_store
+from conf_profile.storage.object_address import is_remote
 from conf_profile.storage.object_store import ObjectStore
 from conf_profile.strict_model import explain
 
@@ -61,7 +62,7 @@ def read(place: str) -> RunConfig:
 def _text(place: str) -> str:
     if place.startswith("{"):
         return place
-    if not place.startswith("s3://"):
+    if not is_remote(place):
         return _file_text(place)
     store, key = object_store.locate(place)
     stored = store.read(key)

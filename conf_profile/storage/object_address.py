@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from conf_profile.errors import RegistryError
 
+SCHEME = "s3://"
 REGION = "us-east-1"
 
 
@@ -27,7 +28,12 @@ class ObjectAddress:
 
     def __str__(self) -> str:
         query = urlencode({name: value for name in ("endpoint", "region") if (value := getattr(self, name))})
-        return f"s3://{self.bucket}/{self.key}" + (f"?{query}" if query else "")
+        return f"{SCHEME}{self.bucket}/{self.key}" + (f"?{query}" if query else "")
+
+
+def is_remote(place: str) -> bool:
+    """Whether a place is in a store, rather than a path of this machine."""
+    return place.startswith(SCHEME)
 
 
 def parse(uri: str) -> ObjectAddress:

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from conf_profile.storage.object_address import is_remote
 from conf_profile.students import training
 from conf_profile.students.checkpoints import remote as remote_checkpoints
-
-SCHEME = "s3://"
 
 
 @contextmanager
@@ -22,7 +21,7 @@ def open_checkpoints(workspace: str, module: str, inputs: Sequence[Path], settin
     copies are deleted once the block ends well. `module`, `inputs` and `settings` name the work, see
     `training.checkpoint_folder`. RegistryError where the store cannot be reached at the start.
     """
-    if not workspace.startswith(SCHEME):
+    if not is_remote(workspace):
         yield training.checkpoint_folder(workspace, module, inputs, settings)
         return
     with tempfile.TemporaryDirectory(prefix="checkpoints-") as root:

@@ -1,10 +1,6 @@
 """A student's folder is complete: everything that serving needs lies in it and is hashed with it.
 
-model.safetensors, config.json, tokenizer.*   the network
-taxonomy.yaml                                 what it answers
-calibration.json                              how its scores become levels
-calibration-vote.json                         the same for a vote over several of its answers (after GRPO)
-profile.json                                  how a user becomes its prompt
+model.safetensors, config.json and tokenizer.* are the network; `registry.version_files` says what the others are.
 """
 
 from __future__ import annotations
@@ -22,11 +18,9 @@ from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import StudentError
 from conf_profile.files import write_text
+from conf_profile.registry.version_files import CALIBRATION, PROFILE, TAXONOMY, VOTE_CALIBRATION
 from conf_profile.students import examples, model
 from conf_profile.students.rollouts import predict
-
-TAXONOMY, CALIBRATION, PROFILE = "taxonomy.yaml", "calibration.json", "profile.json"
-VOTE_CALIBRATION = "calibration-vote.json"
 
 
 @dataclass(frozen=True)

@@ -27,17 +27,17 @@ from pathlib import Path
 
 from conf_profile.errors import RegistryError, StudentError
 from conf_profile.storage import object_store, object_tree
+from conf_profile.storage.object_address import is_remote
 from conf_profile.storage.object_store import ObjectStore
 from conf_profile.students import processes
 
 JOB = "CONF_PROFILE_JOB"
-_SCHEME = "s3://"
 
 
 def main(text: str) -> None:
     """Runs the job; raises what the step, or the object store, raises."""
     job = json.loads(text)
-    places = {name: value for name, value in job["arguments"].items() if str(value).startswith(_SCHEME)}
+    places = {name: value for name, value in job["arguments"].items() if is_remote(str(value))}
     outputs = {name: places[name] for name in job["outputs"]}
     name_of_job = hashlib.sha256(text.encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"job-{name_of_job}"

@@ -23,10 +23,10 @@ from pathlib import Path
 
 from conf_profile.errors import RegistryError
 from conf_profile.storage import object_store
+from conf_profile.storage.object_address import is_remote
 from conf_profile.storage.object_store import ObjectStore
 from conf_profile.teachers.answers import file_name
 
-SCHEME = "s3://"
 SECONDS_BETWEEN_UPLOADS = 10.0
 _PARALLEL_DOWNLOADS = 8
 _log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def folder_of(place: str | Path, fingerprint: str, writer: str, unrelated: str) 
     The other arguments are the store's. RegistryError where the object store cannot be read, or not be written at
     the end.
     """
-    if not str(place).startswith(SCHEME):
+    if not is_remote(str(place)):
         yield Path(place)
         return
     store, prefix = object_store.open_location(str(place), create=True)

@@ -13,6 +13,7 @@ import click
 
 from conf_profile.cli.models import Storage, open_registry, storage_of_run, storage_options
 from conf_profile.errors import DataError
+from conf_profile.registry.version_files import MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +76,7 @@ def _champion(storage: Storage, models: Path) -> Path:
     with open_registry(storage) as registry:
         version = registry.show().name
         folder = models / version
-        if not (folder / "manifest.json").is_file():
+        if not (folder / MANIFEST).is_file():
             registry.download(version, folder)
         return folder
 

@@ -20,11 +20,17 @@ from conf_profile.dialogue.output_format import structured_output_regex
 from conf_profile.dialogue.prompts import Message, UserFeatures
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import ServingError
+from conf_profile.registry.version_files import (
+    CALIBRATION,
+    EVALUATION,
+    MANIFEST,
+    PROFILE,
+    TAXONOMY,
+    THRESHOLDS,
+    VOTE_CALIBRATION,
+)
 from conf_profile.students import examples
 
-TAXONOMY, CALIBRATION, PROFILE = "taxonomy.yaml", "calibration.json", "profile.json"
-VOTE_CALIBRATION = "calibration-vote.json"
-THRESHOLDS, EVALUATION, MANIFEST = "thresholds.json", "evaluation.json", "manifest.json"
 ADVICE = "give a model's folder, or fetch the model again"
 UNRELEASED_VERSION = "unreleased"
 """The version of a folder that no registry has published."""

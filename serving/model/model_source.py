@@ -12,18 +12,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conf_profile.registry.format import MANIFEST, ModelURI, parse_uri
+from conf_profile.registry.format import MODEL_URI_VARIABLE, SCHEME, ModelURI, parse_uri
+from conf_profile.registry.version_files import MANIFEST
 from serving.model import bundle
 from serving.model.bundle import Bundle
 
 if TYPE_CHECKING:
     from conf_profile.registry.registry import Registry
 
-MODEL_URI = "CONF_PROFILE_MODEL_URI"
-"""Goes over `model` of the settings: a rollout changes one variable of the pod and no file."""
 MODEL_FOLDER = "CONF_PROFILE_MODEL_FOLDER"
 """Where the files of the versions are put, without weights; default: a temporary folder."""
-SCHEME = "champion://"
 
 
 def open_registry(uri: ModelURI) -> Registry:
@@ -38,7 +36,7 @@ def open_registry(uri: ModelURI) -> Registry:
 
 def open_source(model: str) -> FolderSource | RegistrySource:
     """The source that the settings' `model` names, or the environment in its place."""
-    given = os.environ.get(MODEL_URI) or model
+    given = os.environ.get(MODEL_URI_VARIABLE) or model
     if not given.startswith(SCHEME):
         return FolderSource(Path(given))
     folder = os.environ.get(MODEL_FOLDER)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from conf_profile.errors import ServingError
+from conf_profile.registry.version_files import MANIFEST, PROFILE
 
 Device = Literal["cpu", "gpu"]
 CPU_BLOCK = 32
@@ -23,7 +24,6 @@ DRAIN_SECONDS = 20
 CPU_HEAD_STEP = 32
 """vLLM's CPU attention takes heads of a multiple of this many dimensions."""
 ADAPTER = "adapter_config.json"
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _names(model: Path, served_name: str) -> list[str]:
 
 def max_length(model: Path) -> int:
     """Prompt and answer in tokens: what the profile says, else what the network can take."""
-    profile = _read(model / "profile.json")
+    profile = _read(model / PROFILE)
     if "max_prompt_tokens" in profile:
         return int(profile["max_prompt_tokens"]) + int(profile["max_completion_tokens"])
     return int(_config(model)["max_position_embeddings"])
