@@ -41,6 +41,18 @@ Cause = Callable[[BaseException], str]
 _log = logging.getLogger(__name__)
 
 
+def is_caused_by(error: BaseException | None, *kinds: type[BaseException]) -> bool:
+    """Whether an error is one of these types, or was raised from one, or while one was handled.
+
+    Clients wrap what the socket raised in types of their own, which tell less.
+    """
+    while error is not None:
+        if isinstance(error, kinds):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def retry_seconds() -> float:
     """The budget that the environment gives, in seconds; 0 for none. ConfigError for what is not a number of them."""
     given = os.environ.get(RETRY_SECONDS, "").strip()

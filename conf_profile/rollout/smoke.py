@@ -14,6 +14,7 @@ from typing import Any
 
 from conf_profile.dialogue.features import LISTS
 from conf_profile.dialogue.prompts import UserFeatures
+from conf_profile.dialogue.reasons import Reason
 from conf_profile.errors import DataError
 
 SMOKE = "smoke.json"
@@ -119,7 +120,7 @@ def _make_user(number: int, hand: Sequence[tuple[int, str, str]]) -> UserFeature
 def _describe_failure(entry: Mapping[str, Any], number: int) -> str:
     if "error" in entry:
         return f"profile {number} was not answered: {entry['error']['message']}"
-    malformed = [name for name, shown in entry["profile"].items() if shown.get("reason") == "malformed answer"]
+    malformed = [name for name, shown in entry["profile"].items() if shown.get("reason") == Reason.MALFORMED]
     return f"profile {number} is outside the grammar" if malformed or not entry["profile"] else ""
 
 

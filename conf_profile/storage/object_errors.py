@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from conf_profile.errors import RegistryConflictError, RegistryError
+from conf_profile.transient import is_caused_by
 
 MISSING_KEY: Final = {"NoSuchKey", "404"}
 CUT_OBJECT: Final = {"InvalidRange", "416"}
@@ -89,7 +91,7 @@ def _is_lost_connection(error: BaseException | None) -> bool:
 
     if isinstance(error, SSLError):
         # A certificate that does not hold will not hold later; a handshake that was cut may go through.
-        return "EOF" in str(error)
+        return is_caused_by(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)
     return isinstance(error, ConnectionError | HTTPClientError | IncompleteReadError | ResponseParserError)
 
 

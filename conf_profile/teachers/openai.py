@@ -27,6 +27,7 @@ import json
 import math
 import os
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
@@ -42,7 +43,7 @@ from conf_profile.errors import TeacherError
 from conf_profile.teachers.protocol import Completion, Request
 from conf_profile.teachers.spending import Spending
 from conf_profile.teachers.thinking import strip_thinking
-from conf_profile.transient import Outage, retry_seconds
+from conf_profile.transient import Outage, is_caused_by, retry_seconds
 
 UNREACHED_ATTEMPTS = 3
 """Tries at connecting while the server has never answered: a wrong address should be known within seconds."""
@@ -323,7 +324,7 @@ def _describe(error: Exception) -> str:
 
 def _outage(error: Exception) -> str:
     """What a lost connection is called in the log; empty for a certificate, which will not hold later either."""
-    return "" if "CERTIFICATE_VERIFY_FAILED" in str(error) else type(error).__name__
+    return "" if is_caused_by(error, ssl.SSLCertVerificationError) else type(error).__name__
 
 
 def _endpoint(base_url: str) -> httpx.URL:

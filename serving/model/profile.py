@@ -17,13 +17,8 @@ from conf_profile.consensus import confidence, voting
 from conf_profile.consensus.ballots import Ballots
 from conf_profile.consensus.confidence import Calibration
 from conf_profile.dialogue.output_format import LEVELS, ProfileAnswer, parse_or_none
+from conf_profile.dialogue.reasons import Reason
 from serving.model.bundle import Bundle
-
-MALFORMED_REASON = "malformed answer"
-UNKNOWN_REASON = "the evidence says nothing"
-NO_CONSENT_REASON = "no consent"
-NO_USER_REASON = "unknown user"
-NO_FEATURES_REASON = "the feature store gave no answer"
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ class Attribute:
     level: int | None
     score: float | None
     accepted: bool
-    reason: str | None = None
+    reason: Reason | str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fixed form of the API; a tag that is not accepted is withheld."""
@@ -74,7 +69,7 @@ class _AttributeAnswer:
     score: float
 
 
-def empty_profile(bundle: Bundle, reason: str) -> Profile:
+def empty_profile(bundle: Bundle, reason: Reason) -> Profile:
     """A profile that says nothing, for one reason: no consent, unknown user."""
     return Profile({name: Attribute(None, None, None, False, reason) for name in bundle.taxonomy.names})
 
@@ -88,7 +83,7 @@ def profile(completions: Sequence[Completion], bundle: Bundle, thresholds: Mappi
     found = [(answer, completion) for answer, completion in zip(parsed, completions, strict=True) if answer]
     malformed = len(parsed) - len(found)
     if not found:
-        return Profile(empty_profile(bundle, MALFORMED_REASON).attributes, malformed=malformed)
+        return Profile(empty_profile(bundle, Reason.MALFORMED).attributes, malformed=malformed)
     alone = len(completions) == 1
     said = _read_greedy(*found[0], bundle) if alone else _vote(parsed, bundle)
     partition = bundle.calibration if alone else bundle.vote_calibration
@@ -119,7 +114,7 @@ def _vote(parsed: Sequence[ProfileAnswer | None], bundle: Bundle) -> dict[str, _
 
 def _judge(said: _AttributeAnswer, name: str, partition: Calibration, threshold: int) -> Attribute:
     if said.tag is None:
-        return Attribute(None, None, None, False, UNKNOWN_REASON)
+        return Attribute(None, None, None, False, Reason.UNKNOWN)
     level = int(confidence.apply(partition, name, np.array([said.score]))[0])
     if level < threshold:
         return Attribute(said.tag, level, said.score, False, f"below threshold {threshold}")

@@ -20,9 +20,9 @@ from typing import Any
 
 from conf_profile.dialogue.features import LISTS, SIGN_UP
 from conf_profile.dialogue.prompts import UserFeatures
+from conf_profile.dialogue.reasons import Reason
 from conf_profile.errors import ConfProfileError, ServingError
 from serving.circuit_breaker import CircuitBreaker
-from serving.model.profile import NO_CONSENT_REASON, NO_FEATURES_REASON, NO_USER_REASON
 from serving.telemetry.metrics import FEATURE_AGE_SECONDS
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class FeatureLookup:
     """
 
     features: UserFeatures | None
-    reason: str | None = None
+    reason: Reason | None = None
     as_of: datetime | None = None
     error: FeaturesError | None = None
 
@@ -77,7 +77,7 @@ class OnlineFeatures:
         try:
             found = await self._guarded_read(different, deadline)
         except FeaturesError as error:
-            return [FeatureLookup(None, NO_FEATURES_REASON, error=error)] * len(user_ids)
+            return [FeatureLookup(None, Reason.NO_FEATURES, error=error)] * len(user_ids)
         by_user = dict(zip(different, found, strict=True))
         return [by_user[user_id] for user_id in user_ids]
 
@@ -123,7 +123,7 @@ def read_request_features(user_id: str, given: Any, require_consent: bool) -> Fe
     if unknown:
         raise BadFeaturesError(f"user {user_id!r}: unknown feature(s) {', '.join(unknown)}")
     if given.get("consent", not require_consent) is not True:
-        return FeatureLookup(None, NO_CONSENT_REASON)
+        return FeatureLookup(None, Reason.NO_CONSENT)
     watch, search, submit = (_phrases(user_id, name, given.get(name)) for name in LISTS)
     age, gender, signature, region = (_text(user_id, name, given.get(name)) for name in SIGN_UP)
     return FeatureLookup(UserFeatures(user_id, watch, search, submit, age, gender, signature, region))
@@ -156,9 +156,9 @@ def _read(store: Any, service: Any, user_ids: Sequence[str]) -> list[FeatureLook
 
 def _to_lookup(user: Any) -> FeatureLookup:
     if user is None:
-        return FeatureLookup(None, NO_USER_REASON)
+        return FeatureLookup(None, Reason.NO_USER)
     if not user.consent:
-        return FeatureLookup(None, NO_CONSENT_REASON)
+        return FeatureLookup(None, Reason.NO_CONSENT)
     if user.as_of is not None:
         FEATURE_AGE_SECONDS.observe(max(0.0, (datetime.now(UTC) - user.as_of).total_seconds()))
     return FeatureLookup(user.features, as_of=user.as_of)

@@ -23,6 +23,7 @@ import kserve
 from fastapi import HTTPException
 from kserve.errors import InvalidInput
 
+from conf_profile.dialogue.reasons import Reason
 from serving.model import profile
 from serving.model.profile import Attribute, Profile
 from serving.telemetry import metrics, tracing
@@ -47,7 +48,6 @@ MAX_REQUEST_ID = 200
 """A longer name of a request is nobody's name."""
 MAX_MESSAGE = 1000
 """Characters of a refusal: it quotes what was wrong, which may be long."""
-NO_ANSWER_REASON = "the predictor gave no answer"
 
 
 @dataclass(frozen=True)
@@ -271,9 +271,9 @@ def _profile(
     known: FeatureLookup, reply: Reply | PredictorError | None, served: ServedVersion, wanted: ProfileRequest
 ) -> Profile:
     if known.features is None:
-        return profile.empty_profile(served.bundle, known.reason or profile.NO_USER_REASON)
+        return profile.empty_profile(served.bundle, known.reason or Reason.NO_USER)
     if not isinstance(reply, Reply):
-        return profile.empty_profile(served.bundle, NO_ANSWER_REASON)
+        return profile.empty_profile(served.bundle, Reason.NO_ANSWER)
     limits = request.thresholds(wanted, served.bundle, served.settings)
     return profile.profile(reply.completions, served.bundle, limits)
 
@@ -316,14 +316,16 @@ def _count(found: Profile) -> None:
 
 
 _OUTCOMES = {
-    profile.UNKNOWN_REASON: "unknown",
-    profile.MALFORMED_REASON: "malformed",
-    profile.NO_CONSENT_REASON: "no_consent",
-    profile.NO_USER_REASON: "unknown_user",
-    profile.NO_FEATURES_REASON: "failed",
-    NO_ANSWER_REASON: "failed",
+    Reason.UNKNOWN: "unknown",
+    Reason.MALFORMED: "malformed",
+    Reason.NO_CONSENT: "no_consent",
+    Reason.NO_USER: "unknown_user",
+    Reason.NO_FEATURES: "failed",
+    Reason.NO_ANSWER: "failed",
 }
 
 
 def _outcome(attribute: Attribute) -> str:
-    return "accepted" if attribute.accepted else _OUTCOMES.get(attribute.reason or "", "below_threshold")
+    if attribute.accepted:
+        return "accepted"
+    return _OUTCOMES[attribute.reason] if isinstance(attribute.reason, Reason) else "below_threshold"

@@ -19,8 +19,8 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from conf_profile.dialogue.features import LISTS, SIGN_UP
 from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.dialogue.prompts import UserFeatures, quote
+from conf_profile.dialogue.reasons import Reason
 from serving.model.bundle import Bundle
-from serving.model.profile import NO_CONSENT_REASON
 from serving.transformer.features import FeatureLookup
 from serving.transformer.transformer import ProfileTransformer
 from serving.transformer.versions import ServedVersion
@@ -109,7 +109,7 @@ def _rates(point: dict[str, float]) -> dict[str, float | None]:
 def _user(user_id: str, known: FeatureLookup) -> Response:
     if known.features is not None:
         return _json(_features_json(known.features, known))
-    if known.reason == NO_CONSENT_REASON:
+    if known.reason is Reason.NO_CONSENT:
         return _json({"consent": False})
     if known.error is not None:
         return _json({"error": str(known.error)}, known.error.status)

@@ -1,7 +1,12 @@
 """How long a server that is away is asked again: pauses, budget and log, on a clock that only sleeping moves."""
 
 import logging
+import socket
+import ssl
+import threading
+from contextlib import contextmanager, suppress
 
+import httpx
 import pytest
 from botocore.exceptions import (
     ClientError,
@@ -15,8 +20,10 @@ from botocore.exceptions import (
 
 from conf_profile import transient
 from conf_profile.errors import ConfigError, RegistryConflictError, RegistryError
-from conf_profile.storage import object_errors
+from conf_profile.storage import object_errors, object_store
+from conf_profile.teachers import openai
 from conf_profile.transient import Outage, retry_seconds
+from support.stand_in import answering, self_signed
 
 
 class Clock:
@@ -204,6 +211,14 @@ def answer(status, name, **metadata):
     return ClientError(response, "PutObject")
 
 
+def tls_error(kind):
+    """What botocore makes of an error of the TLS library, whose text says nothing here."""
+    error = SSLError(endpoint_url="x", error="EOF? CERTIFICATE_VERIFY_FAILED?")
+    error.__context__ = OSError("urllib3's own")
+    error.__context__.__context__ = kind("x")
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
@@ -211,8 +226,10 @@ def answer(status, name, **metadata):
         (ConnectionClosedError(endpoint_url="http://x"), "ConnectionClosedError"),
         (ReadTimeoutError(endpoint_url="http://x"), "ReadTimeoutError"),
         (IncompleteReadError(actual_bytes=1, expected_bytes=2), "IncompleteReadError"),
-        (SSLError(endpoint_url="x", error="EOF occurred in violation of protocol"), "SSLError"),
-        (SSLError(endpoint_url="x", error="CERTIFICATE_VERIFY_FAILED"), ""),
+        (tls_error(ssl.SSLEOFError), "SSLError"),
+        (tls_error(ssl.SSLZeroReturnError), "SSLError"),
+        (tls_error(ssl.SSLCertVerificationError), ""),
+        (tls_error(ssl.SSLError), ""),
         (NoCredentialsError(), ""),
         (answer(500, "InternalError"), "500 InternalError"),
         (answer(503, "SlowDown"), "503 SlowDown"),
@@ -241,3 +258,62 @@ def test_a_request_that_the_client_sent_again_by_itself():
     assert not object_errors.was_repeated(told)
     told.__cause__ = answer(412, "PreconditionFailed", RetryAttempts=2)
     assert object_errors.was_repeated(told)
+
+
+@contextmanager
+def cut_handshakes():
+    """The address of a server that hangs up in the middle of every TLS handshake."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up():
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        connection.recv(16)
+                        connection.shutdown(socket.SHUT_RDWR)
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        yield f"https://127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
+def unsigned_certificate(folder):
+    with answering(lambda path: pytest.fail("nobody should get so far"), self_signed(folder / "server.pem")) as url:
+        yield url
+
+
+@pytest.mark.parametrize(
+    ("server", "store_cause", "teacher_cause"),
+    [(lambda folder: cut_handshakes(), "SSLError", "ConnectError"), (unsigned_certificate, "", "")],
+    ids=["cut handshake", "unsigned certificate"],
+)
+def test_a_handshake_that_was_cut_passes_and_a_certificate_that_does_not_hold_stays(
+    tmp_path, server, store_cause, teacher_cause
+):
+    """With the real clients, which tell the two apart in the chain of their errors alone."""
+    with server(tmp_path) as url:
+        with pytest.raises(SSLError) as refused:
+            object_store.s3_client(url, "us-east-1", "a", "b", 1, 5).list_buckets()
+        assert object_errors.transient_cause(refused.value) == store_cause
+        with pytest.raises(httpx.ConnectError) as lost:
+            httpx.get(url)
+        assert openai._outage(lost.value) == teacher_cause
+
+
+def test_the_chain_of_an_error_is_followed_both_ways():
+    def raise_chained(last):
+        try:
+            raise KeyError("deep")
+        except KeyError as error:
+            if last is None:
+                raise ValueError("while handling") from None
+            raise last from error
+
+    for last in (RuntimeError("from"), None):
+        with pytest.raises((RuntimeError, ValueError)) as raised:
+            raise_chained(last)
+        assert transient.is_caused_by(raised.value, KeyError)
+        assert transient.is_caused_by(raised.value, RuntimeError, ValueError)
+        assert not transient.is_caused_by(raised.value, OSError)
+    assert not transient.is_caused_by(None, KeyError)

@@ -13,10 +13,11 @@ from conf_profile.config import PromptConfig
 from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.dialogue import taxonomy
 from conf_profile.dialogue.output_format import LEVELS, Answer, ProfileAnswer, render
+from conf_profile.dialogue.reasons import Reason
 from conf_profile.dialogue.taxonomy import UNKNOWN
 from serving.model.bundle import Bundle
 from serving.model.levels import expected_levels
-from serving.model.profile import MALFORMED_REASON, Completion, profile
+from serving.model.profile import Completion, profile
 from serving.transformer.features import read_request_features
 
 TAGS = taxonomy.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
@@ -117,7 +118,7 @@ def check(text, style):
     placed = read(answer.replace("female", value))
     check_range(placed)
     if value.strip() not in EVERY_TAG:
-        assert {attribute.reason for attribute in placed.attributes.values()} == {MALFORMED_REASON}
+        assert {attribute.reason for attribute in placed.attributes.values()} == {Reason.MALFORMED}
 
 
 @pytest.mark.parametrize("style", BUNDLES)
