@@ -25,7 +25,7 @@ from benchmarks import usage
 from conf_profile import tables
 from conf_profile.consensus import voting
 from conf_profile.dialogue import taxonomy
-from conf_profile.dialogue.features import LISTS, SIGN_UP
+from conf_profile.features import LISTS, SIGN_UP
 
 SIZES = (10_000, 100_000, 1_000_000)
 _USERS_AT_ONCE = 20_000

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from conf_profile import files
-from conf_profile.dialogue.features import LISTS, SIGN_UP
 from conf_profile.errors import DataError
+from conf_profile.features import LISTS, SIGN_UP
 
 _KEYPHRASES = pa.list_(pa.string())
 _TIMESTAMP = pa.timestamp("us", tz="UTC")

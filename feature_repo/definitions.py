@@ -14,7 +14,7 @@ from pathlib import Path
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.types import Array, Bool, Int64, String
 
-from conf_profile.dialogue.features import LISTS, SIGN_UP
+from conf_profile.features import LISTS, SIGN_UP
 
 SERVICE = "profile_features"
 USER_ID = "user_id"

@@ -24,9 +24,9 @@ from feast import FeatureService, FeatureStore
 
 from conf_profile.config import FeaturesConfig
 from conf_profile.data.dataset import parse_time
-from conf_profile.dialogue.features import LISTS, SIGN_UP
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import DataError
+from conf_profile.features import LISTS, SIGN_UP
 from conf_profile.files import write_text
 from feature_repo.dask_tokens import name_frames_without_hashing
 from feature_repo.definitions import (

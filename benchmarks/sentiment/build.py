@@ -31,9 +31,9 @@ from conf_profile.data import dataset
 from conf_profile.data.dataset import Dataset
 from conf_profile.data.movielens.sources import default_cache
 from conf_profile.dialogue import taxonomy
-from conf_profile.dialogue.features import SIGN_UP
 from conf_profile.dialogue.prompts import quote
 from conf_profile.errors import ConfProfileError, DataError
+from conf_profile.features import SIGN_UP
 from conf_profile.files import atomic_path, write_text
 
 ATTRIBUTE = "sentiment"

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from conf_profile import tables
-from conf_profile.dialogue.features import LISTS
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import DataError
 from conf_profile.evaluation.metrics import NO_TAG, BoolArray, Cells, FloatArray, IntArray
+from conf_profile.features import LISTS
 
 _JOINT = "\x1f"
 """Joins attribute and tag into one key; a taxonomy's tags hold no control character."""

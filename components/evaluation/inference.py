@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from conf_profile import tables
 from conf_profile.config import StorageConfig, StudentConfig
-from conf_profile.dialogue.features import LISTS
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.evaluation.arms import BASE, CHAMPION, SFT, SFT_GRPO
+from conf_profile.features import LISTS
 from conf_profile.rollout import smoke
 from conf_profile.students import examples, folder, model, training
 from conf_profile.students.folder import Student

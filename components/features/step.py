@@ -22,8 +22,8 @@ from conf_profile import tables
 from conf_profile.config import FeaturesConfig
 from conf_profile.data import splits
 from conf_profile.data.dataset import parse_time
-from conf_profile.dialogue.features import LISTS
 from conf_profile.errors import DataError
+from conf_profile.features import LISTS
 from conf_profile.files import write_text
 
 logger = logging.getLogger(__name__)

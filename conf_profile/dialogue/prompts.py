@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypedDict
 
-from conf_profile.dialogue.features import LISTS, SIGN_UP
 from conf_profile.dialogue.taxonomy import UNKNOWN, Taxonomy
+from conf_profile.features import LISTS, SIGN_UP
 
 PromptStyle = Literal["full", "brief"]
 

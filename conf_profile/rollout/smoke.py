@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from conf_profile.dialogue.features import LISTS
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.dialogue.reasons import Reason
 from conf_profile.errors import DataError
+from conf_profile.features import LISTS
 
 SMOKE = "smoke.json"
 """The file of a version."""

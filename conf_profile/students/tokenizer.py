@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from conf_profile.dialogue.features import LISTS, SIGN_UP
 from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.dialogue.prompts import SEPARATOR
 from conf_profile.dialogue.taxonomy import UNKNOWN, Taxonomy
+from conf_profile.features import LISTS, SIGN_UP
 
 PAD, END, UNKNOWN_PIECE, ANSWER = "<pad>", "<end>", "<unk>", "<answer>"
 MAX_PIECE_CHARACTERS = 48

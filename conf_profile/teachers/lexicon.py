@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from conf_profile.dialogue.features import LISTS
 from conf_profile.dialogue.output_format import Answer, ProfileAnswer, render
 from conf_profile.dialogue.prompts import SEPARATOR, split_keyphrases
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import TeacherError
+from conf_profile.features import LISTS
 from conf_profile.teachers.protocol import Completion, Request
 
 Floats = npt.NDArray[np.float64]

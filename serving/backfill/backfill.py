@@ -31,8 +31,8 @@ from conf_profile import tables
 from conf_profile.config import FeaturesConfig
 from conf_profile.data.dataset import parse_time, sha256
 from conf_profile.data.inferred import profiles_from_predictions
-from conf_profile.dialogue.features import LISTS
 from conf_profile.dialogue.prompts import UserFeatures
+from conf_profile.features import LISTS
 from conf_profile.files import atomic_path, write_text
 from conf_profile.registry.format import content_hash, read_contents
 from serving.backfill.engines import Engine, EngineName

@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from conf_profile.dialogue.features import LISTS, SIGN_UP
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.dialogue.reasons import Reason
 from conf_profile.errors import ConfProfileError, ServingError
+from conf_profile.features import LISTS, SIGN_UP
 from serving.circuit_breaker import CircuitBreaker
 from serving.telemetry.metrics import FEATURE_AGE_SECONDS
 

@@ -16,10 +16,10 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.responses import FileResponse, JSONResponse, Response
 
-from conf_profile.dialogue.features import LISTS, SIGN_UP
 from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.dialogue.prompts import UserFeatures, quote
 from conf_profile.dialogue.reasons import Reason
+from conf_profile.features import LISTS, SIGN_UP
 from serving.model.bundle import Bundle
 from serving.transformer.features import FeatureLookup
 from serving.transformer.transformer import ProfileTransformer

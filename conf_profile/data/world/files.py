@@ -34,7 +34,7 @@ from conf_profile.data.world.world import (
     build_world,
     draw,
 )
-from conf_profile.dialogue.features import LISTS
+from conf_profile.features import LISTS
 from conf_profile.files import write_text
 
 

@@ -5,8 +5,8 @@ from dataclasses import fields, replace
 import pytest
 
 from conf_profile import tables
-from conf_profile.dialogue.features import LISTS, SIGN_UP
 from conf_profile.dialogue.prompts import UserFeatures, render_user
+from conf_profile.features import LISTS, SIGN_UP
 from conf_profile.students.tokenizer import FIELDS
 from feature_repo import definitions
 
