@@ -23,8 +23,8 @@ BIG = 40 << 20
 FETCHER = """
 import os, sys
 from pathlib import Path
-from conf_profile import object_store, registry_download
 from conf_profile.registry.registry import Registry
+from conf_profile.storage import object_store
 
 def tell(parsed, **_):
     if "ContentRange" in parsed:

@@ -24,7 +24,7 @@ BIG = 100 << 20
 PUBLISHER = """
 import os, sys
 from pathlib import Path
-from conf_profile import object_store
+from conf_profile.storage import object_store
 from conf_profile.registry.registry import Registry
 
 def tell(**_):
