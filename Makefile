@@ -7,6 +7,8 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # Two heavy libraries that both spin on all cores would starve each other.
 export OMP_NUM_THREADS ?= $(shell nproc)
 export HF_HUB_DISABLE_TELEMETRY := 1
+# Each step and each server of a test is a process that imports Feast or torch: without bytecode that takes twice as long.
+unexport PYTHONDONTWRITEBYTECODE
 RUN_ARGS ?=
 
 .PHONY: run test test-fast test-chart test-cluster lint lint-chart bench evidence clean environment lock images images-save
