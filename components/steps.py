@@ -29,7 +29,7 @@ class StepDeclaration:
     `sections` of the configuration shape what it makes, and are its parameters. Of the environment it needs a machine,
     `uses_store` the keys of the object store, `reads_truth` those of the labels, `asks_teacher` the teacher's. `cached`
     is False where the result depends on more than the arguments say. `wanted` tells which configurations have it: a
-    step with nothing to do would cost two pods and ten seconds.
+    step with nothing to do would cost two pods and ten seconds. A step `on_request` is part of runs that end with it.
     """
 
     name: str
@@ -41,6 +41,7 @@ class StepDeclaration:
     cached: bool = True
     makes_model: bool = False
     wanted: Callable[[RunConfig], bool] = _in_every_run
+    on_request: bool = False
 
     @property
     def module(self) -> str:
@@ -70,6 +71,7 @@ STEPS: tuple[StepDeclaration, ...] = (
     StepDeclaration("reference", ("reference",), "model", makes_model=True),
     StepDeclaration("filtering", ("filtering",), makes_model=True),
     StepDeclaration("grpo", ("grpo", "student"), "model", uses_store=True, makes_model=True),
+    StepDeclaration("predictions", ("evaluation", "student"), "model", on_request=True),
     # The evaluation and what follows depend on the champion of the moment, which the cache's key does not hold.
     StepDeclaration(
         "evaluation",
@@ -106,7 +108,7 @@ FORMER_NAMES: Mapping[str, str] = {
 
 def steps_of(config: RunConfig, until: str = "") -> tuple[StepDeclaration, ...]:
     """The steps of a configuration's run, up to and with `until`; ConfigError where it has no such step."""
-    wanted = tuple(step for step in STEPS if step.wanted(config))
+    wanted = tuple(step for step in STEPS if (step.name == until if step.on_request else step.wanted(config)))
     names = [step.name for step in wanted]
     if until and until not in names:
         raise ConfigError(f"the run cannot end after {until!r}: it has no such step; its steps are {', '.join(names)}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, List, NamedTuple  # noqa: UP035 - KFP's type system knows typing.List
+from typing import Any, List, NamedTuple, get_origin  # noqa: UP035 - KFP's type system knows typing.List
 
 from kfp import dsl
 from kfp.dsl import base_component
@@ -22,6 +22,7 @@ from components.filtering.component import filtering
 from components.gate.component import gate
 from components.grpo.component import grpo
 from components.labelling.component import labelling
+from components.predictions.component import predictions
 from components.promotion.component import promotion
 from components.reference.component import reference
 from components.rejection.component import rejection
@@ -34,24 +35,30 @@ from pipelines.placement import NO_PLACEMENT, Placement, step_name
 
 PIPELINE_NAME = "conf-profile-training"
 DESCRIPTION = "Label-free user profiling: from events to a gated model in S3."
-OUTPUTS: Mapping[str, tuple[str, str, type]] = {
+Output = tuple[str, str, Any]
+"""Of which step, under which name there, of which type: a list where the step is done in shards."""
+OUTPUTS: Mapping[str, Output] = {
     "features": ("features", "features", dsl.Dataset),
     "features_report": ("features", "report", dsl.Artifact),
     "sft_student": ("sft", "student", dsl.Model),
     "student": ("grpo", "student", dsl.Model),
     "grpo_log": ("grpo", "log", dsl.Artifact),
+    "predictions": ("predictions", "predictions", dsl.Dataset),
     "evaluation": ("evaluation", "evaluation", dsl.Artifact),
     "gate": ("gate", "gate_decision", dsl.Artifact),
     "outcome": ("promotion", "outcome", dsl.Artifact),
     "report": ("report", "page", dsl.HTML),
 }
-"""What a caller of the pipeline reads when it has ended: of which step, under which name there, of which type."""
+"""What a caller of the pipeline reads when it has ended."""
 
 
-def flow(given: SimpleNamespace, steps: Collection[str], shard_parallelism: int) -> Iterator[dsl.PipelineTask]:
+def flow(
+    given: SimpleNamespace, steps: Collection[str], shard_parallelism: int, untrained: bool
+) -> Iterator[dsl.PipelineTask]:
     """The steps' tasks in the order in which the data go through them; who stops asking ends the pipeline there.
 
-    `given` holds the pipeline's parameters, `steps` the names of those that the run has.
+    `given` holds the pipeline's parameters, `steps` the names of those that the run has. Predictions are those of the
+    last student that the run makes; `untrained`: of the model that this student's SFT began with.
     """
     featured = features(
         behaviour=given.behaviour_uri,
@@ -111,6 +118,9 @@ def flow(given: SimpleNamespace, steps: Collection[str], shard_parallelism: int)
         yield refined
         taught = refined.outputs["student"]
 
+    if "predictions" in steps and "grpo" not in steps:
+        yield _predict(given, users, taught, untrained)
+
     # From here on confidence is frozen: what the student says while it learns cannot raise its own reward.
     frozen = reference(
         features=users, student=taught, config=given.reference_config, dtype=given.dtype, seed=given.seed
@@ -132,6 +142,9 @@ def flow(given: SimpleNamespace, steps: Collection[str], shard_parallelism: int)
         seed=given.seed,
     )
     yield reinforced
+
+    if "predictions" in steps:
+        yield _predict(given, users, reinforced.outputs["student"], untrained)
 
     evaluated = evaluation(
         features=users,
@@ -181,27 +194,43 @@ def flow(given: SimpleNamespace, steps: Collection[str], shard_parallelism: int)
     )
 
 
+def _predict(given: SimpleNamespace, users: Any, student: Any, untrained: bool) -> dsl.PipelineTask:
+    return predictions(
+        features=users,
+        student=student,
+        untrained=untrained,
+        config=given.evaluation_config,
+        student_config=given.student_config,
+        seed=given.seed,
+    )
+
+
 def training_pipeline(
-    given: Mapping[str, Any], steps: Sequence[StepDeclaration], placement: Placement = NO_PLACEMENT
+    given: Mapping[str, Any],
+    steps: Sequence[StepDeclaration],
+    placement: Placement = NO_PLACEMENT,
+    outputs: Mapping[str, Output] = OUTPUTS,
+    untrained: bool = False,
 ) -> base_component.BaseComponent:
     """The pipeline of these steps (see `components.steps.steps_of`), which ends after the last of them.
 
     `given` holds every parameter's default (see `arguments`). Tasks are placed as they are for `kfp.local`, by declared
-    resources for a cluster.
+    resources for a cluster. Of `outputs` those are given that its steps make; see `flow` for `untrained`.
     """
     names = [step.name for step in steps]
-    outputs = {name: found for name, found in OUTPUTS.items() if found[0] in names}
-    result = NamedTuple("Outputs", [(name, kind) for name, (_, _, kind) in outputs.items()])  # type: ignore[misc]
+    made = {name: found for name, found in outputs.items() if found[0] in names}
+    result = NamedTuple("Outputs", [(name, kind) for name, (_, _, kind) in made.items()])  # type: ignore[misc]
 
     def pipeline(*parameters: Any) -> Any:
         tasks: dict[str, dsl.PipelineTask] = {}
         given_here = SimpleNamespace(**dict(zip(given, parameters, strict=True)))
-        for task in flow(given_here, names, placement.shard_parallelism):
+        for task in flow(given_here, names, placement.shard_parallelism, untrained):
             placement.place(task)
             tasks[step_name(task)] = task
             if step_name(task) == names[-1]:
                 break
-        return result(**{name: tasks[step].outputs[output] for name, (step, output, _) in outputs.items()})
+        found = {name: _output(tasks[step].outputs[output], kind) for name, (step, output, kind) in made.items()}
+        return result(**found)
 
     # KFP reads a pipeline's parameters off its signature; ours follow from the table of steps.
     pipeline.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -212,6 +241,10 @@ def training_pipeline(
         return_annotation=result,
     )
     return dsl.pipeline(name=PIPELINE_NAME, description=DESCRIPTION)(pipeline)
+
+
+def _output(channel: Any, kind: Any) -> Any:
+    return dsl.Collected(channel) if get_origin(kind) is list else channel
 
 
 def _type(value: Any) -> Any:

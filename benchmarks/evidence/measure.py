@@ -9,13 +9,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.evidence.chain import Chain
+from benchmarks.evidence.artefacts import Artefacts
 from benchmarks.evidence.plan import Arm
 from components.evaluation import teacher
 from components.evaluation.cells import (
@@ -62,16 +61,16 @@ class Observation:
 
 @dataclass(frozen=True)
 class Yardstick:
-    """The test users of one chain and their true tags."""
+    """The test users of a run and their true tags."""
 
-    chain: Chain
+    made: Artefacts
 
     @cached_property
     def people(self) -> Population:
-        data = self.chain.data
+        data = self.made.data
         if data.labels is None:
             raise ValueError(f"{data.folder} has no labels to measure with")
-        features, labels = tables.read(self.chain.features, tables.FEATURES), tables.read(data.labels, tables.LABELS)
+        features, labels = tables.read(self.made.features, tables.FEATURES), tables.read(data.labels, tables.LABELS)
         return population(features, labels, "test", taxonomies.load(data.taxonomy))
 
     @cached_property
@@ -85,17 +84,17 @@ class Yardstick:
         )
 
 
-def arm_cells(arm: Arm, chain: Chain, people: Population) -> Cells | None:
+def arm_cells(arm: Arm, made: Artefacts, people: Population) -> Cells | None:
     """What the arm says of the test users; None where the data set has no such arm (a ceiling, a lexicon)."""
     if arm.stage == "majority_tag":
         return metrics.majority_tag(people.truth, [len(attribute.tags) for attribute in people.taxonomy.attributes])
     if arm.stage == "ceiling":
-        known = chain.data.paths.get("ceiling.parquet")
+        known = made.data.paths.get("ceiling.parquet")
         return None if known is None else read_predictions(known, people, arm.name)
     if arm.stage == "teacher":
         methods = () if arm.vote == "single" else (arm.vote,)
-        return teacher.arms([chain.candidates], people, methods)[teacher_arm(arm.vote)]
-    return read_predictions(_predictions(arm, chain), people, arm.name)
+        return teacher.arms(made.candidates, people, methods)[teacher_arm(arm.vote)]
+    return read_predictions(made.path("predictions"), people, arm.name)
 
 
 def counts(arm: str, cells: Cells, yardstick: Yardstick) -> Iterator[Count]:
@@ -112,7 +111,7 @@ def counts(arm: str, cells: Cells, yardstick: Yardstick) -> Iterator[Count]:
             yield Count(arm, f"tag: {tag}", attribute.name, 0, *map(int, of_tag))
 
 
-def observations(arm: Arm, chain: Chain, cells: Cells) -> Iterator[Observation]:
+def observations(arm: Arm, made: Artefacts, cells: Cells) -> Iterator[Observation]:
     """Levels, balance and tag entropy of the answers; of a second stage also what its log says at the end."""
     given = _levels(cells)
     for level, count in zip(LEVELS, given, strict=True):
@@ -120,17 +119,10 @@ def observations(arm: Arm, chain: Chain, cells: Cells) -> Iterator[Observation]:
     yield Observation(arm.name, "imbalance of levels", confidence.balance_of_counts(given))
     yield Observation(arm.name, "tag entropy", _tag_entropy(cells))
     if arm.stage == "teacher":
-        yield from _labelling(arm, chain)
+        yield from _labelling(arm, made)
     if arm.stage == "grpo":
-        yield from _training(arm, chain)
-        yield from _drift(arm, chain, cells)
-
-
-def _predictions(arm: Arm, chain: Chain) -> Path:
-    if arm.stage == "base":
-        return chain.base_predictions()
-    student = {"sft": "sft", "rejection": "refined"}.get(arm.stage)
-    return chain.predictions(chain.trained / "student" if student is None else getattr(chain, student))
+        yield from _training(arm, made)
+        yield from _drift(arm, made, cells)
 
 
 def _counts(arm: str, name: str, tau: int, found: metrics.FloatArray, people: Population) -> Iterator[Count]:
@@ -150,9 +142,9 @@ def _tag_entropy(cells: Cells) -> float:
     return total
 
 
-def _labelling(arm: Arm, chain: Chain) -> Iterator[Observation]:
+def _labelling(arm: Arm, made: Artefacts) -> Iterator[Observation]:
     """Verbal levels as the teacher said them, and after the partition, over everybody who was asked."""
-    report = json.loads((chain.labelled / "report.json").read_text(encoding="utf-8"))
+    report = json.loads(made.path("labelling_report").read_text(encoding="utf-8"))
     for kind in ("raw_levels", "calibrated_levels"):
         summed = np.sum(list(report[kind].values()), axis=0)
         for level, count in zip(LEVELS, summed, strict=True):
@@ -160,26 +152,27 @@ def _labelling(arm: Arm, chain: Chain) -> Iterator[Observation]:
         yield Observation(arm.name, f"imbalance of {kind}", confidence.balance_of_counts(summed))
 
 
-def _training(arm: Arm, chain: Chain) -> Iterator[Observation]:
-    history = json.loads((chain.trained / "log.json").read_text(encoding="utf-8"))
+def _training(arm: Arm, made: Artefacts) -> Iterator[Observation]:
+    history = json.loads(made.path("grpo_log").read_text(encoding="utf-8"))
     for name in ("reward", "agreement", "kl", "entropy", "tag_entropy"):
         values = [row[name] for row in history if name in row]
         if values:
             yield Observation(arm.name, f"{name}, first 5 steps", float(np.mean(values[:5])))
             yield Observation(arm.name, f"{name}, last 5 steps", float(np.mean(values[-5:])))
-    done: dict[str, Any] = json.loads((chain.trained / "counts.json").read_text(encoding="utf-8"))
+    done: dict[str, Any] = json.loads(made.path("grpo_metrics").read_text(encoding="utf-8"))
     yield Observation(arm.name, "collapsed", float(done["collapsed"]))
     yield Observation(arm.name, "steps", float(done["steps"]))
-    kept = pq.read_table(chain.filtered / "filtered", columns=["user_id", "kept"])
+    kept = pq.read_table(made.path("filtered"), columns=["user_id", "kept"])
     yield Observation(arm.name, "users of the second stage", float(sum(kept["kept"].to_pylist())))
-    yield from _kept_by_tag(arm, chain)
+    yield from _kept_by_tag(arm, made)
 
 
-def _drift(arm: Arm, chain: Chain, cells: Cells) -> Iterator[Observation]:
+def _drift(arm: Arm, made: Artefacts, cells: Cells) -> Iterator[Observation]:
     """What the levels would be with the partition from before GRPO, and how precision rises over each of the two."""
     from conf_profile.students.folder import load_calibration
 
-    before = load_calibration(chain.refined)
+    taught = "rejection_student" if "rejection_student" in made.outputs else "sft_student"
+    before = load_calibration(made.path(taught))
     level = np.zeros_like(cells.level)
     for column, name in enumerate(before.partitions):
         said = cells.prediction[:, column] != metrics.NO_TAG
@@ -198,13 +191,11 @@ def _levels(cells: Cells) -> metrics.IntArray:
     return np.array(metrics.level_counts(cells))
 
 
-def _kept_by_tag(arm: Arm, chain: Chain) -> Iterator[Observation]:
+def _kept_by_tag(arm: Arm, made: Artefacts) -> Iterator[Observation]:
     """Which share of the users that the reference gives each tag passes the filter: who is thrown away."""
-    kept = {
-        row["user_id"]: row["kept"] for row in tables.read(chain.filtered / "filtered", tables.FILTERED).to_pylist()
-    }
+    kept = {row["user_id"]: row["kept"] for row in tables.read(made.path("filtered"), tables.FILTERED).to_pylist()}
     of_tag: dict[str, list[bool]] = {}
-    for row in tables.read(chain.reference / "reference", tables.REFERENCE).to_pylist():
+    for row in tables.read(made.path("reference"), tables.REFERENCE).to_pylist():
         of_tag.setdefault(f"{row['attribute']}={row['tag']}", []).append(kept[row["user_id"]])
     for tag, passed in sorted(of_tag.items()):
         yield Observation(arm.name, f"kept of {tag}", float(np.mean(passed)))

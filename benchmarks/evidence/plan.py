@@ -13,6 +13,20 @@ from typing import Any, Literal
 from conf_profile.evaluation import arms
 
 Stage = Literal["base", "teacher", "sft", "rejection", "grpo", "ceiling", "majority_tag"]
+Predictions = Literal["", "trained", "untrained"]
+STAGES: Mapping[Stage, tuple[str, Predictions]] = {
+    "majority_tag": ("features", ""),
+    "ceiling": ("features", ""),
+    "teacher": ("labelling", ""),
+    "base": ("sft", "untrained"),
+    "sft": ("sft", "trained"),
+    "rejection": ("rejection", "trained"),
+    "grpo": ("grpo", "trained"),
+}
+"""The step with which an arm's run of the pipeline ends, and of which student predictions are made then.
+
+`untrained` is the model that the student's SFT began with.
+"""
 Settings = Mapping[str, Any]
 """Dotted keys of the configuration -> values."""
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from benchmarks.evidence.chain import Chain
+from benchmarks.evidence.artefacts import Artefacts
 from benchmarks.evidence.measure import Yardstick
 from benchmarks.evidence.plan import Settings
 from benchmarks.evidence.results import METRICS, interval, p_value
@@ -31,6 +31,8 @@ VOTES = ("majority_blind", "majority", "weighted", "log_odds", "em")
 PAIRS = (("weighted", "majority"), ("weighted", "majority_blind"), ("em", "weighted"))
 SHARED_SETTINGS: Settings = {"data.users": 1500, "teacher.samples": max(SAMPLES), "features.test_share": 0.9}
 """Nobody is trained on, so nearly all users are measured."""
+LAST_STEP = "synthesis"
+"""Every cell votes in many ways over the teacher's samples: the pipeline's own vote is none of them."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,10 @@ def cells(factor: Factor) -> Iterator[tuple[Any, Settings]]:
         yield value, {**SHARED_SETTINGS, **factor.further, **dict.fromkeys(factor.keys, value)}
 
 
-def measure(chain: Chain) -> Iterator[dict[str, Any]]:
+def measure(made: Artefacts) -> Iterator[dict[str, Any]]:
     """Counts of every vote over the first M samples, for each M: samples, vote, correct, answered, answerable."""
-    people = Yardstick(chain).people
-    samples, asked = teacher.read_samples([chain.candidates], people.taxonomy)
+    people = Yardstick(made).people
+    samples, asked = teacher.read_samples(made.candidates, people.taxonomy)
     rows = integers(pc.index_in(people.user_ids, asked), metrics.NO_TAG)
     for count in SAMPLES:
         for vote in VOTES:

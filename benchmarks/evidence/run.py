@@ -11,14 +11,17 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.evidence import measure, regimes, results
-from benchmarks.evidence.chain import Chain
+from benchmarks.evidence.artefacts import Artefacts, ExperimentFolder
 from benchmarks.evidence.measure import Yardstick
-from benchmarks.evidence.plan import EXPERIMENTS, PAPERS_VOTE, Settings
+from benchmarks.evidence.plan import EXPERIMENTS, PAPERS_VOTE, STAGES, Settings
 from benchmarks.evidence.results import Results
 from conf_profile.config import RunConfig, resolve
 from conf_profile.config_layers import merge
@@ -37,9 +40,9 @@ def run(name: str, config: RunConfig, seeds: Sequence[int], out: Path, jobs: int
         return _run_regimes(config, seeds, out, jobs)
     experiment, found = EXPERIMENTS[name], Results([], [])
     summary: dict[str, Any] = {}
-    for of_seed_ in _map_seeds(partial(measure_seed, name, config, out), seeds, jobs):
-        found.counts.extend(of_seed_.counts)
-        found.observations.extend(of_seed_.observations)
+    for measured in _measure_seeds(partial(measure_seed, name, config, out), seeds, jobs):
+        found.counts.extend(measured.counts)
+        found.observations.extend(measured.observations)
         results.write(out, name, found)
         summary = results.summarise(experiment, found, config.data.name)
         write_text(out / f"{name}.json", json.dumps(summary, indent=2))
@@ -49,25 +52,29 @@ def run(name: str, config: RunConfig, seeds: Sequence[int], out: Path, jobs: int
 def measure_seed(name: str, config: RunConfig, out: Path, seed: int) -> Results:
     """All arms of one experiment for one seed."""
     experiment, found = EXPERIMENTS[name], Results([], [])
-    yardsticks: dict[Path, Yardstick] = {}
+    folder, made = ExperimentFolder(out / "work"), list[Artefacts]()
     for arm in experiment.arms:
         _print_line(f"{name}, seed {seed}: {arm.name}")
-        chain = Chain(override(config, seed_settings(seed) | {**experiment.settings, **arm.settings}), out / "work")
-        yardstick = yardsticks.setdefault(chain.features, Yardstick(chain))
-        cells = measure.arm_cells(arm, chain, yardstick.people)
+        settings = seed_settings(seed) | {**experiment.settings, **arm.settings}
+        made.append(folder.run(override(config, settings), *STAGES[arm.stage]))
+    # True labels are read when everything is made.
+    yardsticks: dict[Path, Yardstick] = {}
+    for arm, found_here in zip(experiment.arms, made, strict=True):
+        yardstick = yardsticks.setdefault(found_here.features, Yardstick(found_here))
+        cells = measure.arm_cells(arm, found_here, yardstick.people)
         if cells is None:
             continue
         constant = {"experiment": name, "dataset": config.data.name, "seed": seed}
         found.counts.extend(measure.rows(measure.counts(arm.name, cells, yardstick), **constant))
-        found.observations.extend(measure.rows(measure.observations(arm, chain, cells), **constant))
+        found.observations.extend(measure.rows(measure.observations(arm, found_here, cells), **constant))
     return found
 
 
 def _run_regimes(config: RunConfig, seeds: Sequence[int], out: Path, jobs: int) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     summary: dict[str, Any] = {}
-    for of_seed_ in _map_seeds(partial(measure_regimes, config, out), seeds, jobs):
-        rows.extend(of_seed_)
+    for measured in _measure_seeds(partial(measure_regimes, config, out), seeds, jobs):
+        rows.extend(measured)
         results.write_rows(out / f"{REGIMES}.parquet", rows)
         summary = regimes.summarise(rows, config.data.name)
         write_text(out / f"{REGIMES}.json", json.dumps(summary, indent=2))
@@ -76,29 +83,36 @@ def _run_regimes(config: RunConfig, seeds: Sequence[int], out: Path, jobs: int) 
 
 def measure_regimes(config: RunConfig, out: Path, seed: int) -> list[dict[str, Any]]:
     """Every vote in every cell of the regimes for one seed."""
-    rows: list[dict[str, Any]] = []
+    folder, made = ExperimentFolder(out / "work"), list[tuple[dict[str, Any], Artefacts]]()
     for factor in regimes.FACTORS:
         for value, settings in regimes.cells(factor):
             _print_line(f"{REGIMES}, seed {seed}: {factor.name} {value}")
-            chain = Chain(override(config, seed_settings(seed) | {**settings}), out / "work")
-            constant = {"seed": seed, "factor": factor.name, "value": float(value)}
-            rows += [constant | row for row in regimes.measure(chain)]
-    return rows
+            cell = folder.run(override(config, seed_settings(seed) | {**settings}), regimes.LAST_STEP)
+            made.append(({"seed": seed, "factor": factor.name, "value": float(value)}, cell))
+    # True labels are read when everything is made.
+    return [constant | row for constant, cell in made for row in regimes.measure(cell)]
 
 
-def _map_seeds(measure_one: Callable[[int], Any], seeds: Sequence[int], jobs: int) -> Iterator[Any]:
-    """What is measured for each seed, in the seeds' order."""
-    if jobs == 1:
-        yield from map(measure_one, seeds)
-        return
-    # Spawned children read it when they load torch: two trainings that each spin on all cores starve each other.
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+def _measure_seeds(measure_one: Callable[[int], Any], seeds: Sequence[int], jobs: int) -> Iterator[Any]:
+    """What is measured for each seed, in the seeds' order; a worker process for each of the `jobs`.
+
+    A single one has its own process, too: what the pipeline has started there ends with this one.
+    """
+    if jobs > 1:
+        # Their steps read it when they load torch: two trainings that each spin on all cores starve each other.
+        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=end_with_parent) as pool:
-        yield from pool.map(measure_one, seeds)
+        try:
+            yield from pool.map(measure_one, seeds)
+        except BaseException:
+            # Otherwise the pool would wait for the other seeds, and for one that it has not begun.
+            for worker in multiprocessing.active_children():
+                _kill(worker.pid)
+            raise
 
 
 def end_with_parent() -> None:
-    """From now on this worker ends when the process that started it is gone, however that ended.
+    """From now on this worker ends, with all that it has started, when the process that started it is gone.
 
     Otherwise workers of a killed experiment would train on, beside those of the call that continues it.
     """
@@ -107,7 +121,16 @@ def end_with_parent() -> None:
 
 def _end_after(parent: Any) -> None:
     parent.join()
-    os._exit(1)
+    _kill(os.getpid())
+
+
+def _kill(pid: int | None) -> None:
+    """A process and all that it has started, itself last: it may be this one."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for one in (*process.children(recursive=True), process):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
 
 
 def _print_line(text: str) -> None:

@@ -8,17 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from conf_profile import tables
 from conf_profile.config import StorageConfig, StudentConfig
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.evaluation.arms import BASE, CHAMPION, SFT, SFT_GRPO
 from conf_profile.features import LISTS
 from conf_profile.rollout import smoke
-from conf_profile.students import examples, folder, model, training
-from conf_profile.students.folder import Student
+from conf_profile.students import folder, training
+from conf_profile.students.predictions import measured_users, predict_student, predict_untrained
 from conf_profile.students.rollouts import predict
-
-MEASURED_SPLITS = ("validation", "test")
 
 
 def predict_arms(
@@ -41,35 +38,10 @@ def predict_arms(
     return {arm: path for arm, path in target.items() if path.is_file()}
 
 
-def predict_student(
-    arm: str, source: Path, features: Path, config: StudentConfig, batch_size: int, predictions: Path
-) -> None:
-    """Writes tables.PREDICTIONS of the student in `source` for the validation and test users."""
-    training.quiet_imports(use_vllm=False)
-    student, people = folder.load(source, config.dtype), _people(features)
-    print(f"evaluation: {arm} answers for {len(people)} users", flush=True)
-    table = predict.to_table(student.answer(people, batch_size), folder.load_calibration(source), student.taxonomy)
-    tables.write(predictions, table, tables.PREDICTIONS)
-
-
-def predict_untrained(
-    sft_student: Path, features: Path, config: StudentConfig, batch_size: int, seed: int, predictions: Path
-) -> None:
-    """The same of the model that SFT began with; its partition is fitted on its own answers, without labels."""
-    training.quiet_imports(use_vllm=False)
-    loaded, people = folder.load(sft_student, config.dtype), _people(features)
-    network, tokenizer = model.rebuild_base(sft_student, config, seed)
-    base = Student(network, tokenizer, loaded.taxonomy, loaded.prompt, loaded.max_completion_tokens)
-    print(f"evaluation: base answers for {len(people)} users", flush=True)
-    answers = base.answer(people, batch_size)
-    table = predict.to_table(answers, predict.fit_calibration(answers, loaded.taxonomy), loaded.taxonomy)
-    tables.write(predictions, table, tables.PREDICTIONS)
-
-
 def smoke_profiles(student: Path, features: Path, config: StudentConfig, batch_size: int) -> dict[str, Any]:
     """Made-up users and what the candidate says of them, by which a rollout recognises it; see `rollout.smoke`."""
     training.quiet_imports(use_vllm=False)
-    made_up = smoke.make_up_users(_people(features))
+    made_up = smoke.make_up_users(measured_users(features))
     if not made_up:
         return smoke.render(())
     loaded = folder.load(student, config.dtype)
@@ -109,7 +81,3 @@ def _make_smoke_profile(user: UserFeatures, table: pa.Table) -> smoke.SmokeProfi
         return None
     lists = {name: getattr(user, name) for name in LISTS}
     return smoke.SmokeProfile(lists, {row["attribute"]: smoke.ExpectedAnswer(row["tag"], row["level"]) for row in rows})
-
-
-def _people(features: Path) -> list[UserFeatures]:
-    return examples.users(tables.read(features, tables.FEATURES), MEASURED_SPLITS)

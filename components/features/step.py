@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -54,7 +57,9 @@ def run(
     `as_of` is an ISO time with a zone, or empty for the time of the newest row; `workspace` receives Feast's registry.
     Raises DataError where nobody is left, or a table breaks its schema.
     """
-    from feature_repo import store as feature_store
+    # Feast imports torch where it is installed, which takes as long as all of this step, and needs it for nothing here.
+    with _hide_module("torch"):
+        from feature_repo import store as feature_store
 
     moment = parse_time(as_of, "as_of") if as_of else find_newest_time(behaviour, demographics)
     everybody = known_users(behaviour, demographics)
@@ -71,6 +76,19 @@ def run(
     write_text(report, json.dumps(asdict(result), indent=2) + "\n")
     logger.info("features: %s", result)
     return result
+
+
+@contextmanager
+def _hide_module(module: str) -> Iterator[None]:
+    """Hides a module that is not loaded yet from whoever imports it if it can."""
+    hidden = module not in sys.modules
+    if hidden:
+        sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules[module]
 
 
 def known_users(behaviour: Path, demographics: Path) -> list[str]:

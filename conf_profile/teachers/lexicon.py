@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class LexiconTeacher:
         logits = evidence + self._lexicon.prior[name] + random.normal(0.0, DOUBT, len(evidence))
         odds = np.exp(logits - logits.max())
         best = int(odds.argmax())
-        level = 1 + int(np.searchsorted(LEVEL_BOUNDS, odds[best] / odds.sum(), side="right"))
+        level = 1 + bisect_right(LEVEL_BOUNDS, odds[best] / odds.sum())
         tag = self._taxonomy[name].tags[best]
         # A teacher that never guesses its level draws no number, so its answers stay what they were.
         if self._lexicon.random_levels and random.random() < self._lexicon.random_levels:

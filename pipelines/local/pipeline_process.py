@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,15 +23,12 @@ from conf_profile.errors import LostPromotionError, PipelineError, RegistryConfl
 from conf_profile.files import write_text
 from conf_profile.process_family import ProcessFamily
 from conf_profile.source import source_hash
+from pipelines.local.step_failure import StepFailure
 
-_COLOUR = re.compile(r"\x1b\[\d+m")
+COLOUR = re.compile(r"\x1b\[\d+m")
 _BEGIN = re.compile(r"Executing task '([\w-]+)'")
 _END = re.compile(r"Task '([\w-]+)' finished with status (\w+)$")
 _PROGRESS = re.compile(r"^\s*[a-z]+(?: \d+)? (?P<done>\d+)/(?P<total>\d+).*$")
-_ERROR = re.compile(r"^\s*conf_profile\.errors\.(\w+): (.*)$")
-# kfp indents a step's own output; its own traceback, which follows, says nothing of the cause.
-_STEPS_TRACEBACK = re.compile(r"^ +Traceback \(most recent call last\):$")
-_STEPS_EXCEPTION = re.compile(r"^ {4}([A-Za-z_][\w.]*(?:: .*)?)$")
 
 STEPS_CODE = "pipelines.training"
 """The module that imports every step."""
@@ -55,11 +51,7 @@ class _OutputReader:
     seconds: dict[str, float]
     finished: set[str] = field(default_factory=set)
     begun: dict[str, float] = field(default_factory=dict)
-    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=30))
-    error: str = ""
-    kind: str = ""
-    unexpected: str = ""
-    in_traceback: bool = False
+    failure: StepFailure = field(default_factory=StepFailure)
     current: str = ""
     shown: int = -1
 
@@ -130,14 +122,12 @@ def _follow(process: subprocess.Popen[str], log: Path, seconds: Path, console: A
         for line in process.stdout:
             out.write(line)
             out.flush()
-            _read(_COLOUR.sub("", line.rstrip()), watch, bar, task, console)
+            _read(COLOUR.sub("", line.rstrip()), watch, bar, task, console)
     return watch
 
 
 def _read(line: str, watch: _OutputReader, bar: Any, task: Any, console: Any) -> None:
-    if line:
-        watch.last_lines.append(line)
-    _read_failure(line, watch)
+    watch.failure.read(line)
     if match := _BEGIN.search(line):
         watch.current, watch.shown = match[1], -1
         watch.begun.setdefault(match[1], time.monotonic())
@@ -148,16 +138,6 @@ def _read(line: str, watch: _OutputReader, bar: Any, task: Any, console: Any) ->
         bar.update(task, detail=match[0].strip())
         if not console.is_terminal:
             _print_every_tenth(match, watch, console)
-
-
-def _read_failure(line: str, watch: _OutputReader) -> None:
-    """Keeps the last exception that a step's own output tells of, and apart from it one of ours."""
-    if match := _ERROR.match(line):
-        watch.kind, watch.error = match.groups()
-    elif _STEPS_TRACEBACK.match(line):
-        watch.in_traceback = True
-    elif watch.in_traceback and (match := _STEPS_EXCEPTION.match(line)):
-        watch.unexpected, watch.in_traceback = match[1], False
 
 
 def _end(step: str, succeeded: bool, watch: _OutputReader, bar: Any, task: Any, console: Any) -> None:
@@ -181,10 +161,9 @@ def _print_every_tenth(match: re.Match[str], watch: _OutputReader, console: Any)
 
 
 def _failure(watch: _OutputReader, folder: Path) -> PipelineError:
-    reason = watch.error or watch.unexpected or "\n".join(watch.last_lines)
     where = f"The whole output is in {folder / 'run.log'}; run again to continue."
-    kind = LostPromotionError if watch.kind == RegistryConflictError.__name__ else PipelineError
-    return kind(f"step {watch.current or 'start'!r} failed: {reason}\n{where}")
+    kind = LostPromotionError if watch.failure.kind == RegistryConflictError.__name__ else PipelineError
+    return kind(f"step {watch.current or 'start'!r} failed: {watch.failure.reason}\n{where}")
 
 
 class _MemoryWatch:

@@ -16,6 +16,7 @@ from components.filtering.component import filtering
 from components.gate.component import gate
 from components.grpo.component import grpo
 from components.labelling.component import labelling
+from components.predictions.component import predictions
 from components.promotion.component import promotion
 from components.reference.component import reference
 from components.rejection.component import rejection
@@ -199,6 +200,23 @@ def test_evaluation(finished, alone):
     expected = json.loads(finished.artefact("evaluation", "evaluation").read_text())
     assert found["arms"].keys() == expected["arms"].keys()
     assert found["arms"]["teacher_weighted"] == expected["arms"]["teacher_weighted"]
+
+
+@pytest.mark.parametrize("untrained", [False, True])
+def test_predictions(finished, alone, untrained):
+    files = {
+        "features": finished.artefact("features", "features"),
+        "student": finished.artefact("grpo", "student"),
+    }
+    parameters = finished.parameters(config="evaluation_config", student_config="student_config", seed="seed")
+    outputs = alone(predictions, files, {**parameters, "untrained": untrained})
+    people = tables.read(files["features"], tables.FEATURES).to_pylist()
+    found = tables.read(outputs["predictions"], tables.PREDICTIONS).to_pylist()
+    assert {row["user_id"] for row in found} == {
+        user["user_id"] for user in people if user["split"] in ("validation", "test")
+    }
+    # A network from scratch has not learned the answer's form.
+    assert any(row["tag"] for row in found) is not untrained
 
 
 def test_gate(finished, alone):

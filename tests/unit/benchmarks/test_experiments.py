@@ -2,17 +2,15 @@
 
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
 
 from benchmarks.evidence import regimes, results, run
-from benchmarks.evidence.chain import Chain
 from benchmarks.evidence.command import NAMES
-from benchmarks.evidence.plan import EXPERIMENTS, Comparison, Experiment
+from benchmarks.evidence.plan import EXPERIMENTS, STAGES, Comparison, Experiment
 from benchmarks.evidence.results import Results, interval, p_value
+from components.steps import BY_NAME, STEPS, steps_of
 from conf_profile.config import resolve
 from conf_profile.errors import ConfigError
 
@@ -28,6 +26,15 @@ def test_every_arm_is_a_configuration_and_every_comparison_names_two_arms(experi
         assert resolved.labelling.vote == {**experiment.settings, **arm.settings}.get("labelling.vote", "weighted")
     for comparison in experiment.comparisons:
         assert {comparison.better, comparison.worse} <= set(names)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
+def test_no_arm_reaches_the_evaluation(experiment):
+    judged = [step.name for step in STEPS[STEPS.index(BY_NAME["evaluation"]) :]]
+    for arm in experiment.arms:
+        config = run.override(resolve(), {**experiment.settings, **arm.settings})
+        last, _ = STAGES[arm.stage]
+        assert not {step.name for step in steps_of(config, last)} & {*judged, "predictions"}
 
 
 def test_the_command_line_knows_every_experiment():
@@ -119,12 +126,13 @@ def test_a_cell_of_the_regimes_is_a_paired_difference():
 
 
 PARENT = """
-import multiprocessing, os, threading
+import multiprocessing, os, subprocess, threading
 from concurrent.futures import ProcessPoolExecutor
 from benchmarks.evidence.run import end_with_parent
 
 def work():
-    print(os.getpid(), flush=True)
+    step = subprocess.Popen(["sleep", "1000"])
+    print(os.getpid(), step.pid, flush=True)
     threading.Event().wait()
 
 if __name__ == "__main__":
@@ -133,34 +141,17 @@ if __name__ == "__main__":
 """
 
 
-def test_workers_of_a_killed_experiment_do_not_train_on(tmp_path):
+def test_workers_of_a_killed_experiment_and_their_steps_do_not_train_on(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
     try:
-        worker = psutil.Process(int(parent.stdout.readline()))
+        started = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
     finally:
         parent.kill()
         parent.wait()
-    gone, _ = psutil.wait_procs([worker], timeout=30)
-    if not gone:
-        worker.kill()
+    _, alive = psutil.wait_procs(started, timeout=30)
+    for process in alive:
+        process.kill()
     parent.stdout.close()
-    assert gone
-
-
-def test_seeds_that_share_a_step_do_it_once(tmp_path):
-    made, together = [], threading.Barrier(2)
-
-    def make(folder):
-        made.append(folder)
-        (folder / "table").touch()
-
-    def wanted(_):
-        together.wait()
-        return Chain(resolve(), tmp_path)._make_once("features", ["the same"], make)
-
-    with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(wanted, range(2))
-    assert first == second and (first / "table").is_file()
-    assert len(made) == 1
+    assert not alive

@@ -45,7 +45,7 @@ def test_components_ask_for_what_the_row_says():
 
 def test_optional_steps_follow_the_configuration():
     default = [step.name for step in steps_of(RunConfig())]
-    assert "rejection" not in default and "rollout" not in default
+    assert not {"rejection", "rollout", "predictions"} & set(default)
     assert [step.name for step in steps_of(REJECTION)] == [*default[:4], "rejection", *default[4:]]
 
 
@@ -53,6 +53,12 @@ def test_a_run_ends_after_a_named_step():
     assert [step.name for step in steps_of(RunConfig(), "labelling")] == ["features", "synthesis", "labelling"]
     with pytest.raises(ConfigError, match=r"cannot end after 'rejection': .*its steps are features, synthesis"):
         steps_of(RunConfig(), "rejection")
+
+
+def test_a_step_on_request_is_part_of_a_run_that_ends_with_it():
+    default = [step.name for step in steps_of(RunConfig())]
+    ended = [step.name for step in steps_of(RunConfig(), "predictions")]
+    assert ended == [*default[: default.index("grpo") + 1], "predictions"]
 
 
 def test_what_makes_a_model_is_recorded():

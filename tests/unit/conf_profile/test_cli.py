@@ -1,8 +1,11 @@
 """The command line: what it prints, and that what a user can put right comes as one clear line."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 import yaml
@@ -10,6 +13,7 @@ from click.testing import CliRunner
 
 from conf_profile.cli.main import cli, entry_points
 from conf_profile.config import RunConfig, resolve
+from support.paths import ROOT
 
 
 def call(*arguments):
@@ -69,3 +73,35 @@ def test_data_writes_a_folder(tmp_path):
 def test_report_json_is_the_summary(tmp_path):
     (tmp_path / "summary.json").write_text('{"dataset": "world"}')
     assert json.loads(call("report", str(tmp_path), "--json").output) == {"dataset": "world"}
+
+
+@pytest.fixture
+def without_benchmarks(tmp_path):
+    """Calls the command line of an installation like the images': every room but benchmarks/ is there."""
+    for room in ("conf_profile", "components", "configs", "feature_repo", "pipelines", "serving"):
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    about = tmp_path / "conf_profile-0.1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: conf-profile\nVersion: 0.1.0\n")
+    lines = [f"{name} = {found.value}" for name, found in entry_points().items()]
+    (about / "entry_points.txt").write_text("\n".join(["[conf_profile.commands]", *lines]))
+    # Without site (-S) an editable installation of this checkout is not found beside it.
+    places = [str(tmp_path), sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]]
+
+    def call(*arguments):
+        command = [sys.executable, "-S", "-m", "conf_profile", *arguments]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+
+    return call
+
+
+def test_a_command_whose_room_is_not_installed_says_where_it_is(without_benchmarks):
+    result = without_benchmarks("experiment", "table2", "--seeds", "5")
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert (
+        "`experiment` is not part of this installation, which has no benchmarks/: call it in a checkout"
+        in result.stderr
+    )
+    listed = without_benchmarks("--help")
+    assert listed.returncode == 0 and listed.stdout.count("Not installed here.") == 1

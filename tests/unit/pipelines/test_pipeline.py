@@ -32,9 +32,12 @@ VALUES = {
 }
 CACHED = {"cached": {"values": [], "overrides": [], "caching": True}}
 """As `submit` compiles it for a run whose arguments name the content of its data."""
+ENDED = {"ended": {"values": [], "overrides": [], "until": "predictions"}}
+"""As `compile --until` makes it."""
 TRUTH = {"labels_uri", "ceiling_uri", "labels_digest"}
 GPU_STEPS = {"sft": "4", "rejection": "1", "reference": "1", "grpo": "4", "evaluation": "1"}
 OPTIONAL = {"rejection", "rollout"}
+ON_REQUEST = {"predictions"}
 
 
 COMPILE = """
@@ -46,7 +49,7 @@ from pipelines.compile import compile_to
 for name, given in json.loads(sys.argv[2]).items():
     config = resolve(overrides=given["overrides"])
     declared, caching = resources.load(map(Path, given["values"])), given.get("caching", False)
-    compile_to(Path(sys.argv[1]) / f"{name}.yaml", config, declared, caching=caching)
+    compile_to(Path(sys.argv[1]) / f"{name}.yaml", config, declared, caching=caching, until=given.get("until", ""))
 """
 
 
@@ -55,9 +58,9 @@ def compiled(tmp_path_factory):
     """Compiled in a process of its own: the image's name comes from the environment, and kfp must not warn."""
     folder = tmp_path_factory.mktemp("compiled")
     environment = {key: value for key, value in os.environ.items() if key != "CONF_PROFILE_IMAGE"}
-    command = [sys.executable, "-W", "error:::kfp", "-c", COMPILE, str(folder), json.dumps(VALUES | CACHED)]
+    command = [sys.executable, "-W", "error:::kfp", "-c", COMPILE, str(folder), json.dumps(VALUES | CACHED | ENDED)]
     subprocess.run(command, check=True, env=environment, cwd=ROOT, capture_output=True)
-    return {name: (folder / f"{name}.yaml").read_text(encoding="utf-8") for name in VALUES | CACHED}
+    return {name: (folder / f"{name}.yaml").read_text(encoding="utf-8") for name in VALUES | CACHED | ENDED}
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +128,7 @@ def test_golden(compiled, name):
 @pytest.mark.parametrize("name", VALUES)
 def test_every_step_is_non_root_and_limited_in_memory_processor_and_time(documents, name):
     found = containers(documents[name])
-    absent = OPTIONAL if name == "training-pipeline" else set()
+    absent = ON_REQUEST | (OPTIONAL if name == "training-pipeline" else set())
     assert set(found) == {step.replace("_", "-") for step in DEFAULT_STEPS} - absent
     for container, pod in found.values():
         assert pod["securityContext"] == {"runAsNonRoot": True}
@@ -278,11 +281,20 @@ def test_every_parameter_has_a_default(documents, name):
 
 
 def test_true_labels_reach_the_evaluation_and_what_judges_it_and_no_step_that_trains(documents):
-    for pipeline, _ in documents.values():
-        outer = pipeline["root"]["dag"]["tasks"]
+    for name in VALUES | CACHED:
+        outer = documents[name][0]["root"]["dag"]["tasks"]
         assert {name for name, task in outer.items() if TRUTH & set(reads(task))} == {"evaluation"}
         judges = {"evaluation", "gate", "promotion", "report", "rollout"}
         assert tainted(outer, TRUTH) == judges & outer.keys()
+
+
+def test_a_run_that_ends_with_predictions_knows_no_label(documents):
+    pipeline, _ = documents["ended"]
+    outer = pipeline["root"]["dag"]["tasks"]
+    assert not tainted(outer, TRUTH) and not OPTIONAL & outer.keys()
+    student = outer["predictions"]["inputs"]["artifacts"]["student"]["taskOutputArtifact"]
+    assert student == {"producerTask": "grpo", "outputArtifactKey": "student"}
+    assert "predictions" in pipeline["root"]["outputDefinitions"]["artifacts"]
 
 
 def test_the_check_would_find_a_leak(spec):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from conf_profile.errors import LostPromotionError, PipelineError
-from pipelines.local.pipeline_process import _failure, _OutputReader, _read_failure
+from pipelines.local.pipeline_process import _failure, _OutputReader
 
 KFP = [
     "14:52:32.204 - INFO - Task 'sft' finished with status FAILURE",
@@ -18,8 +18,7 @@ KFP = [
 def said(tmp_path, *steps_own_output):
     watch = _OutputReader(tmp_path / "seconds.json", {}, current="sft")
     for line in (*steps_own_output, *KFP):
-        watch.last_lines.append(line)
-        _read_failure(line, watch)
+        watch.failure.read(line)
     return _failure(watch, Path("runs/x"))
 
 

@@ -167,7 +167,7 @@ def test_help_loads_neither_numpy_nor_pydantic():
 
 def test_every_component_has_its_five_parts():
     folders = [path.parent for path in (ROOT / "components").glob("*/step.py")]
-    assert len(folders) == 13
+    assert len(folders) == 14
     for folder in folders:
         for part in ("component.py", "task.py", "README.md", "__init__.py"):
             assert (folder / part).is_file(), f"{folder.name}/{part}"
