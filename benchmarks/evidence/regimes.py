@@ -21,10 +21,11 @@ from benchmarks.evidence.measure import Yardstick
 from benchmarks.evidence.plan import Settings
 from benchmarks.evidence.results import METRICS, interval, p_value
 from components.evaluation import teacher
-from components.evaluation.cells import Population, integers
+from components.evaluation.cells import Population
 from conf_profile.config import RunConfig
 from conf_profile.consensus import voting
 from conf_profile.evaluation import metrics
+from conf_profile.evaluation.rows import integers
 
 SAMPLES = (1, 2, 3, 5, 10, 20)
 VOTES = ("majority_blind", "majority", "weighted", "log_odds", "em")

@@ -15,13 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.evaluation.cells import Population, answers, integers, require_all_users
+from components.evaluation.cells import Population, require_all_users
 from conf_profile.consensus import confidence, voting
 from conf_profile.consensus.candidates import blocks, check_users, sample_count
 from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.evaluation.arms import TEACHER_SINGLE, teacher_arm
 from conf_profile.evaluation.metrics import NO_TAG, Cells, FloatArray, IntArray
+from conf_profile.evaluation.rows import answers, integers
 
 
 @dataclass(frozen=True)
