@@ -7,8 +7,8 @@ their harmonic mean, which for counts is 2 x correct / (answered + answerable).
 Everything starts from `counts`: correct, answered and answerable for each user and attribute. Sums of it give
 the micro and the per-attribute figures, and weighted sums give the bootstrap (`bootstrap`).
 
-Only evaluation may call this module: it is where true labels are read. It knows nothing of files
-(components/evaluation), of promotion (`gate`) or of calibrating confidence (`confidence`).
+Only evaluation may call this module, and `analysis` for a caller with labels at hand: it is where true labels are read.
+It knows nothing of files (components/evaluation), of promotion (`gate`) or of calibrating confidence (`confidence`).
 """
 
 from __future__ import annotations
