@@ -16,7 +16,7 @@ import yaml
 from support.paths import ROOT
 
 ROOMS = ("conf_profile", "components", "pipelines", "serving", "feature_repo", "charts", "configs", "benchmarks")
-FOLDERS = (*ROOMS, "tests", "docs")
+FOLDERS = (*ROOMS, "tests", "docs", "examples")
 DOCUMENTS = sorted(
     path
     for pattern in ("*.md", "docs/*.md", "components/*/*.md", "benchmarks/*/*.md", "charts/*/*.md")
