@@ -24,8 +24,9 @@ import pyarrow as pa
 from benchmarks import usage
 from conf_profile import tables
 from conf_profile.consensus import voting
-from conf_profile.dialogue import taxonomy
-from conf_profile.features import LISTS, SIGN_UP
+from conf_profile.dialogue import task as tasks
+from conf_profile.dialogue.taxonomy import Taxonomy
+from conf_profile.features import DEFAULT_FEATURES
 
 SIZES = (10_000, 100_000, 1_000_000)
 _USERS_AT_ONCE = 20_000
@@ -62,7 +63,7 @@ class Measurement:
 
 def generate(folder: Path, users: int, samples: int, with_rationales: bool) -> None:
     """Writes taxonomy, features and candidates of `users` users; three quarters of them are in training."""
-    questions = taxonomy.builtin("profile")
+    questions = tasks.builtin("profile")
     questions.save(folder / "taxonomy.yaml")
     random = np.random.default_rng(0)
     _write_features(folder / "features.parquet", users, random)
@@ -114,8 +115,8 @@ def _write_features(path: Path, users: int, random: np.random.Generator) -> None
     columns = {
         "user_id": _user_ids(np.arange(users)),
         "split": pa.array(splits.tolist()),
-        **dict.fromkeys(LISTS, empty),
-        **dict.fromkeys(SIGN_UP, pa.nulls(users, pa.string())),
+        **dict.fromkeys(DEFAULT_FEATURES.lists, empty),
+        **dict.fromkeys(DEFAULT_FEATURES.scalars, pa.nulls(users, pa.string())),
     }
     with tables.writer(path, tables.FEATURES) as out:
         out.write_table(pa.table(columns, schema=tables.FEATURES.schema))
@@ -123,7 +124,7 @@ def _write_features(path: Path, users: int, random: np.random.Generator) -> None
 
 def _candidates(
     ids: np.ndarray,
-    questions: taxonomy.Taxonomy,
+    questions: Taxonomy,
     samples: int,
     with_rationales: bool,
     random: np.random.Generator,
@@ -147,9 +148,7 @@ def _candidates(
     return pa.table(columns).cast(tables.CANDIDATES.schema)
 
 
-def _tags(
-    users: int, questions: taxonomy.Taxonomy, samples: int, answered: np.ndarray, random: np.random.Generator
-) -> pa.Array:
+def _tags(users: int, questions: Taxonomy, samples: int, answered: np.ndarray, random: np.random.Generator) -> pa.Array:
     """A tag for each user and attribute that most samples agree on, the others anything."""
     counts = np.asarray([len(attribute.tags) for attribute in questions.attributes])
     shape = (users, samples, len(counts))

@@ -51,7 +51,7 @@ def uploaded_arguments(config: RunConfig) -> dict[str, Any]:
     inputs = arguments.Inputs(
         behaviour_uri=address("data", "behaviour.parquet"),
         demographics_uri=address("data", "demographics.parquet"),
-        taxonomy_uri=address("data", "taxonomy.yaml"),
+        task_uri=address("data", "task.yaml"),
         lexicon_uri=address("data", "lexicon.json"),
         labels_uri=address("truth", "labels.parquet"),
         ceiling_uri=address("truth", "ceiling.parquet"),

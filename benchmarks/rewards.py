@@ -17,13 +17,13 @@ from pathlib import Path
 from conf_profile import config
 from conf_profile.consensus import rewards
 from conf_profile.consensus.rewards import Reference
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.output_format import Answer, ProfileAnswer, render
 
 
 def reward_seconds(prompts: int, rollouts: int) -> float:
     """Median time of all three rewards over one step's completions."""
-    tags = taxonomy.builtin("profile")
+    tags = tasks.builtin("profile")
     answers = {name: Answer(tags[name].tags[0], 3) for name in tags.names}
     text = render(ProfileAnswer("rose pruning calendar; pension calculator; hearing aid review", answers), tags)
     reference = tuple(Reference(tags[name].tags[0], 0.6, 3) for name in tags.names)

@@ -23,7 +23,7 @@ from typing import Any
 
 from conf_profile.config import TeacherConfig
 from conf_profile.dialogue.prompts import UserFeatures, render_messages
-from conf_profile.dialogue.taxonomy import builtin
+from conf_profile.dialogue.task import builtin
 from conf_profile.students.smollm2 import smollm2_folder
 from conf_profile.teachers.answers import AnswerStore, ask
 from conf_profile.teachers.protocol import Request

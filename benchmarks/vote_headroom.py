@@ -34,7 +34,7 @@ def sample(student: Student, people: list[UserFeatures], temperature: float, sam
     """[users][samples] answers, None where malformed."""
     sampling = Sampling(temperature, samples, 640, student.max_completion_tokens, seed=1)
     texts = rollouts.generate(student.model, student.tokenizer, student.prompts(people), sampling)
-    return [[parse_or_none(text, student.taxonomy) for text in row] for row in texts]
+    return [[parse_or_none(text, student.task) for text in row] for row in texts]
 
 
 def accuracies(parsed: ParsedAnswers, truth: dict[str, np.ndarray], taxonomy: Taxonomy) -> dict[str, float]:
@@ -55,7 +55,7 @@ def truthful_share(parsed: ParsedAnswers, people: list[UserFeatures]) -> dict[st
     """
     whole, first_word = [], []
     for person, row in zip(people, parsed, strict=True):
-        own = {quote(phrase) for phrase in (*person.watch, *person.search, *person.submit)}
+        own = {quote(phrase) for name in person.values for phrase in person.texts(name)}
         beginnings = {phrase.split(" ")[0] for phrase in own}
         named = [phrase for answer in row if answer for phrase in split_keyphrases(answer.rationale)]
         whole += [phrase in own for phrase in named]
@@ -74,13 +74,13 @@ def main() -> None:
     workspace = given.run / "workspace"
     outputs = json.loads((workspace / "outputs.json").read_text(encoding="utf-8"))
     arguments = json.loads((workspace / "arguments.json").read_text(encoding="utf-8"))
-    features = tables.read(Path(outputs["features"]), tables.FEATURES)
+    features = tables.read_features(Path(outputs["features"]))
     people = examples.users(features, ["second_stage"])[: given.users]
     labels = tables.read(Path(arguments["labels_uri"]), tables.LABELS).to_pylist()
     known = {(row["user_id"], row["attribute"]): row["tag"] for row in labels}
     for arm, key in ((SFT, "sft_student"), (SFT_GRPO, "student")):
         student = folder.load(Path(outputs[key]), "float32")
-        tags = student.taxonomy
+        tags = student.task
         truth = {
             name: np.array([tags[name].index.get(known.get((p.user_id, name), ""), -2) for p in people])
             for name in tags.names

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from conf_profile import files
 from conf_profile.errors import DataError
-from conf_profile.features import LISTS, SIGN_UP
+from conf_profile.features import DEFAULT_FEATURES, FeatureSchema, FeatureType
 
 _KEYPHRASES = pa.list_(pa.string())
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -41,45 +41,55 @@ def _field(name: str, kind: pa.DataType, nullable: bool = False) -> pa.Field:
 _USER = _field("user_id", pa.string())
 _ATTRIBUTE = _field("attribute", pa.string())
 
-BEHAVIOUR = TableSchema(
-    "behaviour",
-    pa.schema(
-        [
-            _USER,
-            _field("event_timestamp", _TIMESTAMP),
-            *(_field(name, _KEYPHRASES) for name in LISTS),
-        ]
-    ),
-    unique=("user_id", "event_timestamp"),
-)
-DEMOGRAPHICS = TableSchema(
-    "demographics",
-    pa.schema(
-        [
-            _USER,
-            _field("event_timestamp", _TIMESTAMP),
-            *(_field(name, pa.string(), nullable=True) for name in SIGN_UP),
-            _field("consent", pa.bool_()),
-        ]
-    ),
-    unique=("user_id", "event_timestamp"),
-)
+
+def behaviour_table(features: FeatureSchema) -> TableSchema:
+    """Snapshots of the lists."""
+    lists = [_field(name, _KEYPHRASES) for name in features.lists]
+    return TableSchema(
+        "behaviour",
+        pa.schema([_USER, _field("event_timestamp", _TIMESTAMP), *lists]),
+        unique=("user_id", "event_timestamp"),
+    )
+
+
+def demographics_table(features: FeatureSchema) -> TableSchema:
+    """Snapshots of the scalars, and the consent."""
+    return TableSchema(
+        "demographics",
+        pa.schema(
+            [_USER, _field("event_timestamp", _TIMESTAMP), *_scalar_fields(features), _field("consent", pa.bool_())]
+        ),
+        unique=("user_id", "event_timestamp"),
+    )
+
+
+def features_table(features: FeatureSchema) -> TableSchema:
+    """What is known of each user at one moment, and the user's split."""
+    lists = [_field(name, _KEYPHRASES) for name in features.lists]
+    return TableSchema(
+        "features",
+        pa.schema([_USER, _field("split", pa.string()), *lists, *_scalar_fields(features)]),
+        unique=("user_id",),
+    )
+
+
+def arrow_type(kind: FeatureType) -> pa.DataType:
+    """How a feature of this type is stored."""
+    return _KEYPHRASES if kind == "list" else pa.float64() if kind == "number" else pa.string()
+
+
+def _scalar_fields(features: FeatureSchema) -> list[pa.Field]:
+    return [_field(name, arrow_type(features.types[name]), nullable=True) for name in features.scalars]
+
+
+BEHAVIOUR = behaviour_table(DEFAULT_FEATURES)
+DEMOGRAPHICS = demographics_table(DEFAULT_FEATURES)
+FEATURES = features_table(DEFAULT_FEATURES)
+"""The tables of the default features; of another task's, see the functions above."""
 LABELS = TableSchema(
     "labels",
     pa.schema([_USER, _ATTRIBUTE, _field("tag", pa.string())]),
     unique=("user_id", "attribute"),
-)
-FEATURES = TableSchema(
-    "features",
-    pa.schema(
-        [
-            _USER,
-            _field("split", pa.string()),
-            *(_field(name, _KEYPHRASES) for name in LISTS),
-            *(_field(name, pa.string(), nullable=True) for name in SIGN_UP),
-        ]
-    ),
-    unique=("user_id",),
 )
 CANDIDATES = TableSchema(
     "candidates",
@@ -171,6 +181,30 @@ def read(path: Path | str, table: TableSchema) -> pa.Table:
     return check(data, table, str(path))
 
 
+def read_features(path: Path | str) -> pa.Table:
+    """Reads and checks a table `features` of any task: which features it has, it says itself."""
+    try:
+        stored = pq.read_schema(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; expected the table 'features'") from error
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {error}") from error
+    fields = [field for field in stored if field.name not in ("user_id", "split")]
+    lists = [_field(field.name, _KEYPHRASES) for field in fields if _is_list(field.type)]
+    scalars = [
+        _field(field.name, pa.float64() if pa.types.is_floating(field.type) else pa.string(), nullable=True)
+        for field in fields
+        if not _is_list(field.type)
+    ]
+    columns = pa.schema([_USER, _field("split", pa.string()), *lists, *scalars])
+    return read(path, TableSchema("features", columns, unique=("user_id",)))
+
+
+def list_names(features: pa.Table) -> list[str]:
+    """The columns of a table `features` that are lists, in order."""
+    return [field.name for field in features.schema if _is_list(field.type)]
+
+
 def write(path: Path | str, data: pa.Table, table: TableSchema) -> None:
     """Checks a table and writes it whole or not at all."""
     checked = check(data, table, str(path))
@@ -242,13 +276,18 @@ def _check_column(column: pa.ChunkedArray, field: pa.Field, table: TableSchema, 
     return column
 
 
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
 def _convertible(given: pa.DataType, wanted: pa.DataType) -> bool:
     """Casts that lose nothing: between widths of one kind, and from dictionary or large to plain strings."""
     if pa.types.is_dictionary(given):
         given = given.value_type
     if pa.types.is_list(wanted):
-        lists = pa.types.is_list(given) or pa.types.is_large_list(given)
-        return lists and _convertible(given.value_type, wanted.value_type)
+        return _is_list(given) and _convertible(given.value_type, wanted.value_type)
+    if pa.types.is_floating(wanted) and pa.types.is_integer(given):
+        return True
     kinds = (
         lambda t: pa.types.is_string(t) or pa.types.is_large_string(t) or pa.types.is_string_view(t),
         pa.types.is_integer,

@@ -2,7 +2,8 @@
 serving share; and beside them what our own models inferred, for others to read.
 
 `feature_repo.store` builds the objects over the files of a run. For `feast apply` from the shell, the objects
-at the end of the module read the files that CONF_PROFILE_BEHAVIOUR and CONF_PROFILE_DEMOGRAPHICS name.
+at the end of the module read the files that CONF_PROFILE_BEHAVIOUR and CONF_PROFILE_DEMOGRAPHICS name, with the
+features of the task that CONF_PROFILE_TASK names (without it, the default features).
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from datetime import timedelta
 from pathlib import Path
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
-from feast.types import Array, Bool, Int64, String
+from feast.types import Array, Bool, FeastType, Float64, Int64, String
 
-from conf_profile.features import LISTS, SIGN_UP
+from conf_profile.dialogue import task as tasks
+from conf_profile.features import DEFAULT_FEATURES, FeatureSchema, FeatureType
 
 SERVICE = "profile_features"
+TASK_VARIABLE = "CONF_PROFILE_TASK"
+"""Environment variable: the file of the task whose features are registered."""
 USER_ID = "user_id"
 TIMESTAMP = "event_timestamp"
 CONSENT = "consent"
@@ -31,7 +35,22 @@ user = Entity(
 )
 
 
-def behaviour_view(path: Path | str) -> FeatureView:
+def feast_type(kind: FeatureType) -> FeastType:
+    """How Feast stores a feature of this type."""
+    return Array(String) if kind == "list" else Float64 if kind == "number" else String
+
+
+def feature_type(kind: FeastType) -> FeatureType:
+    """The inverse; a category is a text to Feast."""
+    return "list" if kind == Array(String) else "number" if kind == Float64 else "text"
+
+
+def declared_features(task_file: str) -> FeatureSchema:
+    """The features of a task's file; the default ones where none is named."""
+    return tasks.load(Path(task_file)).features if task_file else DEFAULT_FEATURES
+
+
+def behaviour_view(path: Path | str, features: FeatureSchema = DEFAULT_FEATURES) -> FeatureView:
     """Snapshots of the most recent keyphrases; the lists stay lists, most recent last."""
     return FeatureView(
         name=BEHAVIOUR,
@@ -39,21 +58,21 @@ def behaviour_view(path: Path | str) -> FeatureView:
         ttl=NO_EXPIRY,
         schema=[
             Field(name=USER_ID, dtype=String),
-            *(Field(name=name, dtype=Array(String)) for name in LISTS),
+            *(Field(name=name, dtype=feast_type("list")) for name in features.lists),
         ],
         source=_source(BEHAVIOUR, path),
     )
 
 
-def demographics_view(path: Path | str) -> FeatureView:
-    """What the user said at sign-up, and whether the user agreed to be profiled."""
+def demographics_view(path: Path | str, features: FeatureSchema = DEFAULT_FEATURES) -> FeatureView:
+    """The scalars, such as what the user said at sign-up, and whether the user agreed to be profiled."""
     return FeatureView(
         name=DEMOGRAPHICS,
         entities=[user],
         ttl=NO_EXPIRY,
         schema=[
             Field(name=USER_ID, dtype=String),
-            *(Field(name=name, dtype=String) for name in SIGN_UP),
+            *(Field(name=name, dtype=feast_type(features.types[name])) for name in features.scalars),
             Field(name=CONSENT, dtype=Bool),
         ],
         source=_source(DEMOGRAPHICS, path),
@@ -93,7 +112,8 @@ def _source(name: str, path: Path | str) -> FileSource:
     return FileSource(name=f"{name}_source", path=str(path), timestamp_field=TIMESTAMP)
 
 
-behaviour = behaviour_view(os.environ.get("CONF_PROFILE_BEHAVIOUR", "data/behaviour.parquet"))
-demographics = demographics_view(os.environ.get("CONF_PROFILE_DEMOGRAPHICS", "data/demographics.parquet"))
+declared = declared_features(os.environ.get(TASK_VARIABLE, ""))
+behaviour = behaviour_view(os.environ.get("CONF_PROFILE_BEHAVIOUR", "data/behaviour.parquet"), declared)
+demographics = demographics_view(os.environ.get("CONF_PROFILE_DEMOGRAPHICS", "data/demographics.parquet"), declared)
 profile_features = feature_service(behaviour, demographics)
 inferred_profile = inferred_view("inferred_profile.parquet")

@@ -19,6 +19,7 @@ from feast import FeatureStore
 from conf_profile.errors import DataError
 from feature_repo import jobs
 from feature_repo import store as feature_store
+from feature_repo.definitions import TASK_VARIABLE, declared_features
 
 TABLES = ("CONF_PROFILE_BEHAVIOUR", "CONF_PROFILE_DEMOGRAPHICS")
 
@@ -33,13 +34,18 @@ class Interval:
 
 
 def register(store: FeatureStore, environment: Mapping[str, str] = os.environ) -> None:
-    """Puts the definitions into the registry; doing so again changes nothing. DataError where a table has no name."""
+    """Puts the definitions into the registry; doing so again changes nothing. DataError where a table has no name.
+
+    CONF_PROFILE_TASK names the task whose features they are; without it they are the default ones.
+    """
     missing = [name for name in TABLES if not environment.get(name)]
     if missing:
         raise DataError(
             f"{', '.join(missing)}: not set; name the Parquet file, e.g. s3://BUCKET/tables/behaviour.parquet"
         )
-    feature_store.register(store, *(environment[name] for name in TABLES))
+    behaviour, demographics = (environment[name] for name in TABLES)
+    features = declared_features(environment.get(TASK_VARIABLE, ""))
+    feature_store.register(store, behaviour, demographics, features)
 
 
 def plan(store: FeatureStore, now: datetime, late: timedelta, full: bool = False) -> list[Interval]:

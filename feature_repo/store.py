@@ -22,11 +22,12 @@ import pyarrow.compute as pc
 import yaml
 from feast import FeatureService, FeatureStore
 
+from conf_profile import tables
 from conf_profile.config import FeaturesConfig
 from conf_profile.data.dataset import parse_time
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import DataError
-from conf_profile.features import LISTS, SIGN_UP
+from conf_profile.features import DEFAULT_FEATURES, FeatureSchema, FeatureType
 from conf_profile.files import write_text
 from feature_repo.dask_tokens import name_frames_without_hashing
 from feature_repo.definitions import (
@@ -39,6 +40,7 @@ from feature_repo.definitions import (
     behaviour_view,
     demographics_view,
     feature_service,
+    feature_type,
     inferred_view,
     user,
 )
@@ -49,17 +51,7 @@ EPOCH = datetime.fromtimestamp(0, UTC)
 MATERIALISED_VIEWS = (BEHAVIOUR, DEMOGRAPHICS)
 """The views whose rows are brought online from their tables."""
 
-FEATURES_AT = pa.schema(
-    [
-        pa.field(USER_ID, pa.string(), nullable=False),
-        *(pa.field(name, pa.list_(pa.string())) for name in LISTS),
-        *(pa.field(name, pa.string()) for name in SIGN_UP),
-        pa.field(CONSENT, pa.bool_()),
-    ]
-)
-"""One row a user. Lists are null where there is no behaviour row, the rest without a demographics row."""
-
-CONSENT_AT = pa.schema([FEATURES_AT.field(USER_ID), FEATURES_AT.field(CONSENT)])
+_CONSENT_AT = pa.schema([pa.field(USER_ID, pa.string(), nullable=False), pa.field(CONSENT, pa.bool_())])
 
 
 @dataclass(frozen=True)
@@ -74,13 +66,19 @@ class OnlineUser:
     as_of: datetime | None
 
 
-def open_store(workspace: Path, behaviour: Path, demographics: Path, config: FeaturesConfig) -> FeatureStore:
+def open_store(
+    workspace: Path,
+    behaviour: Path,
+    demographics: Path,
+    config: FeaturesConfig,
+    features: FeatureSchema = DEFAULT_FEATURES,
+) -> FeatureStore:
     """A feature store over two Parquet files, its registry under `workspace`, applied and ready to read."""
     workspace.mkdir(parents=True, exist_ok=True)
     settings = _settings(workspace.resolve(), config)
     write_text(workspace / "feature_store.yaml", yaml.safe_dump(settings, sort_keys=False))
     store = connect(workspace)
-    apply(store, behaviour, demographics)
+    apply(store, behaviour, demographics, features)
     return store
 
 
@@ -106,32 +104,36 @@ def _limit_waiting(redis: Any, seconds: float) -> None:
     redis.connection_string = ",".join([address, *limits, *given])
 
 
-def apply(store: FeatureStore, behaviour: Path, demographics: Path) -> None:
+def apply(store: FeatureStore, behaviour: Path, demographics: Path, features: FeatureSchema = DEFAULT_FEATURES) -> None:
     """Registers the definitions over the two files; doing so again changes nothing."""
     for path in (behaviour, demographics):
         if not path.is_file():
             raise DataError(f"{path}: no such file; the feature store reads it")
-    register(store, str(behaviour.resolve()), str(demographics.resolve()))
+    register(store, str(behaviour.resolve()), str(demographics.resolve()), features)
     prepare(store)
 
 
-def register(store: FeatureStore, behaviour: str, demographics: str) -> None:
+def register(
+    store: FeatureStore, behaviour: str, demographics: str, features: FeatureSchema = DEFAULT_FEATURES
+) -> None:
     """Registers the definitions over two tables, which may be anywhere that Feast's file store reads and need not be
     there yet. What the registry knows of earlier materialisations stays."""
-    views = behaviour_view(behaviour), demographics_view(demographics)
+    views = behaviour_view(behaviour, features), demographics_view(demographics, features)
     with _silence_feast():
         store.apply([user, *views, feature_service(*views), inferred_view(inferred_file(store))])
 
 
 def training_features(store: FeatureStore, user_ids: Sequence[str], as_of: datetime | str) -> pa.Table:
-    """[users] with the schema `FEATURES_AT`: what was known of each user at `as_of`, in the given order.
+    """[users]: user_id, every feature, consent; what was known of each user at `as_of`, in the given order.
+
+    Lists are null where there is no behaviour row, the rest without a demographics row.
 
     Point-in-time correct: for each user and view the latest row at or before `as_of`, none after it. Each
     view is read by itself, because Feast drops a user whose rows of one view all lie after `as_of` together
     with what another view knows; and the result is joined back on the given users, because Feast does not
     keep their order.
     """
-    return _read_offline(store, user_ids, as_of, FEATURES_AT)
+    return _read_offline(store, user_ids, as_of, _features_at(registered_features(store)))
 
 
 def consenting_users(store: FeatureStore, user_ids: Sequence[str], as_of: datetime | str) -> list[str]:
@@ -139,9 +141,21 @@ def consenting_users(store: FeatureStore, user_ids: Sequence[str], as_of: dateti
 
     Somebody without demographics never gave consent.
     """
-    known = _read_offline(store, user_ids, as_of, CONSENT_AT)
+    known = _read_offline(store, user_ids, as_of, _CONSENT_AT)
     consenting: list[str] = known.filter(pc.fill_null(known.column(CONSENT), False)).column(USER_ID).to_pylist()
     return consenting
+
+
+def registered_features(store: FeatureStore, service: FeatureService | None = None) -> dict[str, FeatureType]:
+    """Name -> type of every feature that the registry has for a profile, lists first."""
+    found = service or store.get_feature_service(SERVICE)
+    features = (feature for view in found.feature_view_projections for feature in view.features)
+    return {feature.name: feature_type(feature.dtype) for feature in features if feature.name not in (USER_ID, CONSENT)}
+
+
+def _features_at(features: Mapping[str, FeatureType]) -> pa.Schema:
+    columns = [pa.field(name, tables.arrow_type(kind)) for name, kind in features.items()]
+    return pa.schema([_CONSENT_AT.field(USER_ID), *columns, _CONSENT_AT.field(CONSENT)])
 
 
 def materialise(store: FeatureStore, as_of: datetime | str) -> None:
@@ -180,11 +194,13 @@ def read_online(
     """
     if not user_ids:
         return []
+    service = service or profile_service(store)
     response = store.get_online_features(
-        features=service or profile_service(store),
+        features=service,
         entity_rows=[{USER_ID: user_id} for user_id in user_ids],
     ).to_dict(include_event_timestamps=True)
-    return [_online_user(user_id, response, row) for row, user_id in enumerate(user_ids)]
+    features = registered_features(store, service)
+    return [_online_user(user_id, features, response, row) for row, user_id in enumerate(user_ids)]
 
 
 def online_features(store: FeatureStore, user_ids: Sequence[str]) -> list[UserFeatures | None]:
@@ -259,17 +275,15 @@ def _refuse_duplicates(entities: pd.DataFrame) -> None:
         raise DataError(f"user {twice.iloc[0]!r} is asked for twice; name every user once")
 
 
-def _online_user(user_id: str, response: Mapping[str, list[Any]], row: int) -> OnlineUser | None:
-    values = {name: response[name][row] for name in (*LISTS, *SIGN_UP, CONSENT)}
-    if all(value is None for value in values.values()):
+def _online_user(
+    user_id: str, features: Mapping[str, FeatureType], response: Mapping[str, list[Any]], row: int
+) -> OnlineUser | None:
+    values = {name: response[name][row] for name in features}
+    consent = response[CONSENT][row]
+    if consent is None and all(value is None for value in values.values()):
         return None
-    given: dict[str, Any] = {name: tuple(values[name] or ()) for name in LISTS}
-    given |= {name: values[name] for name in SIGN_UP}
-    return OnlineUser(
-        features=UserFeatures(user_id=user_id, **given),
-        consent=values[CONSENT],
-        as_of=_moment(response[f"{LISTS[0]}__ts"][row]),
-    )
+    any_list = next(name for name, kind in features.items() if kind == "list")
+    return OnlineUser(UserFeatures(user_id, **values), consent, _moment(response[f"{any_list}__ts"][row]))
 
 
 def _moment(seconds: int) -> datetime | None:

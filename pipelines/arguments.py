@@ -27,7 +27,7 @@ class Inputs:
 
     behaviour_uri: str
     demographics_uri: str
-    taxonomy_uri: str
+    task_uri: str
     lexicon_uri: str
     labels_uri: str
     ceiling_uri: str
@@ -43,7 +43,7 @@ class Inputs:
     @property
     def teaching(self) -> tuple[str, ...]:
         """The addresses that the other steps are given."""
-        return tuple(filter(None, (self.behaviour_uri, self.demographics_uri, self.taxonomy_uri, self.lexicon_uri)))
+        return tuple(filter(None, (self.behaviour_uri, self.demographics_uri, self.task_uri, self.lexicon_uri)))
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def build(config: RunConfig, data: Dataset, champion_version: str, workspace: Pa
     inputs = Inputs(
         behaviour_uri=str(data.behaviour),
         demographics_uri=str(data.demographics),
-        taxonomy_uri=str(data.taxonomy),
+        task_uri=str(data.task),
         lexicon_uri=str(data.lexicon or ""),
         labels_uri=str(required_labels(data)),
         ceiling_uri=str(data.paths.get(CEILING, "")),

@@ -62,8 +62,9 @@ def read_inputs(
     uri, labels_uri = complete_address(uri, config.storage), complete_address(labels_uri or uri, config.storage)
     etags, places = _look(uri, CACHED_BY_CONTENT)
     truth_etags, truth_places = _look_at_truth(labels_uri, guarded)
+    former = dataset.FORMER_TASK in places
     required = [*dataset.REQUIRED_FILES, *([dataset.LEXICON] if config.teacher.kind == "lexicon" else [])]
-    missing = [name for name in required if name not in places]
+    missing = [name for name in required if name not in places and not (name == dataset.TASK and former)]
     if missing:
         why = "nothing of a data set lies there" if not places else f"lacks {', '.join(missing)}"
         raise DataError(f"{uri}: {why}; docs/data.md says what a data set has")
@@ -139,16 +140,16 @@ def _look_at_truth(uri: str, guarded: bool) -> tuple[dict[str, str], dict[str, s
 
 
 def _check_small(places: Mapping[str, str], guarded: bool) -> None:
-    """Reads what is small and would fail late: taxonomy, lexicon and, where this process may read them, the labels.
+    """Reads what is small and would fail late: task, lexicon and, where this process may read them, the labels.
 
     The large tables are checked by the first step.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        taxonomy = inputs.fetch_taxonomy(places[dataset.TAXONOMY], folder)
-        inputs.fetch_lexicon(places.get(dataset.LEXICON, ""), taxonomy, folder)
+        task = inputs.fetch_task(dataset.task_of(places), folder)
+        inputs.fetch_lexicon(places.get(dataset.LEXICON, ""), task, folder)
         try:
-            inputs.fetch_labels(places[dataset.LABELS], taxonomy, folder)
+            inputs.fetch_labels(places[dataset.LABELS], task, folder)
         except RegistryError as error:
             if not (guarded and object_errors.is_refusal(error)):
                 raise
@@ -158,7 +159,7 @@ def _inputs(places: Mapping[str, str], as_of: str, data_digest: str, labels_dige
     return Inputs(
         behaviour_uri=places[dataset.BEHAVIOUR],
         demographics_uri=places[dataset.DEMOGRAPHICS],
-        taxonomy_uri=places[dataset.TAXONOMY],
+        task_uri=dataset.task_of(places),
         lexicon_uri=places.get(dataset.LEXICON, ""),
         labels_uri=places[dataset.LABELS],
         ceiling_uri=places.get(CEILING, ""),

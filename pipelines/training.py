@@ -63,6 +63,7 @@ def flow(
     featured = features(
         behaviour=given.behaviour_uri,
         demographics=given.demographics_uri,
+        task_file=given.task_uri,
         data_digest=given.data_digest,
         as_of=given.as_of,
         config=given.features_config,
@@ -73,7 +74,7 @@ def flow(
     with dsl.ParallelFor(items=given.shards, parallelism=shard_parallelism) as shard:
         answered = synthesis(
             features=users,
-            taxonomy=given.taxonomy_uri,
+            task_file=given.task_uri,
             lexicon=given.lexicon_uri,
             config=given.teacher_config,
             prompt=given.prompt_config,
@@ -86,7 +87,7 @@ def flow(
     labelled = labelling(
         candidates=dsl.Collected(answered.outputs["candidates"]),
         features=users,
-        taxonomy=given.taxonomy_uri,
+        task_file=given.task_uri,
         config=given.labelling_config,
         samples=given.samples,
     )
@@ -95,7 +96,7 @@ def flow(
     tuned = sft(
         features=users,
         pseudo_labels=labelled.outputs["pseudo_labels"],
-        taxonomy=given.taxonomy_uri,
+        task_file=given.task_uri,
         config=given.sft_config,
         student_config=given.student_config,
         prompt=given.prompt_config,
@@ -151,7 +152,7 @@ def flow(
         candidates=dsl.Collected(answered.outputs["candidates"]),
         sft_student=tuned.outputs["student"],
         student=reinforced.outputs["student"],
-        taxonomy=given.taxonomy_uri,
+        task_file=given.task_uri,
         labels=given.labels_uri,
         ceiling=given.ceiling_uri,
         config=given.evaluation_config,

@@ -24,7 +24,7 @@ from conf_profile.data.dataset import (
     FEATURE_FILES,
     LEXICON,
     MANIFEST,
-    TAXONOMY,
+    TASK,
     Dataset,
     load,
 )
@@ -92,7 +92,7 @@ class ExperimentFolder:
         inputs = Inputs(
             behaviour_uri=self._address(data, BEHAVIOUR),
             demographics_uri=self._address(data, DEMOGRAPHICS),
-            taxonomy_uri=self._address(data, TAXONOMY),
+            task_uri=self._address(data, TASK),
             lexicon_uri=self._address(data, LEXICON) if data.lexicon else "",
             labels_uri="",
             ceiling_uri="",

@@ -19,17 +19,15 @@ from benchmarks.evidence.plan import Arm
 from components.evaluation import teacher
 from components.evaluation.cells import (
     Population,
-    has_self_report,
-    history_lengths,
+    feature_slices,
     population,
     read_predictions,
-    regions,
 )
 from conf_profile import tables
 from conf_profile.consensus import confidence
-from conf_profile.dialogue import taxonomy as taxonomies
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.output_format import LEVELS
-from conf_profile.evaluation import metrics, slices
+from conf_profile.evaluation import metrics
 from conf_profile.evaluation.arms import teacher_arm
 from conf_profile.evaluation.metrics import BoolArray, Cells
 
@@ -70,18 +68,17 @@ class Yardstick:
         data = self.made.data
         if data.labels is None:
             raise ValueError(f"{data.folder} has no labels to measure with")
-        features, labels = tables.read(self.made.features, tables.FEATURES), tables.read(data.labels, tables.LABELS)
-        return population(features, labels, "test", taxonomies.load(data.taxonomy))
+        features, labels = tables.read_features(self.made.features), tables.read(data.labels, tables.LABELS)
+        return population(features, labels, "test", tasks.load(data.task))
 
     @cached_property
     def slices(self) -> Mapping[str, BoolArray]:
         """Groups of users by name; none of them is made from a label."""
-        terciles = slices.by_history(history_lengths(self.people)).values()
+        found = feature_slices(self.people)
+        terciles = [mask for name, mask in found.items() if name.startswith("history: ")]
         # Their bounds in keyphrases differ from seed to seed, and equal histories can leave fewer than three.
         short_to_long = dict(zip(("history: short", "history: middle", "history: long"), terciles, strict=False))
-        return (
-            slices.by_region(regions(self.people)) | slices.by_self_report(has_self_report(self.people)) | short_to_long
-        )
+        return {name: mask for name, mask in found.items() if not name.startswith("history: ")} | short_to_long
 
 
 def arm_cells(arm: Arm, made: Artefacts, people: Population) -> Cells | None:

@@ -51,7 +51,7 @@ def grow(world: dataset.Dataset, users: int, folder: Path, by_id: bool = True) -
         (world.demographics, demographics, tables.DEMOGRAPHICS),
     ):
         _copies(source, target, schema, users // ORIGINALS, by_id)
-    return Tables(behaviour, demographics, world.taxonomy, world.paths["lexicon.json"], AS_OF.isoformat())
+    return Tables(behaviour, demographics, world.task, world.paths["lexicon.json"], AS_OF.isoformat())
 
 
 def _copies(source: Path, target: Path, schema: TableSchema, copies: int, by_id: bool) -> None:

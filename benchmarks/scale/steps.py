@@ -14,7 +14,7 @@ from benchmarks.usage import MILLION, Usage
 from conf_profile import tables
 from conf_profile.config import FeaturesConfig
 from conf_profile.data import splits
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 
 SIZES = (20_000, 100_000)
 SAMPLES = 10
@@ -41,7 +41,7 @@ _PEOPLE = """
 import sys
 from conf_profile import tables
 from conf_profile.students import examples
-people = examples.users(tables.read(sys.argv[1], tables.FEATURES), ["train", "second_stage", "validation", "test"])
+people = examples.users(tables.read_features(sys.argv[1]), ["train", "second_stage", "validation", "test"])
 """
 _EVALUATION = """
 import sys
@@ -139,11 +139,11 @@ def _growth(used: list[Usage]) -> dict[str, float]:
 
 def _write_predictions(folder: Path, users: int) -> None:
     """Splits as the pipeline makes them, true labels of everybody, and random predictions."""
-    table = tables.read(folder / "features.parquet", tables.FEATURES)
+    table = tables.read_features(folder / "features.parquet")
     ids = table.column("user_id").to_pylist()
     split = pa.array(splits.split_of(ids, FeaturesConfig()))
     tables.write(folder / "features.parquet", table.set_column(1, "split", split), tables.FEATURES)
-    kinds, random = taxonomy.load(folder / "taxonomy.yaml"), np.random.default_rng(0)
+    kinds, random = tasks.load(folder / "taxonomy.yaml"), np.random.default_rng(0)
     columns = {
         "user_id": pa.array(np.repeat(ids, len(kinds.names))),
         "attribute": pa.array(list(kinds.names) * users),

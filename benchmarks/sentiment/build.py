@@ -2,7 +2,7 @@
 
     python -m benchmarks.sentiment.build --out FOLDER [--texts 6000] [--source TARBALL]
 
-A text stands in the place of a user: its words are the keyphrases, in order, and there is nothing else to be
+A text stands in the place of a user: its words, in order, are a list, and there is nothing else to be
 known of it. The one attribute is `sentiment`. The human ratings of the texts become labels.parquet and nothing
 besides; the lexicon comes from the valences of single words. Nothing here is fitted. The first choice was five
 bands; its teacher fell below the constant answer, and before any student was trained it was replaced by these three.
@@ -30,14 +30,21 @@ from conf_profile import tables
 from conf_profile.data import dataset
 from conf_profile.data.dataset import Dataset
 from conf_profile.data.movielens.sources import default_cache
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.prompts import quote
 from conf_profile.errors import ConfProfileError, DataError
-from conf_profile.features import SIGN_UP
-from conf_profile.files import atomic_path, write_text
+from conf_profile.files import write_text
 
 ATTRIBUTE = "sentiment"
 TAGS = ("negative", "neutral", "positive")
+WORDS = "words"
+TASK = tasks.parse(
+    {
+        "instruction": "You judge the sentiment of a short text from its words, which are given in order.",
+        "attributes": {ATTRIBUTE: list(TAGS)},
+        "features": {WORDS: "list"},
+    }
+)
 CUTS = (-0.3, 0.3)
 """Mean ratings at which the next tag begins: a text rated -0.3 is neutral, one rated 0.3 positive."""
 CENTRES = (-2.0, 0.0, 2.0)
@@ -69,8 +76,7 @@ def build(
     chosen = choose([snippet for snippet in data.snippets if words(snippet.text, known)], texts)
     _reopen(folder)
     _write_tables(folder, chosen, known)
-    with atomic_path(folder / dataset.TAXONOMY) as temporary:
-        taxonomy.parse({"attributes": {ATTRIBUTE: list(TAGS)}}).save(temporary)
+    TASK.save(folder / dataset.TASK)
     write_text(folder / dataset.LEXICON, json.dumps(lexicon(data.valences), indent=1, sort_keys=True))
     return dataset.finish(folder, NAME, MOMENT, source=SDIST, licence=source.LICENCE)
 
@@ -156,8 +162,8 @@ def _write_tables(folder: Path, snippets: Iterable[Snippet], known: Collection[s
         demographics.append(_demographics(snippet))
         labels.append({"user_id": snippet.text_id, "attribute": ATTRIBUTE, "tag": tag(snippet.rating)})
     for name, rows, table in (
-        (dataset.BEHAVIOUR, behaviour, tables.BEHAVIOUR),
-        (dataset.DEMOGRAPHICS, demographics, tables.DEMOGRAPHICS),
+        (dataset.BEHAVIOUR, behaviour, tables.behaviour_table(TASK.features)),
+        (dataset.DEMOGRAPHICS, demographics, tables.demographics_table(TASK.features)),
         (dataset.LABELS, labels, tables.LABELS),
     ):
         tables.write(folder / name, tables.from_rows(rows, table), table)
@@ -165,12 +171,11 @@ def _write_tables(folder: Path, snippets: Iterable[Snippet], known: Collection[s
 
 def _behaviour(snippet: Snippet, known: Collection[str]) -> dict[str, Any]:
     row = {"user_id": snippet.text_id, "event_timestamp": MOMENT}
-    return row | {"watch": words(snippet.text, known), "search": [], "submit": []}
+    return row | {WORDS: words(snippet.text, known)}
 
 
 def _demographics(snippet: Snippet) -> dict[str, Any]:
-    fields = dict.fromkeys(SIGN_UP)
-    return {"user_id": snippet.text_id, "event_timestamp": MOMENT, "consent": True} | fields
+    return {"user_id": snippet.text_id, "event_timestamp": MOMENT, "consent": True}
 
 
 def _parser() -> argparse.ArgumentParser:

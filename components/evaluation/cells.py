@@ -6,7 +6,6 @@ cut short, and is an error; a null tag is an abstention, and is not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from conf_profile import tables
+from conf_profile.dialogue.task import Task
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import DataError
+from conf_profile.evaluation import slices
 from conf_profile.evaluation.metrics import BoolArray, Cells, IntArray
 from conf_profile.evaluation.rows import integers, positions, read_cells, read_truth, select_users
-from conf_profile.features import LISTS
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Population:
 
     split: str
     features: pa.Table
-    taxonomy: Taxonomy
+    taxonomy: Task
     truth: IntArray
 
     @cached_property
@@ -41,7 +41,7 @@ class Population:
         return len(self.features)
 
 
-def population(features: pa.Table, labels: pa.Table, split: str, taxonomy: Taxonomy) -> Population:
+def population(features: pa.Table, labels: pa.Table, split: str, taxonomy: Task) -> Population:
     """The users of `split`, with truth [users, attributes]; NO_TAG where a label is missing."""
     chosen = features.filter(pc.equal(features["split"], split))
     truth = read_truth(labels, chosen["user_id"].combine_chunks(), taxonomy, "labels")
@@ -67,18 +67,27 @@ def require_all_users(seen: IntArray, people: Population, source: str) -> None:
 
 
 def history_lengths(people: Population) -> IntArray:
-    """How many keyphrases each user has, over all three lists."""
-    lists = (people.features[name] for name in LISTS)
+    """How many keyphrases each user has, over all lists."""
+    lists = (people.features[name] for name in tables.list_names(people.features))
     return np.asarray(np.stack([integers(pc.list_value_length(column)) for column in lists]).sum(axis=0))
 
 
-def regions(people: Population) -> Sequence[str | None]:
-    """Each user's region, None where it is not known."""
-    found: list[str | None] = people.features["region"].to_pylist()
+def feature_slices(people: Population) -> dict[str, BoolArray]:
+    """Groups of users by what is known of them; none is made from a label.
+
+    By each category of the task, by how much history there is, and by whether users said anything about an attribute
+    themselves, where the task has features for that.
+    """
+    features = people.taxonomy.features
+    found: dict[str, BoolArray] = {}
+    for feature in features:
+        if feature.type == "category":
+            found |= slices.by_category(feature.label, people.features[feature.name].to_pylist())
+    found |= slices.by_history(history_lengths(people))
+    reports = [people.features[feature.name] for feature in features if feature.self_report_of]
+    if reports:
+        stated = np.any([pc.is_valid(column).to_numpy() for column in reports], axis=0)
+        found |= slices.by_self_report(np.asarray(stated, dtype=np.bool_))
     return found
 
 
-def has_self_report(people: Population) -> BoolArray:
-    """Whether each user stated an age or a gender."""
-    stated = pc.or_(pc.is_valid(people.features["self_age"]), pc.is_valid(people.features["self_gender"]))
-    return np.asarray(stated.to_numpy(), dtype=np.bool_)

@@ -16,7 +16,7 @@ def evaluation(
     evaluation: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     confusion: dsl.Output[dsl.ClassificationMetrics],
-    taxonomy: str,
+    task_file: str,
     labels: str,
     ceiling: str,
     config: str,
@@ -31,5 +31,5 @@ def evaluation(
 
     task.run(
         features, candidates, sft_student, student, evaluation, metrics, confusion,
-        taxonomy, labels, ceiling, config, student_config, storage, champion_version, seed,
+        task_file, labels, ceiling, config, student_config, storage, champion_version, seed,
     )  # fmt: skip

@@ -11,7 +11,6 @@ import pyarrow as pa
 from conf_profile.config import StorageConfig, StudentConfig
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.evaluation.arms import BASE, CHAMPION, SFT, SFT_GRPO
-from conf_profile.features import LISTS
 from conf_profile.rollout import smoke
 from conf_profile.students import folder, training
 from conf_profile.students.predictions import measured_users, predict_student, predict_untrained
@@ -46,7 +45,7 @@ def smoke_profiles(student: Path, features: Path, config: StudentConfig, batch_s
         return smoke.render(())
     loaded = folder.load(student, config.dtype)
     answers = loaded.answer(made_up, batch_size)
-    table = predict.to_table(answers, folder.load_calibration(student), loaded.taxonomy)
+    table = predict.to_table(answers, folder.load_calibration(student), loaded.task)
     return smoke.render([found for user in made_up if (found := _make_smoke_profile(user, table))])
 
 
@@ -79,5 +78,5 @@ def _make_smoke_profile(user: UserFeatures, table: pa.Table) -> smoke.SmokeProfi
     rows = [row for row in table.to_pylist() if row["user_id"] == user.user_id]
     if all(row["tag"] is None for row in rows):
         return None
-    lists = {name: getattr(user, name) for name in LISTS}
+    lists = {name: texts for name, texts in user.values.items() if isinstance(texts, tuple)}
     return smoke.SmokeProfile(lists, {row["attribute"]: smoke.ExpectedAnswer(row["tag"], row["level"]) for row in rows})

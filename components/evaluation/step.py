@@ -19,16 +19,14 @@ import pyarrow.compute as pc
 from components.evaluation import teacher
 from components.evaluation.cells import (
     Population,
-    has_self_report,
-    history_lengths,
+    feature_slices,
     population,
     read_predictions,
-    regions,
 )
 from conf_profile import tables
 from conf_profile.config import EvaluationConfig
 from conf_profile.consensus import voting
-from conf_profile.dialogue import taxonomy as taxonomies
+from conf_profile.dialogue import task as tasks
 from conf_profile.errors import DataError
 from conf_profile.evaluation import bootstrap, calibration_error, hierarchy, metrics, slices
 from conf_profile.evaluation.arms import (
@@ -80,7 +78,7 @@ def score(
     candidates: Sequence[Path],
     features: Path,
     labels: Path,
-    taxonomy: Path,
+    task_file: Path,
     ceiling: Path | None,
     evaluation: Path,
     config: EvaluationConfig,
@@ -96,8 +94,8 @@ def score(
     is the version behind the arm champion; the promotion replaces that champion and no other. `smoke`
     goes along as it is (see conf_profile.rollout.smoke).
     """
-    kinds = taxonomies.load(taxonomy)
-    table, truth = tables.read(features, tables.FEATURES), tables.read(labels, tables.LABELS)
+    kinds = tasks.load(task_file)
+    table, truth = tables.read_features(features), tables.read(labels, tables.LABELS)
     test = population(table, truth, "test", kinds)
     _check(predictions, test)
     draws = bootstrap.UserBootstrap(len(test), config.bootstrap, seed)
@@ -234,7 +232,7 @@ def _paired_difference(arms: Mapping[str, Arm], pair: tuple[str, str]) -> bootst
 def _slices(
     arms: Mapping[str, Arm], candidate: str, test: Population, draws: bootstrap.UserBootstrap
 ) -> dict[str, Any]:
-    masks = _slice_masks(test)
+    masks = feature_slices(test)
     lines = [
         {"slice": name, "arm": arm, "users": users, **_rates(found)}
         for arm in STUDENT_ARMS
@@ -242,14 +240,6 @@ def _slices(
         for name, (users, found) in slices.evaluate(masks, arms[arm].counts).items()
     ]
     return {"slices": lines, "slice_differences": _slice_differences(arms, candidate, masks, draws)}
-
-
-def _slice_masks(test: Population) -> dict[str, BoolArray]:
-    return {
-        **slices.by_region(regions(test)),
-        **slices.by_history(history_lengths(test)),
-        **slices.by_self_report(has_self_report(test)),
-    }
 
 
 def _slice_differences(

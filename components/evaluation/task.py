@@ -30,7 +30,7 @@ def run(
     evaluation: Artefact,
     metrics: Metrics,
     confusion: Confusion,
-    taxonomy: str,
+    task_file: str,
     labels: str,
     ceiling: str,
     config: str,
@@ -39,11 +39,11 @@ def run(
     champion_version: str,
     seed: int,
 ) -> None:
-    """`taxonomy`, `labels` and `ceiling` are addresses; an empty `ceiling`: it is not known."""
+    """`task_file`, `labels` and `ceiling` are addresses; an empty `ceiling`: it is not known."""
     settings, network = parse_section(EvaluationConfig, config), parse_section(StudentConfig, student_config)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        tags = inputs.fetch_taxonomy(taxonomy, work)
+        tags = inputs.fetch_task(task_file, work)
         # Before the predictions, which take long: labels that cannot be read should fail the step at once.
         truth = inputs.fetch_labels(labels, tags, work)
         best = inputs.fetch_truth(ceiling, "ceiling.parquet", work)
@@ -64,7 +64,7 @@ def run(
             candidates=[Path(shard.path) for shard in candidates],
             features=Path(features.path),
             labels=truth,
-            taxonomy=tags,
+            task_file=tags,
             ceiling=best,
             evaluation=Path(evaluation.path),
             config=settings,

@@ -11,6 +11,7 @@ def features(
     report: dsl.Output[dsl.Artifact],
     behaviour: str,
     demographics: str,
+    task_file: str,
     data_digest: str,
     as_of: str,
     config: str,
@@ -18,4 +19,4 @@ def features(
     """Reads features point-in-time through Feast; `data_digest` makes the cache follow the data."""
     from components.features import task
 
-    task.run(features, report, behaviour, demographics, data_digest, as_of, config)
+    task.run(features, report, behaviour, demographics, task_file, data_digest, as_of, config)

@@ -25,8 +25,9 @@ from conf_profile import tables
 from conf_profile.config import FeaturesConfig
 from conf_profile.data import splits
 from conf_profile.data.dataset import parse_time
+from conf_profile.dialogue import task as tasks
 from conf_profile.errors import DataError
-from conf_profile.features import LISTS
+from conf_profile.features import FeatureSchema
 from conf_profile.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -46,13 +47,14 @@ class FeaturesReport:
 def run(
     behaviour: Path,
     demographics: Path,
+    task_file: Path,
     features: Path,
     report: Path,
     workspace: Path,
     as_of: str,
     config: FeaturesConfig,
 ) -> FeaturesReport:
-    """Writes the table `features` (tables.FEATURES) and the report (JSON).
+    """Writes the table `features` (`tables.features_table`) with the task's features, and the report (JSON).
 
     `as_of` is an ISO time with a zone, or empty for the time of the newest row; `workspace` receives Feast's registry.
     Raises DataError where nobody is left, or a table breaks its schema.
@@ -63,15 +65,16 @@ def run(
 
     moment = parse_time(as_of, "as_of") if as_of else find_newest_time(behaviour, demographics)
     everybody = known_users(behaviour, demographics)
-    store = feature_store.open_store(workspace, behaviour, demographics, config)
+    declared = tasks.load(task_file).features
+    store = feature_store.open_store(workspace, behaviour, demographics, config, declared)
     consenting = feature_store.consenting_users(store, everybody, moment)
     if not consenting:
         raise DataError(
             f"{demographics}: none of {len(everybody)} users had given consent by {moment.isoformat()}; "
             "nobody may be profiled: check the column 'consent' and features.as_of"
         )
-    table = to_features(feature_store.training_features(store, consenting, moment), config)
-    tables.write(features, table, tables.FEATURES)
+    table = to_features(feature_store.training_features(store, consenting, moment), declared, config)
+    tables.write(features, table, tables.features_table(declared))
     result = summarise(table, len(everybody) - len(consenting), moment)
     write_text(report, json.dumps(asdict(result), indent=2) + "\n")
     logger.info("features: %s", result)
@@ -105,18 +108,19 @@ def find_newest_time(behaviour: Path, demographics: Path) -> datetime:
     return max(found)
 
 
-def to_features(known: pa.Table, config: FeaturesConfig) -> pa.Table:
-    """From what Feast knows to tables.FEATURES: adds the split, turns a missing history into empty lists."""
+def to_features(known: pa.Table, declared: FeatureSchema, config: FeaturesConfig) -> pa.Table:
+    """From what Feast knows to the table `features`: adds the split, turns a missing history into empty lists."""
     columns = {name: known.column(name) for name in known.column_names}
-    for name in LISTS:
+    for name in declared.lists:
         columns[name] = pc.coalesce(columns[name], pa.scalar([], pa.list_(pa.string())))
     columns["split"] = pa.array(splits.split_of(known.column("user_id").to_pylist(), config))
-    return pa.table({field.name: columns[field.name] for field in tables.FEATURES.schema})
+    return pa.table({field.name: columns[field.name] for field in tables.features_table(declared).schema})
 
 
 def summarise(features: pa.Table, dropped: int, moment: datetime) -> FeaturesReport:
     """The counts of the report."""
-    keyphrases = np.sum([pc.list_value_length(features.column(name)).to_numpy() for name in LISTS], axis=0)
+    lists = (features.column(name) for name in tables.list_names(features))
+    keyphrases = np.sum([pc.list_value_length(column).to_numpy() for column in lists], axis=0)
     return FeaturesReport(
         users=len(features),
         dropped_without_consent=dropped,

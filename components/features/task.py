@@ -1,4 +1,4 @@
-"""The features step as a task of KFP: fetches the two tables, and gives Feast a folder to work in."""
+"""The features step as a task of KFP: fetches the two tables and the task, and gives Feast a folder to work in."""
 
 from __future__ import annotations
 
@@ -13,9 +13,16 @@ from conf_profile.errors import ConfigError
 
 
 def run(
-    features: Artefact, report: Artefact, behaviour: str, demographics: str, data_digest: str, as_of: str, config: str
+    features: Artefact,
+    report: Artefact,
+    behaviour: str,
+    demographics: str,
+    task_file: str,
+    data_digest: str,
+    as_of: str,
+    config: str,
 ) -> None:
-    """`behaviour` and `demographics` are addresses (see `inputs`), `config` the section `features`.
+    """`behaviour`, `demographics` and `task_file` are addresses (see `inputs`), `config` the section `features`.
 
     ConfigError without a `data_digest`: the next run would find this one in the cache, whatever the tables hold then.
     """
@@ -26,10 +33,12 @@ def run(
             "text that changes with the tables"
         )
     with tempfile.TemporaryDirectory() as folder:
-        events, sign_ups = inputs.fetch_features(behaviour, demographics, Path(folder))
+        task = inputs.fetch_task(task_file, Path(folder))
+        events, sign_ups = inputs.fetch_features(behaviour, demographics, task, Path(folder))
         step.run(
             behaviour=events,
             demographics=sign_ups,
+            task_file=task,
             features=Path(features.path),
             report=Path(report.path),
             workspace=Path(folder) / "feast",

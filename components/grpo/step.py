@@ -63,10 +63,10 @@ def run(
     """
     training.quiet_imports(config.use_vllm)
     loaded = folder.load(sft_student, student_config.dtype)
-    table = tables.read(features, tables.FEATURES)
+    table = tables.read_features(features)
     frozen = tables.read(reference, tables.REFERENCE)
-    partition = _partition(frozen, loaded.taxonomy)
-    references = _references(frozen, partition, loaded.taxonomy, _shares(support, config))
+    partition = _partition(frozen, loaded.task)
+    references = _references(frozen, partition, loaded.task, _shares(support, config))
     people = _kept_people(table, references, tables.read(filtered, tables.FILTERED))
     if not people and config.steps:
         raise StudentError(f"{filtered}: no user is left for GRPO; relax the filter or give more users")
@@ -82,7 +82,7 @@ def run(
         folder.save(
             network,
             loaded.tokenizer,
-            loaded.taxonomy,
+            loaded.task,
             loaded.prompt,
             student_config,
             unlabelled,
@@ -160,7 +160,7 @@ def _trainer(
         args=_arguments(config, student_config, checkpoints, seed),
         train_dataset=_dataset(loaded, people, config, seed),
         processing_class=loaded.tokenizer,
-        reward_funcs=list(rewards.make_rewards(loaded.taxonomy, references, config.weight, config.quasi_ground_truth)),
+        reward_funcs=list(rewards.make_rewards(loaded.task, references, config.weight, config.quasi_ground_truth)),
         callbacks=[
             training.progress_callback("grpo", LOG_KEYS),
             training.mark_whole_checkpoints(),

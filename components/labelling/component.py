@@ -14,11 +14,11 @@ def labelling(
     pseudo_labels: dsl.Output[dsl.Dataset],
     calibration: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.Artifact],
-    taxonomy: str,
+    task_file: str,
     config: str,
     samples: int,
 ):
     """Votes over the teacher's samples and calibrates the confidence of the winners."""
     from components.labelling import task
 
-    task.run(candidates, features, pseudo_labels, calibration, report, taxonomy, config, samples)
+    task.run(candidates, features, pseudo_labels, calibration, report, task_file, config, samples)

@@ -30,8 +30,8 @@ from conf_profile import tables
 from conf_profile.config import LabellingConfig
 from conf_profile.consensus import confidence, voting
 from conf_profile.consensus.candidates import BLOCK_ROWS, Block, UserRows, blocks, check_users
+from conf_profile.dialogue.task import load as load_task
 from conf_profile.dialogue.taxonomy import Taxonomy
-from conf_profile.dialogue.taxonomy import load as load_taxonomy
 from conf_profile.errors import DataError
 from conf_profile.files import write_text
 
@@ -82,7 +82,7 @@ class _Totals:
 
 def run(
     candidates: list[Path],
-    taxonomy: Path,
+    task_file: Path,
     features: Path | None,
     pseudo_labels: Path,
     calibration: Path,
@@ -97,7 +97,7 @@ def run(
     fitted on the users of split "train" in `features`, on all users without it. Rows where nobody answered
     are left out and counted. Raises DataError for input that breaks the tables' rules, and writes nothing.
     """
-    questions = load_taxonomy(taxonomy)
+    questions = load_task(task_file)
     with _spill_beside(pseudo_labels) as spill:
         voters = _voters(candidates, questions, samples, config.vote, block_rows)
         totals = _vote_all(candidates, questions, samples, voters, spill, block_rows)

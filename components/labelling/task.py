@@ -1,4 +1,4 @@
-"""The labelling step as a task of KFP: fetches the taxonomy; `candidates` are the collected shards."""
+"""The labelling step as a task of KFP: fetches the task; `candidates` are the collected shards."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def run(
     pseudo_labels: Artefact,
     calibration: Artefact,
     report: Artefact,
-    taxonomy: str,
+    task_file: str,
     config: str,
     samples: int,
 ) -> None:
-    """`taxonomy` is an address, `config` the section `labelling`, `samples` the teacher's M."""
+    """`task_file` is an address, `config` the section `labelling`, `samples` the teacher's M."""
     with tempfile.TemporaryDirectory() as folder:
         step.run(
             candidates=[Path(shard.path) for shard in candidates],
-            taxonomy=inputs.fetch_taxonomy(taxonomy, Path(folder)),
+            task_file=inputs.fetch_task(task_file, Path(folder)),
             features=Path(features.path),
             pseudo_labels=Path(pseudo_labels.path),
             calibration=Path(calibration.path),

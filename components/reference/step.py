@@ -39,7 +39,7 @@ def run(
 ) -> dict[str, Any]:
     """Writes tables.REFERENCE and tables.SUPPORT for users of `second_stage` and `train`, and a report about it."""
     training.quiet_imports(config.use_vllm)
-    people = second_stage_users(tables.read(features, tables.FEATURES), config)
+    people = second_stage_users(tables.read_features(features), config)
     samples = sample(student, folder.load(student, dtype), people, config, seed, "reference")
     votes = samples.votes(config.vote)
     table = _reference(samples, votes)
@@ -52,7 +52,7 @@ def run(
 
 def _reference(samples: Samples, votes: Mapping[str, Vote]) -> pa.Table:
     columns: dict[str, list[Any]] = {"user_id": [], "attribute": [], "tag": [], "confidence": []}
-    for attribute in samples.taxonomy.attributes:
+    for attribute in samples.task.attributes:
         vote = votes[attribute.name]
         # Without an answer there is nothing to agree with: such an attribute has no row, and no reward.
         for row in np.flatnonzero(vote.tag != NO_ANSWER):
@@ -66,7 +66,7 @@ def _reference(samples: Samples, votes: Mapping[str, Vote]) -> pa.Table:
 def _support(samples: Samples) -> pa.Table:
     """Each named tag's summed confidence over the largest possible sum, s(t) / (5 M)."""
     columns: dict[str, list[Any]] = {"user_id": [], "attribute": [], "tag": [], "support": []}
-    for attribute in samples.taxonomy.attributes:
+    for attribute in samples.task.attributes:
         ballots = samples.ballots(attribute.name)
         summed = ballots.confidence / (MAX_LEVEL * ballots.samples)
         for row, column in zip(*np.nonzero(summed), strict=True):
@@ -80,7 +80,7 @@ def _support(samples: Samples) -> pa.Table:
 def _summary(samples: Samples, reference: pa.Table) -> dict[str, Any]:
     disagreement: dict[str, float] = {}
     stated = np.zeros(confidence.LEVEL_COUNT, dtype=np.int64)
-    for attribute in samples.taxonomy.attributes:
+    for attribute in samples.task.attributes:
         ballots = samples.ballots(attribute.name)
         disagreement[attribute.name] = float(np.nanmean(voting.disagreement(ballots.tags, ballots.tag_count)))
         stated += confidence.level_counts(ballots.levels[ballots.tags != NO_ANSWER])

@@ -82,7 +82,7 @@ def _round(
         if processes.is_first():
             shutil.copyfile(after / "log.json", log)
         return int(json.loads((after / "counts.json").read_text(encoding="utf-8"))["sequences"])
-    table, loaded = tables.read(features, tables.FEATURES), folder.load(source, student_config.dtype)
+    table, loaded = tables.read_features(features), folder.load(source, student_config.dtype)
     people = second_stage_users(table, sampling)
 
     def sequences_of_round() -> list[Example]:
@@ -97,7 +97,7 @@ def _round(
     if processes.is_first():
         unlabelled = examples.users(table, ["second_stage", "validation"]) or people
         folder.save(
-            network, loaded.tokenizer, loaded.taxonomy, loaded.prompt, student_config, unlabelled,
+            network, loaded.tokenizer, loaded.task, loaded.prompt, student_config, unlabelled,
             4 * config.batch_size, after / "student",
         )  # fmt: skip
         write_text(after / "counts.json", json.dumps({"sequences": len(sequences)}))
@@ -116,17 +116,17 @@ def best_samples(
     votes = samples.votes(sampling.vote)
     for row, person in enumerate(samples.people):
         truth = _quasi_ground_truth(votes, samples, row)
-        agreement = [rewards.agreement(found, truth, samples.taxonomy) for found in samples.parsed[row]]
+        agreement = [rewards.agreement(found, truth, samples.task) for found in samples.parsed[row]]
         order = sorted(range(len(agreement)), key=lambda column: -agreement[column])
         kept = [column for column in order if samples.parsed[row][column] is not None][: config.kept_per_user]
-        messages = examples.student_messages(person, samples.taxonomy, student.prompt)
+        messages = examples.student_messages(person, samples.task, student.prompt)
         for column in kept:
             yield Example(person.user_id, messages, samples.texts[row][column])
 
 
 def _quasi_ground_truth(votes: Mapping[str, Vote], samples: Samples, row: int) -> ReferenceOfUser:
     entries: list[Reference | None] = []
-    for attribute in samples.taxonomy.attributes:
+    for attribute in samples.task.attributes:
         vote = votes[attribute.name]
         winner, score = int(vote.tag[row]), float(vote.score[row])
         entries.append(None if winner == NO_ANSWER else Reference(attribute.tags[winner], score, _ANY_LEVEL))

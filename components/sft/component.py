@@ -12,7 +12,7 @@ def sft(
     student: dsl.Output[dsl.Model],
     log: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
-    taxonomy: str,
+    task_file: str,
     config: str,
     student_config: str,
     prompt: str,
@@ -22,4 +22,4 @@ def sft(
     """Supervised fine-tuning of the student on the voted and calibrated pseudo-labels."""
     from components.sft import task
 
-    task.run(features, pseudo_labels, student, log, metrics, taxonomy, config, student_config, prompt, workspace, seed)
+    task.run(features, pseudo_labels, student, log, metrics, task_file, config, student_config, prompt, workspace, seed)

@@ -8,9 +8,9 @@ from typing import Any
 
 from conf_profile import tables
 from conf_profile.config import PromptConfig, SFTConfig, StudentConfig
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.prompts import UserFeatures
-from conf_profile.dialogue.taxonomy import Taxonomy
+from conf_profile.dialogue.task import Task
 from conf_profile.errors import StudentError
 from conf_profile.students import examples, folder, model, processes, supervised, training
 
@@ -18,7 +18,7 @@ from conf_profile.students import examples, folder, model, processes, supervised
 def run(
     features: Path,
     pseudo_labels: Path,
-    taxonomy_file: Path,
+    task_file: Path,
     student: Path,
     log: Path,
     config: SFTConfig,
@@ -33,21 +33,21 @@ def run(
     Checkpoints go to `checkpoints`, so that a killed step continues. Returns the number of users and sequences.
     """
     training.quiet_imports(use_vllm=False)
-    tags, table = taxonomy.load(taxonomy_file), tables.read(features, tables.FEATURES)
+    task, table = tasks.load(task_file), tables.read_features(features)
     labels = examples.pseudo_labels_by_user(tables.read(pseudo_labels, tables.PSEUDO_LABELS))
     people = examples.users(table, ["train"])
     taught = [person for person in people if person.user_id in labels][: config.max_users]
     if not taught:
         raise StudentError(f"{pseudo_labels}: no training user has a pseudo-label; the teacher answered nothing usable")
     unlabelled = examples.users(table, ["second_stage", "validation"]) or people
-    network, tokenizer = model.build_base(student_config, _prompts([*people, *unlabelled], tags, prompt), tags, seed)
+    network, tokenizer = model.build_base(student_config, _prompts([*people, *unlabelled], task, prompt), task, seed)
     rows = round(len(taught) * config.rationales_per_user * epochs(len(taught), config))
-    sequences = _sequences(taught, labels, tags, prompt, config, student_config, tokenizer, rows, seed)
+    sequences = _sequences(taught, labels, task, prompt, config, student_config, tokenizer, rows, seed)
     merged, history, steps = supervised.train(
         network, tokenizer, sequences, rows, config, student_config, checkpoints, seed, "sft"
     )
     if processes.is_first():
-        folder.save(merged, tokenizer, tags, prompt, student_config, unlabelled, 4 * config.batch_size, student)
+        folder.save(merged, tokenizer, task, prompt, student_config, unlabelled, 4 * config.batch_size, student)
         training.write_log(log, history, supervised.LOG_KEYS)
     return {"users": len(taught), "sequences": rows, "steps": steps}
 
@@ -61,7 +61,7 @@ def epochs(users: int, config: SFTConfig) -> float:
 def _sequences(
     taught: list[UserFeatures],
     labels: dict[str, dict[str, examples.PseudoLabel]],
-    tags: Taxonomy,
+    task: Task,
     prompt: PromptConfig,
     config: SFTConfig,
     student_config: StudentConfig,
@@ -77,8 +77,8 @@ def _sequences(
     def tokens(text: str) -> int:
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    return list(examples.sft_examples(taught, labels, tags, prompt, each, seed, tokens, limit))
+    return list(examples.sft_examples(taught, labels, task, prompt, each, seed, tokens, limit))
 
 
-def _prompts(people: list[UserFeatures], tags: Taxonomy, prompt: PromptConfig) -> list[str]:
-    return [examples.student_messages(person, tags, prompt)[-1]["content"] for person in people]
+def _prompts(people: list[UserFeatures], task: Task, prompt: PromptConfig) -> list[str]:
+    return [examples.student_messages(person, task, prompt)[-1]["content"] for person in people]

@@ -1,4 +1,4 @@
-"""The SFT step as a task of KFP: taxonomy, processes, checkpoints, and scalars for KFP's page."""
+"""The SFT step as a task of KFP: the task, processes, checkpoints, and scalars for KFP's page."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def run(
     student: Artefact,
     log: Artefact,
     metrics: Metrics,
-    taxonomy: str,
+    task_file: str,
     config: str,
     student_config: str,
     prompt: str,
     workspace: str,
     seed: int,
 ) -> None:
-    """`taxonomy` is an address; the checkpoints lie below `workspace`."""
+    """`task_file` is an address; the checkpoints lie below `workspace`."""
     trained_on = [Path(features.path), Path(pseudo_labels.path)]
     settings = [config, student_config, prompt, str(int(seed))]
     with (
@@ -38,7 +38,7 @@ def run(
             processes.read_process_count(),
             features=Path(features.path),
             pseudo_labels=Path(pseudo_labels.path),
-            taxonomy_file=inputs.fetch_taxonomy(taxonomy, Path(folder)),
+            task_file=inputs.fetch_task(task_file, Path(folder)),
             student=Path(student.path),
             log=Path(log.path),
             config=parse_section(SFTConfig, config),

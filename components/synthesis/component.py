@@ -9,7 +9,7 @@ from components.image import IMAGE
 def synthesis(
     features: dsl.Input[dsl.Dataset],
     candidates: dsl.Output[dsl.Dataset],
-    taxonomy: str,
+    task_file: str,
     lexicon: str,
     config: str,
     prompt: str,
@@ -20,4 +20,4 @@ def synthesis(
     """One shard of the users asked about."""
     from components.synthesis import task
 
-    task.run(features, candidates, taxonomy, lexicon, config, prompt, seed, shard, answers_folder)
+    task.run(features, candidates, task_file, lexicon, config, prompt, seed, shard, answers_folder)

@@ -10,7 +10,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ import pyarrow.compute as pc
 from components.synthesis.progress import progress
 from conf_profile import tables
 from conf_profile.config import PromptConfig, TeacherConfig
-from conf_profile.dialogue import taxonomy as taxonomies
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.output_format import ProfileAnswer, parse_or_none
 from conf_profile.dialogue.prompts import UserFeatures, render_messages
+from conf_profile.dialogue.task import Task
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.teachers import remote_answers
 from conf_profile.teachers.answers import AnswerStore, AskCounts, ask
@@ -50,7 +51,7 @@ class SynthesisCounts:
 
 def run(
     features: Path,
-    taxonomy: Path,
+    task_file: Path,
     lexicon: Path | None,
     candidates: Path,
     config: TeacherConfig,
@@ -68,16 +69,16 @@ def run(
     """
     # One line for each request would bury everything else.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    tags = taxonomies.load(taxonomy)
-    users = _shard_of(tables.read(features, tables.FEATURES), ask_splits, shard, config.shards)
-    requests = [_request(row, tags, config, prompt) for row in _rows(users)]
+    task = tasks.load(task_file)
+    users = _shard_of(tables.read_features(features), ask_splits, shard, config.shards)
+    requests = [_request(row, task, config, prompt) for row in _rows(users)]
     spending = Spending()
-    teacher = make_teacher(_limit_to_shard_budget(config, shard), tags, lexicon, seed, spending)
+    teacher = make_teacher(_limit_to_shard_budget(config, shard), task, lexicon, seed, spending)
     with _store(answers_folder, teacher, shard, config.shards) as store:
         if config.max_requests is not None:
             spending.continue_in(store, requests)
         counts = asyncio.run(_ask(teacher, requests, store, f"shard {shard + 1} of {config.shards}"))
-        malformed = _write(candidates, requests, store, tags)
+        malformed = _write(candidates, requests, store, task)
     _warn_if_malformed(malformed, len(requests) * config.samples)
     return asdict(SynthesisCounts(len(requests), counts.asked, counts.kept_before, malformed))
 
@@ -99,9 +100,9 @@ def _rows(users: pa.Table) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _request(row: dict[str, Any], taxonomy: Taxonomy, config: TeacherConfig, prompt: PromptConfig) -> Request:
-    user = UserFeatures(**{field.name: row[field.name] for field in fields(UserFeatures)})
-    messages = render_messages(user, taxonomy, "full", prompt.max_keyphrases)
+def _request(row: dict[str, Any], task: Task, config: TeacherConfig, prompt: PromptConfig) -> Request:
+    user = UserFeatures(**{name: value for name, value in row.items() if name != "split"})
+    messages = render_messages(user, task, "full", prompt.max_keyphrases)
     return Request(user.user_id, tuple(messages), tuple(range(config.samples)))
 
 

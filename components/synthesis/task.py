@@ -1,4 +1,4 @@
-"""The synthesis step as a task of KFP: fetches taxonomy and lexicon, and notes its counts with the candidates."""
+"""The synthesis step as a task of KFP: fetches task and lexicon, and notes its counts with the candidates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from conf_profile.data import inputs
 def run(
     features: Artefact,
     candidates: Artefact,
-    taxonomy: str,
+    task_file: str,
     lexicon: str,
     config: str,
     prompt: str,
@@ -24,10 +24,10 @@ def run(
 ) -> None:
     """One shard of the users asked about. An empty `lexicon`: there is none."""
     with tempfile.TemporaryDirectory() as folder:
-        tags = inputs.fetch_taxonomy(taxonomy, Path(folder))
+        tags = inputs.fetch_task(task_file, Path(folder))
         counts = step.run(
             features=Path(features.path),
-            taxonomy=tags,
+            task_file=tags,
             lexicon=inputs.fetch_lexicon(lexicon, tags, Path(folder)),
             candidates=Path(candidates.path),
             config=parse_section(TeacherConfig, config),

@@ -2,7 +2,7 @@
 
     behaviour.parquet      snapshots of each user's most recent keyphrases   (tables.BEHAVIOUR)
     demographics.parquet   what each user said at sign-up, and the consent   (tables.DEMOGRAPHICS)
-    taxonomy.yaml          attributes and their closed tag sets
+    task.yaml              attributes with their closed tag sets, features, words (dialogue.task)
     lexicon.json           optional: evidence for the lexicon teacher
     labels.parquet         optional: true labels, for evaluation alone       (tables.LABELS)
     dataset.json           name, users, as_of, source, licence, and the SHA-256 of every file
@@ -17,33 +17,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from conf_profile.dialogue import task as tasks
 from conf_profile.errors import DataError
 from conf_profile.files import write_text
+
+T = TypeVar("T")
 
 BEHAVIOUR = "behaviour.parquet"
 DEMOGRAPHICS = "demographics.parquet"
 LABELS = "labels.parquet"
-TAXONOMY = "taxonomy.yaml"
+TASK, FORMER_TASK = tasks.TASK, tasks.FORMER_TASK
 LEXICON = "lexicon.json"
 MANIFEST = "dataset.json"
 
 FEATURE_FILES = (BEHAVIOUR, DEMOGRAPHICS)
 """What the features step reads."""
 
-TEACHING_FILES = (TAXONOMY, LEXICON)
+TEACHING_FILES = (TASK, FORMER_TASK, LEXICON)
 """What the steps after it read besides."""
 
-REQUIRED_FILES = (BEHAVIOUR, DEMOGRAPHICS, TAXONOMY)
+REQUIRED_FILES = (BEHAVIOUR, DEMOGRAPHICS, TASK)
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,8 @@ class Dataset:
         return self.paths[DEMOGRAPHICS]
 
     @property
-    def taxonomy(self) -> Path:
-        return self.paths[TAXONOMY]
+    def task(self) -> Path:
+        return task_of(self.paths)
 
     @property
     def lexicon(self) -> Path | None:
@@ -190,6 +193,16 @@ def sha256(path: Path) -> str:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def task_of(files: Mapping[str, T]) -> T:
+    """Of a data set's files by name: the task, or an earlier release's taxonomy; KeyError where there is neither."""
+    return files[TASK] if TASK in files else files[FORMER_TASK]
+
+
+def missing_files(present: Container[str]) -> list[str]:
+    """Those of REQUIRED_FILES that are not there; a taxonomy of an earlier release stands for the task."""
+    return [name for name in REQUIRED_FILES if name not in present and not (name == TASK and FORMER_TASK in present)]
+
+
 def count_users(demographics: Path) -> int:
     """The number of different user ids in a table."""
     try:
@@ -200,7 +213,7 @@ def count_users(demographics: Path) -> int:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
+    missing = missing_files([path.name for path in folder.glob("*")])
     if missing:
         raise DataError(f"{folder}: lacks {', '.join(missing)}; a data set needs {', '.join(REQUIRED_FILES)}")
     return {

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from conf_profile.data import own
-from conf_profile.dialogue import taxonomy as taxonomies
+from conf_profile.dialogue import task as tasks
 from conf_profile.errors import DataError, TaxonomyError
 from conf_profile.storage import object_store
 from conf_profile.storage.object_address import is_remote
@@ -54,39 +54,53 @@ def fetch_optional(address: str, name: str, folder: Path) -> Path | None:
     return fetch(address, name, folder) if address else None
 
 
-def fetch_features(behaviour: str, demographics: str, folder: Path) -> tuple[Path, Path]:
-    """The two tables that Feast reads."""
+def fetch_features(behaviour: str, demographics: str, task: Path, folder: Path) -> tuple[Path, Path]:
+    """The two tables that Feast reads, with the task's features."""
     paths = fetch(behaviour, "behaviour.parquet", folder), fetch(demographics, "demographics.parquet", folder)
     if is_remote(behaviour) or is_remote(demographics):
         with _name_address_in_errors(paths[0], behaviour), _name_address_in_errors(paths[1], demographics):
-            own.check_features(*paths)
+            own.check_features(*paths, tasks.load(task).features)
     return paths
 
 
-def fetch_taxonomy(address: str, folder: Path) -> Path:
-    """The taxonomy."""
-    path = fetch(address, "taxonomy.yaml", folder)
-    if is_remote(address):
-        with _name_address_in_errors(path, address):
-            taxonomies.load(path)
+def fetch_task(address: str, folder: Path) -> Path:
+    """The task; where an address ends with `task.yaml` and nothing is there, the `taxonomy.yaml` beside it."""
+    if not is_remote(address):
+        return fetch(address, tasks.TASK, folder)
+    path = fetch(_existing_task(address), tasks.TASK, folder)
+    with _name_address_in_errors(path, address):
+        tasks.load(path)
     return path
 
 
-def fetch_lexicon(address: str, taxonomy: Path, folder: Path) -> Path | None:
+def _existing_task(address: str) -> str:
+    store, key = object_store.locate(address)
+    where, mark, query = address.partition("?")
+    former = where.removesuffix(tasks.TASK) + tasks.FORMER_TASK + mark + query
+    if (
+        where.endswith(tasks.TASK)
+        and store.size(key) is None
+        and store.size(object_store.locate(former)[1]) is not None
+    ):
+        return former
+    return address
+
+
+def fetch_lexicon(address: str, task: Path, folder: Path) -> Path | None:
     """The lexicon of the embedded teacher; None where no address was given."""
     path = fetch_optional(address, "lexicon.json", folder)
     if path is not None and is_remote(address):
         with _name_address_in_errors(path, address):
-            own.check_lexicon(path, taxonomy)
+            own.check_lexicon(path, task)
     return path
 
 
-def fetch_labels(address: str, taxonomy: Path, folder: Path) -> Path:
+def fetch_labels(address: str, task: Path, folder: Path) -> Path:
     """The true labels; for the evaluation alone."""
     path = fetch_truth(address, "labels.parquet", folder) or fetch(address, "labels.parquet", folder)
     if is_remote(address):
         with _name_address_in_errors(path, address):
-            own.check_labels(path, taxonomy)
+            own.check_labels(path, task)
     return path
 
 

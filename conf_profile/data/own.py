@@ -20,13 +20,14 @@ import pyarrow.compute as pc
 from conf_profile import tables
 from conf_profile.data import dataset
 from conf_profile.data.dataset import Dataset
+from conf_profile.dialogue.task import load as load_task
 from conf_profile.dialogue.taxonomy import Taxonomy
-from conf_profile.dialogue.taxonomy import load as load_taxonomy
 from conf_profile.errors import DataError
+from conf_profile.features import FeatureSchema
 
 logger = logging.getLogger(__name__)
 
-_HOW_TO_WRITE_A_TAXONOMY = (
+_HOW_TO_WRITE_A_TASK = (
     'write one such as \'attributes: {age: ["18-24", "25+"], gender: [female, male]}\', or name a file '
     "(conf_profile/dialogue/taxonomies/profile.yaml has six attributes)"
 )
@@ -42,19 +43,20 @@ class Coverage:
     labelled: int
 
 
-def check_folder(folder: Path, taxonomy: Path | None = None) -> Dataset:
+def check_folder(folder: Path, task_file: Path | None = None) -> Dataset:
     """Checks the tables of a folder and returns it as a data set; DataError says what to put right and where.
 
-    The taxonomy is the given file, else the folder's taxonomy.yaml; there is no default, since a taxonomy
-    that does not fit asks people the wrong questions. `as_of` comes from the folder's dataset.json where
-    there is one, else it is the time of the last row.
+    The task is the given file, else the folder's task.yaml (or taxonomy.yaml, of an earlier release); there is no
+    default, since a task that does not fit asks people the wrong questions. `as_of` comes from the folder's
+    dataset.json where there is one, else it is the time of the last row.
     """
-    paths = _paths(folder, taxonomy)
-    behaviour, demographics = check_features(paths[dataset.BEHAVIOUR], paths[dataset.DEMOGRAPHICS])
-    load_taxonomy(paths[dataset.TAXONOMY])
-    labels = check_labels(paths[dataset.LABELS], paths[dataset.TAXONOMY]) if dataset.LABELS in paths else None
+    paths = _paths(folder, task_file)
+    task = dataset.task_of(paths)
+    declared = load_task(task).features
+    behaviour, demographics = check_features(paths[dataset.BEHAVIOUR], paths[dataset.DEMOGRAPHICS], declared)
+    labels = check_labels(paths[dataset.LABELS], task) if dataset.LABELS in paths else None
     if dataset.LEXICON in paths:
-        check_lexicon(paths[dataset.LEXICON], paths[dataset.TAXONOMY])
+        check_lexicon(paths[dataset.LEXICON], task)
     given = dataset.read_manifest(folder) if (folder / dataset.MANIFEST).is_file() else {}
     coverage = count_coverage(behaviour, demographics, labels)
     logger.info("%s: %s", folder, coverage)
@@ -70,10 +72,10 @@ def check_folder(folder: Path, taxonomy: Path | None = None) -> Dataset:
     )
 
 
-def check_features(behaviour_path: Path, demographics_path: Path) -> tuple[pa.Table, pa.Table]:
-    """Reads and checks the two tables that Feast reads."""
-    behaviour = tables.read(behaviour_path, tables.BEHAVIOUR)
-    demographics = tables.read(demographics_path, tables.DEMOGRAPHICS)
+def check_features(behaviour_path: Path, demographics_path: Path, declared: FeatureSchema) -> tuple[pa.Table, pa.Table]:
+    """Reads and checks the two tables that Feast reads, with the declared features."""
+    behaviour = tables.read(behaviour_path, tables.behaviour_table(declared))
+    demographics = tables.read(demographics_path, tables.demographics_table(declared))
     for data, path in ((behaviour, behaviour_path), (demographics, demographics_path)):
         _check_user_ids(data, path)
     if not len(demographics):
@@ -83,18 +85,18 @@ def check_features(behaviour_path: Path, demographics_path: Path) -> tuple[pa.Ta
     return behaviour, demographics
 
 
-def check_labels(path: Path, taxonomy: Path) -> pa.Table:
+def check_labels(path: Path, task_file: Path) -> pa.Table:
     """Reads the true labels and checks that the taxonomy knows every attribute and tag of them."""
-    labels, known_tags = tables.read(path, tables.LABELS), load_taxonomy(taxonomy)
+    labels, known_tags = tables.read(path, tables.LABELS), load_task(task_file)
     pairs = labels.select(["attribute", "tag"]).group_by(["attribute", "tag"]).aggregate([]).to_pylist()
     for pair in sorted(pairs, key=lambda pair: (pair["attribute"], pair["tag"])):
         _check_tag(pair["attribute"], pair["tag"], known_tags, path)
     return labels
 
 
-def check_lexicon(path: Path, taxonomy_path: Path) -> None:
+def check_lexicon(path: Path, task_file: Path) -> None:
     """Checks the form of a lexicon, and that the taxonomy knows every attribute and tag of it."""
-    taxonomy = load_taxonomy(taxonomy_path)
+    taxonomy = load_task(task_file)
     try:
         lexicon = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -120,18 +122,19 @@ def count_coverage(behaviour: pa.Table, demographics: pa.Table, labels: pa.Table
     )
 
 
-def _paths(folder: Path, taxonomy: Path | None) -> dict[str, Path]:
+def _paths(folder: Path, task_file: Path | None) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: is no folder; expected one with {' and '.join(dataset.FEATURE_FILES)}")
     names = (*dataset.FEATURE_FILES, *dataset.TEACHING_FILES, dataset.LABELS)
     paths = {name: folder / name for name in names if (folder / name).is_file()}
-    if taxonomy is not None:
-        paths[dataset.TAXONOMY] = taxonomy
+    if task_file is not None:
+        paths.pop(dataset.FORMER_TASK, None)
+        paths[dataset.TASK] = task_file
     missing = [name for name in dataset.FEATURE_FILES if name not in paths]
     if missing:
         raise DataError(f"{folder}: lacks {' and '.join(missing)}; see docs/data.md for the columns")
-    if dataset.TAXONOMY not in paths:
-        raise DataError(f"{folder}: lacks {dataset.TAXONOMY}; {_HOW_TO_WRITE_A_TAXONOMY}")
+    if dataset.missing_files(paths):
+        raise DataError(f"{folder}: lacks {dataset.TASK}; {_HOW_TO_WRITE_A_TASK}")
     return paths
 
 

@@ -1,4 +1,4 @@
-"""Slices of the users: by region, by how much history there is, by whether they said anything of themselves.
+"""Slices of the users: by a category such as the region, by how much history there is, by self-report.
 
 A slice is a name and a mask over users. Slices of one kind (the part of the name before the colon) cover
 every user once. No label is read here.
@@ -14,16 +14,16 @@ import numpy as np
 from conf_profile.evaluation.bootstrap import F1, Difference, UserBootstrap, interval
 from conf_profile.evaluation.metrics import BoolArray, FloatArray, IntArray, Scores, rates, scores
 
-MAX_REGIONS = 20
-"""Regions with a slice of their own, the largest first; region is free text of any variety."""
+MAX_CATEGORIES = 20
+"""Values of a category with a slice of their own, the most frequent first; a category may be free text."""
 
 
-def by_region(regions: Sequence[str | None]) -> dict[str, BoolArray]:
-    """One slice a region, `region: NAME`; rare regions together, users without one together."""
-    common = Counter(region for region in regions if region).most_common(MAX_REGIONS)
-    named = {region for region, _ in common}
-    labels = ["(not given)" if not region else region if region in named else "(other)" for region in regions]
-    return _masks("region", labels, sorted(set(labels)))
+def by_category(label: str, values: Sequence[str | None]) -> dict[str, BoolArray]:
+    """One slice a value, `LABEL: VALUE`; rare values together, users without one together."""
+    common = Counter(value for value in values if value).most_common(MAX_CATEGORIES)
+    named = {value for value, _ in common}
+    shown = ["(not given)" if not value else value if value in named else "(other)" for value in values]
+    return _masks(label, shown, sorted(set(shown)))
 
 
 def by_history(lengths: IntArray) -> dict[str, BoolArray]:
@@ -37,7 +37,7 @@ def by_history(lengths: IntArray) -> dict[str, BoolArray]:
 
 
 def by_self_report(present: BoolArray) -> dict[str, BoolArray]:
-    """Users who stated an age or a gender at sign-up, and those who did not."""
+    """Users who said something about an attribute themselves, and those who did not."""
     return _masks("self-report", ["present" if said else "absent" for said in present], ["present", "absent"])
 
 

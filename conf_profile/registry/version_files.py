@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-TAXONOMY = "taxonomy.yaml"
-"""What the student answers. This and the next three a student's folder has already, beside the network."""
+TASK = "task.yaml"
+"""What the student answers, from which features; versions of earlier releases have `taxonomy.yaml` instead.
+
+This and the next three a student's folder has already, beside the network."""
 CALIBRATION = "calibration.json"
 """How its scores become levels."""
 VOTE_CALIBRATION = "calibration-vote.json"

@@ -15,7 +15,6 @@ from typing import Any
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.dialogue.reasons import Reason
 from conf_profile.errors import DataError
-from conf_profile.features import LISTS
 
 SMOKE = "smoke.json"
 """The file of a version."""
@@ -42,13 +41,19 @@ class SmokeProfile:
     answers: Mapping[str, ExpectedAnswer]
 
 
-UNMEASURED_PROFILES = (SmokeProfile({"search": ("running shoes", "meal prep", "used cars")}, {}),)
-"""For a version that was published without smoke profiles."""
+UNMEASURED_PROFILES = (SmokeProfile({}, {}),)
+"""For a version that was published without smoke profiles: nobody, of whom nothing is known."""
 
 
 def make_up_users(people: Sequence[UserFeatures]) -> list[UserFeatures]:
     """At most PROFILES users, dealt from the keyphrases that most of these people share; always the same."""
-    users = Counter((name, phrase) for person in people for name in LISTS for phrase in set(getattr(person, name)))
+    users = Counter(
+        (name, text)
+        for person in people
+        for name, texts in person.values.items()
+        if isinstance(texts, tuple)
+        for text in set(texts)
+    )
     shared = sorted((-count, name, phrase) for (name, phrase), count in users.items() if count >= MIN_USERS)
     hands = [shared[hand :: max(1, min(PROFILES, len(shared)))][:KEYPHRASES] for hand in range(PROFILES)]
     return [_make_user(number, hand) for number, hand in enumerate(hands) if hand]
@@ -113,8 +118,10 @@ def faults(answer: Mapping[str, Any], profiles: Sequence[SmokeProfile]) -> list[
 
 
 def _make_user(number: int, hand: Sequence[tuple[int, str, str]]) -> UserFeatures:
-    watch, search, submit = (tuple(phrase for _, kind, phrase in hand if kind == name) for name in LISTS)
-    return UserFeatures(f"smoke-{number}", watch, search, submit)
+    lists: dict[str, list[str]] = {}
+    for _, name, text in hand:
+        lists.setdefault(name, []).append(text)
+    return UserFeatures(f"smoke-{number}", **lists)
 
 
 def _describe_failure(entry: Mapping[str, Any], number: int) -> str:

@@ -20,7 +20,9 @@ import pyarrow as pa
 from conf_profile.config import PromptConfig
 from conf_profile.dialogue.output_format import Answer, ProfileAnswer, render
 from conf_profile.dialogue.prompts import SEPARATOR, Message, UserFeatures, quote, render_messages, split_keyphrases
+from conf_profile.dialogue.task import Task
 from conf_profile.dialogue.taxonomy import Taxonomy
+from conf_profile.features import FeatureSchema
 
 KEYPHRASES_NAMED = 4
 """Keyphrases in one rationale of a training sequence; fewer where the teacher relied on fewer."""
@@ -63,15 +65,15 @@ def pseudo_labels_by_user(table: pa.Table) -> dict[str, dict[str, PseudoLabel]]:
     return result
 
 
-def student_messages(features: UserFeatures, taxonomy: Taxonomy, config: PromptConfig) -> tuple[Message, ...]:
+def student_messages(user: UserFeatures, task: Task, config: PromptConfig) -> tuple[Message, ...]:
     """The student's prompt, the same in training, evaluation and serving."""
-    return tuple(render_messages(features, taxonomy, config.student_style, config.max_keyphrases))
+    return tuple(render_messages(user, task, config.student_style, config.max_keyphrases))
 
 
 def sft_examples(
     people: Sequence[UserFeatures],
     labels: Mapping[str, Mapping[str, PseudoLabel]],
-    taxonomy: Taxonomy,
+    task: Task,
     config: PromptConfig,
     rationales_per_user: int,
     seed: int,
@@ -87,13 +89,14 @@ def sft_examples(
         given = labels.get(person.user_id)
         if not given:
             continue
-        messages = student_messages(person, taxonomy, config)
+        messages = student_messages(person, task, config)
         answers = {
             name: Answer(given[name].tag, given[name].level) if name in given else Answer(None, 1)
-            for name in taxonomy.names
+            for name in task.names
         }
-        for phrases in _rationales(person, given, rationales_per_user, seed):
-            yield Example(person.user_id, messages, _completion(phrases, answers, taxonomy, tokens, max_tokens))
+        shown = _shown_keyphrases(person, task.features)
+        for phrases in _rationales(person.user_id, shown, given, rationales_per_user, seed):
+            yield Example(person.user_id, messages, _completion(phrases, answers, task, tokens, max_tokens))
 
 
 def _completion(
@@ -107,17 +110,28 @@ def _completion(
     return _completion(phrases[:longest] + phrases[longest + 1 :], answers, taxonomy, tokens, limit)
 
 
-def _rationales(person: UserFeatures, given: Mapping[str, PseudoLabel], count: int, seed: int) -> list[list[str]]:
+def _shown_keyphrases(person: UserFeatures, features: FeatureSchema) -> list[str]:
+    """The texts of all lists as the prompt has them, each once, in the prompt's order."""
+    of_lists = (feature for feature in features if feature.type == "list")
+    return list(
+        dict.fromkeys(
+            quote(text, feature.max_characters) for feature in of_lists for text in person.texts(feature.name)
+        )
+    )
+
+
+def _rationales(
+    user_id: str, shown: Sequence[str], given: Mapping[str, PseudoLabel], count: int, seed: int
+) -> list[list[str]]:
     """`count` rationales: keyphrases drawn without replacement, those that more attributes rely on more often.
 
     They are named in the prompt's order: a set in random order would leave greedy decoding no best next phrase.
     """
     cited = Counter(phrase for label in given.values() for phrase in split_keyphrases(label.rationale))
-    shown = dict.fromkeys(quote(phrase) for values in (person.watch, person.search, person.submit) for phrase in values)
     phrases = [phrase for phrase in shown if phrase in cited]
     if len(phrases) <= KEYPHRASES_NAMED:
         return [phrases] * count
-    digest = hashlib.blake2b(f"{seed}/{person.user_id}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{seed}/{user_id}".encode(), digest_size=8).digest()
     random = np.random.default_rng(int.from_bytes(digest, "big"))
     weights = np.array([cited[phrase] for phrase in phrases], dtype=float)
     weights /= weights.sum()

@@ -13,12 +13,12 @@ from typing import Any
 from conf_profile.config import PromptConfig, StudentConfig
 from conf_profile.consensus import confidence
 from conf_profile.consensus.confidence import Calibration
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.prompts import UserFeatures
-from conf_profile.dialogue.taxonomy import Taxonomy
+from conf_profile.dialogue.task import Task
 from conf_profile.errors import StudentError
 from conf_profile.files import write_text
-from conf_profile.registry.version_files import CALIBRATION, PROFILE, TAXONOMY, VOTE_CALIBRATION
+from conf_profile.registry.version_files import CALIBRATION, PROFILE, TASK, VOTE_CALIBRATION
 from conf_profile.students import examples, model
 from conf_profile.students.rollouts import predict
 
@@ -29,13 +29,13 @@ class Student:
 
     model: Any
     tokenizer: Any
-    taxonomy: Taxonomy
+    task: Task
     prompt: PromptConfig
     max_completion_tokens: int
 
     def prompts(self, people: list[UserFeatures]) -> list[str]:
         """The prompts of these users as the model reads them."""
-        messages = [examples.student_messages(person, self.taxonomy, self.prompt) for person in people]
+        messages = [examples.student_messages(person, self.task, self.prompt) for person in people]
         return examples.prompt_texts(messages, self.tokenizer)
 
     def answer(self, people: list[UserFeatures], batch_size: int) -> predict.GreedyAnswers:
@@ -46,7 +46,7 @@ class Student:
             self.tokenizer,
             ids,
             self.prompts(people),
-            self.taxonomy,
+            self.task,
             batch_size,
             self.max_completion_tokens,
         )
@@ -62,7 +62,7 @@ def load(folder: Path, dtype: str) -> Student:
     return Student(
         network,
         tokenizer,
-        taxonomy.load(folder / TAXONOMY),
+        tasks.load(tasks.find(folder)),
         PromptConfig.model_validate(profile["prompt"]),
         int(profile["max_completion_tokens"]),
     )
@@ -76,7 +76,7 @@ def load_calibration(folder: Path) -> Calibration:
 def save(
     network: Any,
     tokenizer: Any,
-    tags: Taxonomy,
+    task: Task,
     prompt: PromptConfig,
     config: StudentConfig,
     unlabelled: list[UserFeatures],
@@ -88,12 +88,12 @@ def save(
 
     `of_votes` is the partition of the scores of votes, where it is known.
     """
-    student = Student(network, tokenizer, tags, prompt, config.max_completion_tokens)
+    student = Student(network, tokenizer, task, prompt, config.max_completion_tokens)
     answers = student.answer(unlabelled[: predict.MAX_CALIBRATION_USERS], batch_size)
-    calibration = predict.fit_calibration(answers, tags)
+    calibration = predict.fit_calibration(answers, task)
 
     def complete(temporary: Path) -> None:
-        tags.save(temporary / TAXONOMY)
+        task.save(temporary / TASK)
         confidence.save(calibration, temporary / CALIBRATION)
         if of_votes is not None:
             confidence.save(of_votes, temporary / VOTE_CALIBRATION)

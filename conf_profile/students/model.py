@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from conf_profile.config import StudentConfig
-from conf_profile.dialogue.taxonomy import Taxonomy
+from conf_profile.dialogue.task import Task
 from conf_profile.errors import StudentError
 from conf_profile.files import atomic_folder
 from conf_profile.students.tokenizer import train_tokenizer
 
 
-def build_base(config: StudentConfig, prompts: Iterable[str], taxonomy: Taxonomy, seed: int) -> tuple[Any, Any]:
+def build_base(config: StudentConfig, prompts: Iterable[str], task: Task, seed: int) -> tuple[Any, Any]:
     """The student before any training: model and tokenizer.
 
     `prompts` train the tokenizer where the student starts from scratch, and are not read otherwise.
     """
     if config.source == "scratch":
-        tokenizer = train_tokenizer(prompts, taxonomy, config.vocabulary_size)
+        tokenizer = train_tokenizer(prompts, task, config.vocabulary_size)
         return build_untrained(config, tokenizer, seed), tokenizer
     return load(_pretrained_source(config), config.dtype)
 

@@ -21,7 +21,7 @@ def predict_student(
     training.quiet_imports(use_vllm=False)
     student, people = folder.load(source, config.dtype), measured_users(features)
     print(f"{arm} answers for {len(people)} users", flush=True)
-    table = predict.to_table(student.answer(people, batch_size), folder.load_calibration(source), student.taxonomy)
+    table = predict.to_table(student.answer(people, batch_size), folder.load_calibration(source), student.task)
     tables.write(predictions, table, tables.PREDICTIONS)
 
 
@@ -32,13 +32,13 @@ def predict_untrained(
     training.quiet_imports(use_vllm=False)
     loaded, people = folder.load(sft_student, config.dtype), measured_users(features)
     network, tokenizer = model.rebuild_base(sft_student, config, seed)
-    base = Student(network, tokenizer, loaded.taxonomy, loaded.prompt, loaded.max_completion_tokens)
+    base = Student(network, tokenizer, loaded.task, loaded.prompt, loaded.max_completion_tokens)
     print(f"base answers for {len(people)} users", flush=True)
     answers = base.answer(people, batch_size)
-    table = predict.to_table(answers, predict.fit_calibration(answers, loaded.taxonomy), loaded.taxonomy)
+    table = predict.to_table(answers, predict.fit_calibration(answers, loaded.task), loaded.task)
     tables.write(predictions, table, tables.PREDICTIONS)
 
 
 def measured_users(features: Path) -> list[UserFeatures]:
     """The validation and test users of a table of features."""
-    return examples.users(tables.read(features, tables.FEATURES), MEASURED_SPLITS)
+    return examples.users(tables.read_features(features), MEASURED_SPLITS)

@@ -18,7 +18,7 @@ from conf_profile.consensus.ballots import Ballots
 from conf_profile.consensus.voting import Vote
 from conf_profile.dialogue.output_format import ProfileAnswer, parse_or_none
 from conf_profile.dialogue.prompts import UserFeatures
-from conf_profile.dialogue.taxonomy import Taxonomy
+from conf_profile.dialogue.task import Task
 from conf_profile.errors import StudentError
 from conf_profile.students import examples
 from conf_profile.students.folder import Student
@@ -33,15 +33,15 @@ class Samples:
     people: Sequence[UserFeatures]
     texts: Sequence[Sequence[str]]
     parsed: Sequence[Sequence[ProfileAnswer | None]]
-    taxonomy: Taxonomy
+    task: Task
 
     def ballots(self, name: str) -> Ballots:
         """The samples' answers about one attribute."""
-        return Ballots.from_answers(self.parsed, self.taxonomy[name])
+        return Ballots.from_answers(self.parsed, self.task[name])
 
     def votes(self, method: str) -> Mapping[str, Vote]:
         """Attribute -> the vote over the samples."""
-        return {name: voting.vote_on(self.ballots(name), method) for name in self.taxonomy.names}
+        return {name: voting.vote_on(self.ballots(name), method) for name in self.task.names}
 
 
 def second_stage_users(features: pa.Table, config: ReferenceConfig) -> list[UserFeatures]:
@@ -58,10 +58,10 @@ def sample(
     """
     sampling = Sampling(config.temperature, config.samples, config.batch_size, student.max_completion_tokens, seed)
     texts = _texts(source, student, people, sampling, config.use_vllm, step)
-    parsed = [[parse_or_none(text, student.taxonomy) for text in samples] for samples in texts]
+    parsed = [[parse_or_none(text, student.task) for text in samples] for samples in texts]
     if not any(found for samples in parsed for found in samples):
         raise StudentError(f"{source}: none of the student's samples follows the grammar; train it for longer")
-    return Samples(people, texts, parsed, student.taxonomy)
+    return Samples(people, texts, parsed, student.task)
 
 
 def _texts(

@@ -16,8 +16,9 @@ from typing import Any
 
 from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.dialogue.prompts import SEPARATOR
+from conf_profile.dialogue.task import Task
 from conf_profile.dialogue.taxonomy import UNKNOWN, Taxonomy
-from conf_profile.features import LISTS, SIGN_UP
+from conf_profile.features import FeatureSchema
 
 PAD, END, UNKNOWN_PIECE, ANSWER = "<pad>", "<end>", "<unk>", "<answer>"
 MAX_PIECE_CHARACTERS = 48
@@ -25,8 +26,6 @@ MINIMUM_SAVING = 100
 """Tokens that a piece must save over all prompts: a rarer one is hardly trained, and each one slows sampling."""
 MINIMUM_FORM_ANSWERS = 5
 """People who must have given an answer at sign-up (an age, a region) for it to be one piece."""
-FIELDS = (*LISTS, *SIGN_UP.values())
-"""The names that begin a line of the prompt (see `prompts.render_user`)."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}" + END + "{% else %}\n{% endif %}{% endfor %}"
@@ -43,14 +42,14 @@ def grammar_tokens(taxonomy: Taxonomy) -> list[str]:
     return tokens
 
 
-def train_tokenizer(prompts: Iterable[str], taxonomy: Taxonomy, vocabulary_size: int) -> Any:
+def train_tokenizer(prompts: Iterable[str], task: Task, vocabulary_size: int) -> Any:
     """Builds the tokenizer; returns a transformers PreTrainedTokenizerFast with a chat template."""
     from tokenizers import Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
-    elements = grammar_tokens(taxonomy) + _field_tokens()
+    elements = grammar_tokens(task) + _label_tokens(task.features)
     special = [PAD, END, UNKNOWN_PIECE, ANSWER]
-    pieces = _pieces(prompts, max(64, vocabulary_size - len(elements) - len(special)))
+    pieces = _pieces(prompts, task.features, max(64, vocabulary_size - len(elements) - len(special)))
     tokenizer = Tokenizer(models.Unigram([(token, 0.0) for token in special] + pieces, unk_id=2))
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens(special)
@@ -67,7 +66,7 @@ def train_tokenizer(prompts: Iterable[str], taxonomy: Taxonomy, vocabulary_size:
     )
 
 
-def _pieces(prompts: Iterable[str], count: int) -> list[tuple[str, float]]:
+def _pieces(prompts: Iterable[str], features: FeatureSchema, count: int) -> list[tuple[str, float]]:
     """Pieces and their log-probabilities: every character, then the runs of words that save the most tokens.
 
     A run begins or ends a keyphrase, so that 'rose pruning calendar near me' is the keyphrase and its tail. One
@@ -86,15 +85,18 @@ def _pieces(prompts: Iterable[str], count: int) -> list[tuple[str, float]]:
     saved = {run: _saving(run, runs) * (runs[run] - extended[run]) for run in runs}
     worth = sorted((run for run in runs if saved[run] >= MINIMUM_SAVING), key=lambda run: (-saved[run], run))
     chosen = worth[: max(0, count - len(characters))]
-    counts = dict.fromkeys(sorted(characters), 1) | _form_answers(prompts) | {run: runs[run] for run in chosen}
+    counts = (
+        dict.fromkeys(sorted(characters), 1) | _form_answers(prompts, features) | {run: runs[run] for run in chosen}
+    )
     total = math.log(sum(counts.values()))
     return [(piece, math.log(times) - total) for piece, times in counts.items()]
 
 
-def _form_answers(prompts: Iterable[str]) -> dict[str, int]:
+def _form_answers(prompts: Iterable[str], features: FeatureSchema) -> dict[str, int]:
     """What people gave at sign-up, each answer whole: an age spelled in digits would have to be put together."""
     lines = (line.partition(": ") for prompt in prompts for line in prompt.splitlines())
-    times = Counter(value for name, _, value in lines if name in FIELDS and name not in LISTS)
+    scalars = {feature.label for feature in features if feature.type != "list"}
+    times = Counter(value for label, _, value in lines if label in scalars)
     return {value: count for value, count in times.items() if count >= MINIMUM_FORM_ANSWERS and _select_short([value])}
 
 
@@ -124,8 +126,9 @@ def _select_short(runs: list[str]) -> list[str]:
     return [run for run in runs if 1 < len(run) <= MAX_PIECE_CHARACTERS]
 
 
-def _field_tokens() -> list[str]:
-    return [f"{before}{name}: " for name in FIELDS for before in ("\n", "")] + ["\n", SEPARATOR]
+def _label_tokens(features: FeatureSchema) -> list[str]:
+    """What begins a line of the prompt (see `prompts.render_user`)."""
+    return [f"{before}{feature.label}: " for feature in features for before in ("\n", "")] + ["\n", SEPARATOR]
 
 
 def level_alternatives(pieces: list[str], position: int, digit_at: int) -> list[str]:

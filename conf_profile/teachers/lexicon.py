@@ -21,15 +21,15 @@ import numpy.typing as npt
 
 from conf_profile.dialogue.output_format import Answer, ProfileAnswer, render
 from conf_profile.dialogue.prompts import SEPARATOR, split_keyphrases
+from conf_profile.dialogue.task import Task
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import TeacherError
-from conf_profile.features import LISTS
 from conf_profile.teachers.protocol import Completion, Request
 
 Floats = npt.NDArray[np.float64]
 
 FIELD_READ = 0.7
-"""Probability that a sample reads one field of the sign-up form (age, gender, signature, region)."""
+"""Probability that a sample reads one scalar, such as what the user said at sign-up."""
 DOUBT = 0.5
 """Standard deviation of the noise on a sample's summed evidence, in nats: a mind that is not made up."""
 MALFORMED_SHARE = 0.02
@@ -43,11 +43,12 @@ LEVEL_BOUNDS = (0.25, 0.40, 0.55, 0.70)
 class LexiconTeacher:
     """A teacher made of a lexicon file (JSON; see docs/teachers.md for the format)."""
 
-    def __init__(self, lexicon_path: Path, taxonomy: Taxonomy, keyphrases_read: int, seed: int) -> None:
+    def __init__(self, lexicon_path: Path, task: Task, keyphrases_read: int, seed: int) -> None:
         text = _read(lexicon_path)
-        self._lexicon = _Lexicon(_parse(text, lexicon_path), taxonomy)
-        self._taxonomy = taxonomy
+        self._lexicon = _Lexicon(_parse(text, lexicon_path), task)
+        self._task = task
         self._keyphrases_read = keyphrases_read
+        self._list_labels = frozenset(feature.label for feature in task.features if feature.type == "list")
         self._seed = seed
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         self._fingerprint = f"lexicon/{digest}/read={keyphrases_read}/seed={seed}"
@@ -66,7 +67,7 @@ class LexiconTeacher:
         return None
 
     def _answers(self, request: Request) -> list[str]:
-        phrases, fields = _read_prompt(request.messages[-1]["content"])
+        phrases, fields = _read_prompt(request.messages[-1]["content"], self._list_labels)
         evidence = self._lexicon.keyphrase_evidence(phrases)
         field_evidence = self._lexicon.field_evidence(fields)
         return [
@@ -85,7 +86,7 @@ class LexiconTeacher:
         total = evidence[read].sum(axis=0) + field_evidence[fields_read].sum(axis=0)
         spoken = [phrases[i] for i in read if np.abs(evidence[i]).max() > 0]
         answers = {name: self._judge(total[columns], name, random) for name, columns in self._lexicon.columns.items()}
-        text = render(ProfileAnswer(SEPARATOR.join(spoken), answers), self._taxonomy)
+        text = render(ProfileAnswer(SEPARATOR.join(spoken), answers), self._task)
         return text[: len(text) * 2 // 3] if random.random() < MALFORMED_SHARE else text
 
     def _judge(self, evidence: Floats, name: str, random: np.random.Generator) -> Answer:
@@ -95,7 +96,7 @@ class LexiconTeacher:
         odds = np.exp(logits - logits.max())
         best = int(odds.argmax())
         level = 1 + bisect_right(LEVEL_BOUNDS, odds[best] / odds.sum())
-        tag = self._taxonomy[name].tags[best]
+        tag = self._task[name].tags[best]
         # A teacher that never guesses its level draws no number, so its answers stay what they were.
         if self._lexicon.random_levels and random.random() < self._lexicon.random_levels:
             level = int(random.integers(1, 6))
@@ -167,16 +168,16 @@ class _Lexicon:
         return total
 
 
-def _read_prompt(text: str) -> tuple[list[str], dict[str, str]]:
-    """The user's part of the prompt, read back: all keyphrases, and the fields of the form."""
+def _read_prompt(text: str, list_labels: frozenset[str]) -> tuple[list[str], dict[str, str]]:
+    """The user's part of the prompt, read back: all keyphrases, and the scalars by their labels."""
     phrases: list[str] = []
     fields: dict[str, str] = {}
     for line in text.splitlines():
-        name, _, value = line.partition(": ")
-        if name in LISTS:
+        label, _, value = line.partition(": ")
+        if label in list_labels:
             phrases += split_keyphrases(value)
         elif value:
-            fields[name] = value
+            fields[label] = value
     return phrases, fields
 
 

@@ -32,7 +32,6 @@ from conf_profile.config import FeaturesConfig
 from conf_profile.data.dataset import parse_time, sha256
 from conf_profile.data.inferred import profiles_from_predictions
 from conf_profile.dialogue.prompts import UserFeatures
-from conf_profile.features import LISTS
 from conf_profile.files import atomic_path, write_text
 from conf_profile.registry.format import content_hash, read_contents
 from serving.backfill.engines import Engine, EngineName
@@ -217,9 +216,10 @@ def people(plan: Plan, shard: Shard) -> list[UserFeatures]:
     shutil.rmtree(work, ignore_errors=True)
     try:
         behaviour, demographics = work / "behaviour.parquet", work / "demographics.parquet"
-        _cut(plan.source.behaviour, shard, behaviour, tables.BEHAVIOUR)
-        _cut(plan.source.demographics, shard, demographics, tables.DEMOGRAPHICS)
-        store = feature_store.open_store(work / "features", behaviour, demographics, FeaturesConfig())
+        declared = plan.bundle.task.features
+        _cut(plan.source.behaviour, shard, behaviour, tables.behaviour_table(declared))
+        _cut(plan.source.demographics, shard, demographics, tables.demographics_table(declared))
+        store = feature_store.open_store(work / "features", behaviour, demographics, FeaturesConfig(), declared)
         moment = parse_time(plan.source.as_of, "as_of")
         users = sorted({*_user_ids(behaviour), *_user_ids(demographics)})
         allowed = feature_store.consenting_users(store, users, moment)
@@ -231,8 +231,7 @@ def people(plan: Plan, shard: Shard) -> list[UserFeatures]:
 
 def _features(known: pa.Table) -> Iterator[UserFeatures]:
     for row in known.to_pylist():
-        features: dict[str, Any] = {name: value for name, value in row.items() if name != "consent"}
-        yield UserFeatures(**features | {name: tuple(row[name] or ()) for name in LISTS})
+        yield UserFeatures(**{name: value for name, value in row.items() if name != "consent"})
 
 
 def _cut(table: Path, shard: Shard, target: Path, schema: tables.TableSchema) -> None:

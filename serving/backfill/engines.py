@@ -55,7 +55,7 @@ class TransformersEngine:
         from conf_profile.students.rollouts import predict
 
         answers = self._student.answer(list(people), self._batch_size)
-        return predict.to_table(answers, self._calibration, self._student.taxonomy)
+        return predict.to_table(answers, self._calibration, self._student.task)
 
 
 class VLLMEngine:

@@ -1,6 +1,6 @@
 """What the transformer needs of a model's folder: everything but the weights. No torch, no tokenizer.
 
-The folder is a registry version (or a student's folder before promotion): taxonomy.yaml, calibration.json,
+The folder is a registry version (or a student's folder before promotion): task.yaml, calibration.json,
 profile.json, and from the promotion thresholds.json, evaluation.json and manifest.json.
 """
 
@@ -15,9 +15,10 @@ from conf_profile import tables
 from conf_profile.config import PromptConfig
 from conf_profile.consensus import confidence
 from conf_profile.consensus.confidence import EVEN_BOUNDARIES, Calibration, Partition
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.output_format import structured_output_regex
 from conf_profile.dialogue.prompts import Message, UserFeatures
+from conf_profile.dialogue.task import Task
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import ServingError
 from conf_profile.registry.version_files import (
@@ -25,7 +26,6 @@ from conf_profile.registry.version_files import (
     EVALUATION,
     MANIFEST,
     PROFILE,
-    TAXONOMY,
     THRESHOLDS,
     VOTE_CALIBRATION,
 )
@@ -46,7 +46,7 @@ class Bundle:
     """
 
     version: str
-    taxonomy: Taxonomy
+    task: Task
     calibration: Calibration
     vote_calibration: Calibration
     prompt: PromptConfig
@@ -56,11 +56,11 @@ class Bundle:
 
     def messages(self, features: UserFeatures) -> tuple[Message, ...]:
         """The prompt, by the one function that training uses."""
-        return examples.student_messages(features, self.taxonomy, self.prompt)
+        return examples.student_messages(features, self.task, self.prompt)
 
     def check_thresholds(self, given: Iterable[str]) -> None:
         """ServingError where the server's own thresholds name attributes that the model does not have."""
-        names = self.taxonomy.names
+        names = self.task.names
         if strange := sorted(set(given) - set(names)):
             raise ServingError(
                 f"thresholds: the model knows no attribute {', '.join(strange)}; it has {', '.join(names)}"
@@ -73,33 +73,33 @@ class Bundle:
         Its rationale may be as long as in training. A shorter one would cut evidence off that the model was about to
         name, and the answer would be another; that the tags still fit is what the model has learned.
         """
-        return structured_output_regex(self.taxonomy)
+        return structured_output_regex(self.task)
 
 
 def load(folder: Path) -> Bundle:
     """Reads a model's folder; ConfProfileError names what is missing or broken."""
     profile = tables.read_json(folder / PROFILE, ADVICE)
-    tags = taxonomy.load(folder / TAXONOMY)
+    task = tasks.load(tasks.find(folder))
     manifest = tables.read_json(folder / MANIFEST, ADVICE) if (folder / MANIFEST).is_file() else {}
     return Bundle(
         version=str(manifest.get("version", UNRELEASED_VERSION)),
-        taxonomy=tags,
+        task=task,
         calibration=confidence.load(folder / CALIBRATION, GREEDY),
-        vote_calibration=_vote_calibration(folder / VOTE_CALIBRATION, tags),
+        vote_calibration=_vote_calibration(folder / VOTE_CALIBRATION, task),
         prompt=PromptConfig.model_validate(profile["prompt"]),
         max_completion_tokens=int(profile["max_completion_tokens"]),
-        thresholds=_thresholds(folder / THRESHOLDS, tags),
+        thresholds=_thresholds(folder / THRESHOLDS, task),
         evaluation=tables.read_json(folder / EVALUATION, ADVICE) if (folder / EVALUATION).is_file() else {},
     )
 
 
-def _vote_calibration(path: Path, tags: Taxonomy) -> Calibration:
+def _vote_calibration(path: Path, taxonomy: Taxonomy) -> Calibration:
     """Even fifths for a student that was saved without: it never went through the second stage."""
     if path.is_file():
         return confidence.load(path, VOTE)
-    return Calibration(VOTE, dict.fromkeys(tags.names, Partition(EVEN_BOUNDARIES)))
+    return Calibration(VOTE, dict.fromkeys(taxonomy.names, Partition(EVEN_BOUNDARIES)))
 
 
-def _thresholds(path: Path, tags: Taxonomy) -> Mapping[str, int]:
+def _thresholds(path: Path, taxonomy: Taxonomy) -> Mapping[str, int]:
     given = tables.read_json(path, ADVICE) if path.is_file() else {}
-    return {name: int(given.get(name, LOWEST_LEVEL)) for name in tags.names}
+    return {name: int(given.get(name, LOWEST_LEVEL)) for name in taxonomy.names}

@@ -71,7 +71,7 @@ class _AttributeAnswer:
 
 def empty_profile(bundle: Bundle, reason: Reason) -> Profile:
     """A profile that says nothing, for one reason: no consent, unknown user."""
-    return Profile({name: Attribute(None, None, None, False, reason) for name in bundle.taxonomy.names})
+    return Profile({name: Attribute(None, None, None, False, reason) for name in bundle.task.names})
 
 
 def profile(completions: Sequence[Completion], bundle: Bundle, thresholds: Mapping[str, int]) -> Profile:
@@ -79,7 +79,7 @@ def profile(completions: Sequence[Completion], bundle: Bundle, thresholds: Mappi
 
     `thresholds` names the lowest level that is accepted, for every attribute.
     """
-    parsed = [parse_or_none(completion.text, bundle.taxonomy) for completion in completions]
+    parsed = [parse_or_none(completion.text, bundle.task) for completion in completions]
     found = [(answer, completion) for answer, completion in zip(parsed, completions, strict=True) if answer]
     malformed = len(parsed) - len(found)
     if not found:
@@ -87,12 +87,12 @@ def profile(completions: Sequence[Completion], bundle: Bundle, thresholds: Mappi
     alone = len(completions) == 1
     said = _read_greedy(*found[0], bundle) if alone else _vote(parsed, bundle)
     partition = bundle.calibration if alone else bundle.vote_calibration
-    attributes = {name: _judge(said[name], name, partition, thresholds[name]) for name in bundle.taxonomy.names}
+    attributes = {name: _judge(said[name], name, partition, thresholds[name]) for name in bundle.task.names}
     return Profile(attributes, found[0][0].rationale, malformed)
 
 
 def _read_greedy(answer: ProfileAnswer, completion: Completion, bundle: Bundle) -> dict[str, _AttributeAnswer]:
-    names, levels = bundle.taxonomy.names, completion.expected_levels
+    names, levels = bundle.task.names, completion.expected_levels
     if len(levels) != len(names):
         levels = [float(answer.answers[name].level) for name in names]
     return {
@@ -103,7 +103,7 @@ def _read_greedy(answer: ProfileAnswer, completion: Completion, bundle: Bundle) 
 
 def _vote(parsed: Sequence[ProfileAnswer | None], bundle: Bundle) -> dict[str, _AttributeAnswer]:
     said = {}
-    for attribute in bundle.taxonomy.attributes:
+    for attribute in bundle.task.attributes:
         vote = voting.vote_on(Ballots.from_answers([parsed], attribute))
         winner = int(vote.tag[0])
         said[attribute.name] = _AttributeAnswer(

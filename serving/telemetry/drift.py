@@ -34,7 +34,7 @@ class DriftMonitor:
 
     def __init__(self, bundle: Bundle, window: int = WINDOW, minimum: int = MINIMUM) -> None:
         self._minimum = minimum
-        self._indices = {attribute.name: attribute.index for attribute in bundle.taxonomy.attributes}
+        self._indices = {attribute.name: attribute.index for attribute in bundle.task.attributes}
         self._baseline = baseline(bundle)
         self._answers: dict[str, deque[tuple[int, int]]] = {name: deque(maxlen=window) for name in self._indices}
 
@@ -83,7 +83,7 @@ def baseline(bundle: Bundle) -> Mapping[str, tuple[Counts, Counts]]:
         return {}
     return {
         name: (_predicted_tags(arm["confusion"][name]["matrix"]), _levels(arm["sweep_per_attribute"][name]))
-        for name in bundle.taxonomy.names
+        for name in bundle.task.names
         if name in arm["confusion"] and name in arm["sweep_per_attribute"]
     }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from typing import Any
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.dialogue.reasons import Reason
 from conf_profile.errors import ConfProfileError, ServingError
-from conf_profile.features import LISTS, SIGN_UP
+from conf_profile.features import Feature, FeatureSchema, FeatureType, FeatureValue
 from serving.circuit_breaker import CircuitBreaker
 from serving.telemetry.metrics import FEATURE_AGE_SECONDS
 
@@ -65,7 +66,8 @@ class OnlineFeatures:
 
     def __init__(self, repository: Path) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="features")
-        self._read_all = self._thread.submit(_open, repository).result()
+        self._read_all, self._stored = self._thread.submit(_open, repository).result()
+        self._repository = repository
         self._breaker = CircuitBreaker(FAILURES, REST_SECONDS)
 
     async def read(self, user_ids: Sequence[str], deadline: float) -> list[FeatureLookup]:
@@ -80,6 +82,15 @@ class OnlineFeatures:
             return [FeatureLookup(None, Reason.NO_FEATURES, error=error)] * len(user_ids)
         by_user = dict(zip(different, found, strict=True))
         return [by_user[user_id] for user_id in user_ids]
+
+    def require(self, declared: FeatureSchema, version: str) -> None:
+        """ServingError where the store has other features than a model version declares."""
+        if found := declared.differences(self._stored):
+            raise ServingError(
+                f"{self._repository}: the feature store does not have the features of the model version {version}: "
+                f"{'; '.join(found)}; register the features of its task.yaml, or serve a version that was trained on "
+                "these"
+            )
 
     def close(self) -> None:
         self._thread.shutdown(wait=True)
@@ -115,22 +126,23 @@ class OnlineFeatures:
         return FeaturesError(503, f"the feature store has not answered for {PATIENCE_SECONDS:.0f} s")
 
 
-def read_request_features(user_id: str, given: Any, require_consent: bool) -> FeatureLookup:
-    """Features that a request brings for one user: lists of texts, texts, and `consent`."""
+def read_request_features(user_id: str, given: Any, declared: FeatureSchema, require_consent: bool) -> FeatureLookup:
+    """Features that a request brings for one user: those that are declared, and `consent`."""
     if not isinstance(given, Mapping):
         raise BadFeaturesError(f"user {user_id!r}: 'features' must be an object")
-    unknown = sorted(set(given) - {*LISTS, *SIGN_UP, "consent"})
+    unknown = sorted(set(given) - {*declared.names, "consent"})
     if unknown:
-        raise BadFeaturesError(f"user {user_id!r}: unknown feature(s) {', '.join(unknown)}")
+        raise BadFeaturesError(
+            f"user {user_id!r}: unknown feature(s) {', '.join(unknown)}; the model has {', '.join(declared.names)}"
+        )
     if given.get("consent", not require_consent) is not True:
         return FeatureLookup(None, Reason.NO_CONSENT)
-    watch, search, submit = (_phrases(user_id, name, given.get(name)) for name in LISTS)
-    age, gender, signature, region = (_text(user_id, name, given.get(name)) for name in SIGN_UP)
-    return FeatureLookup(UserFeatures(user_id, watch, search, submit, age, gender, signature, region))
+    values = {feature.name: _read_value(user_id, feature, given.get(feature.name)) for feature in declared}
+    return FeatureLookup(UserFeatures(user_id, **values))
 
 
-def _open(repository: Path) -> Callable[[Sequence[str]], list[FeatureLookup]]:
-    """Reads many users at once. ServingError where the store does not answer."""
+def _open(repository: Path) -> tuple[Callable[[Sequence[str]], list[FeatureLookup]], Mapping[str, FeatureType]]:
+    """What reads many users at once, and which features it reads. ServingError where the store does not answer."""
     from feature_repo import store as feature_store
 
     store = feature_store.connect(repository, PATIENCE_SECONDS)
@@ -145,7 +157,7 @@ def _open(repository: Path) -> Callable[[Sequence[str]], list[FeatureLookup]]:
         raise ServingError(
             f"{repository}: the online store cannot be read: {error}; start it, or put feature_store.yaml right"
         ) from error
-    return read
+    return read, feature_store.registered_features(store, service)
 
 
 def _read(store: Any, service: Any, user_ids: Sequence[str]) -> list[FeatureLookup]:
@@ -164,9 +176,15 @@ def _to_lookup(user: Any) -> FeatureLookup:
     return FeatureLookup(user.features, as_of=user.as_of)
 
 
-def _phrases(user_id: str, name: str, value: Any) -> tuple[str, ...]:
+def _read_value(user_id: str, feature: Feature, value: Any) -> FeatureValue:
     if value is None:
-        return ()
+        return None
+    if feature.type == "list":
+        return _phrases(user_id, feature.name, value)
+    return _number(user_id, feature.name, value) if feature.type == "number" else _text(user_id, feature.name, value)
+
+
+def _phrases(user_id: str, name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(phrase, str) for phrase in value):
         raise BadFeaturesError(f"user {user_id!r}: {name!r} must be a list of texts")
     if len(value) > MAX_LIST:
@@ -174,7 +192,13 @@ def _phrases(user_id: str, name: str, value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _text(user_id: str, name: str, value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
+def _text(user_id: str, name: str, value: Any) -> str:
+    if not isinstance(value, str):
         raise BadFeaturesError(f"user {user_id!r}: {name!r} must be a text")
     return value
+
+
+def _number(user_id: str, name: str, value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise BadFeaturesError(f"user {user_id!r}: {name!r} must be a number")
+    return float(value)

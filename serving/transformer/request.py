@@ -76,8 +76,8 @@ def _thresholds(given: Any, bundle: Bundle) -> Mapping[str, int]:
     if not isinstance(given, Mapping):
         raise BadRequestError("'thresholds' must be an object: attribute -> level")
     for name, level in given.items():
-        if name not in bundle.taxonomy.names:
-            raise BadRequestError(f"thresholds: no attribute {name!r}; known: {', '.join(bundle.taxonomy.names)}")
+        if name not in bundle.task.names:
+            raise BadRequestError(f"thresholds: no attribute {name!r}; known: {', '.join(bundle.task.names)}")
         if type(level) is not int or level not in LEVELS:
             raise BadRequestError(f"thresholds: {name!r} is {level!r}; a level is 1 to 5")
     return dict(given)

@@ -74,8 +74,9 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
 
     def __init__(self, served: ServedVersion, features: OnlineFeatures | None) -> None:
         super().__init__(served.settings.name)
-        served.bundle.check_thresholds(served.settings.thresholds)
-        self._features, self._served = features, served
+        self._features = features
+        self._check(served)
+        self._served = served
         self._write_back = write_back.start(served.settings)
         self._predictor_seen = False
         self.ready = True
@@ -87,9 +88,15 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
 
     def replace(self, served: ServedVersion) -> None:
         """From now on new requests are answered by this version; those under way end with the one they began with."""
-        served.bundle.check_thresholds(served.settings.thresholds)
+        self._check(served)
         before, self._served = self._served, served
         _close_later(before)
+
+    def _check(self, served: ServedVersion) -> None:
+        """ServingError where settings or feature store do not fit the version."""
+        served.bundle.check_thresholds(served.settings.thresholds)
+        if self._features is not None:
+            self._features.require(served.bundle.task.features, served.bundle.version)
 
     async def __call__(self, body: Any, headers: dict[str, str] | None = None, *args: Any, **kwargs: Any) -> Any:
         """One request under one span; its stages are spans beneath it."""
@@ -137,9 +144,7 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
         try:
             wanted = request.parse(payload, served.bundle, served.settings)
             with _stage("features"):
-                known = await self._look_up_features(
-                    wanted.instances, served.settings.features.require_consent, deadline
-                )
+                known = await self._look_up_features(wanted.instances, served, deadline)
         except (BadRequestError, BadFeaturesError) as error:
             raise InvalidInput(str(error)[:MAX_MESSAGE]) from error
         questions = {
@@ -196,18 +201,19 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
             self._write_back.offer(inferred)
 
     async def _look_up_features(
-        self, instances: Sequence[Instance], require_consent: bool, deadline: float
+        self, instances: Sequence[Instance], served: ServedVersion, deadline: float
     ) -> list[FeatureLookup]:
         stored = [instance.user_id for instance in instances if instance.features is None]
         if stored and self._features is None:
             raise BadRequestError(
                 f"user {stored[0]!r} has no 'features', and this server reads none: set features.repository"
             )
+        declared, require_consent = served.bundle.task.features, served.settings.features.require_consent
         found = iter(await self._features.read(stored, deadline) if stored and self._features else [])
         return [
             next(found)
             if instance.features is None
-            else read_request_features(instance.user_id, instance.features, require_consent)
+            else read_request_features(instance.user_id, instance.features, declared, require_consent)
             for instance in instances
         ]
 

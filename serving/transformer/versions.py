@@ -130,6 +130,11 @@ class OtherVersions:
                 "version that is known here; start it with its version among its names, or set predictor.by_version: "
                 "false"
             )
+        if found := bundle.task.features.differences(served.bundle.task.features.types):
+            raise self._record_failure(
+                f"the predictor serves {bundle.version}, whose features are not those of {served.bundle.version}: "
+                f"{'; '.join(found)}"
+            )
         logger.info("the predictor serves %s beside %s; answering by both", bundle.version, served.bundle.version)
         held = ServedVersion(bundle, served.client.for_bundle(bundle), self._settings, DriftMonitor(bundle), self)
         self._held[bundle.version] = held

@@ -6,8 +6,6 @@
 "use strict";
 
 const CURVE = { width: 300, top: 2, bottom: 62 };
-const LISTS = { watch: "Watched", search: "Searched for", submit: "Submitted" };
-const SIGN_UP = { self_age: "age", self_gender: "gender", signature: "signature", region: "region" };
 
 const byId = (id) => document.getElementById(id);
 
@@ -70,11 +68,11 @@ function showModel(state) {
 }
 
 function showFeatures(features) {
-  for (const [name, title] of Object.entries(LISTS)) {
-    byId("keyphrases").append(element("h3", title), phraseList(features.keyphrases[name]));
+  for (const { label, texts } of features.lists) {
+    byId("lists").append(element("h3", label), phraseList(texts));
   }
-  for (const [name, title] of Object.entries(SIGN_UP)) {
-    byId("sign-up").append(element("dt", title), element("dd", features.sign_up[name] ?? "not given"));
+  for (const { label, value } of features.scalars) {
+    byId("scalars").append(element("dt", label), element("dd", value ?? "not given"));
   }
   const moment = features.features_as_of?.slice(0, 16).replace("T", " ");
   byId("as-of").textContent = moment ? `Behaviour as of ${moment} UTC, the most recent last.` : "No behaviour yet.";

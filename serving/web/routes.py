@@ -19,7 +19,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.dialogue.prompts import UserFeatures, quote
 from conf_profile.dialogue.reasons import Reason
-from conf_profile.features import LISTS, SIGN_UP
+from conf_profile.features import FeatureSchema
 from serving.model.bundle import Bundle
 from serving.transformer.features import FeatureLookup
 from serving.transformer.transformer import ProfileTransformer
@@ -57,7 +57,7 @@ def register(app: FastAPI, transformer: ProfileTransformer) -> None:
     async def features(user_id: str) -> Response:
         # The way that every request goes, so the page can know nobody whom the API may not know.
         asked = await transformer.preprocess({"instances": [{"user_id": user_id}]})
-        return _user(user_id, asked.known[0])
+        return _user(user_id, asked.known[0], current_version().bundle.task.features)
 
     router = APIRouter(dependencies=[Depends(require_web_page)], include_in_schema=False)
     for path, (name, media_type) in FILES.items():
@@ -88,7 +88,7 @@ def _state(served: ServedVersion) -> dict[str, Any]:
                 "threshold": thresholds[attribute.name],
                 "measured": _measured_rates(bundle, attribute.name),
             }
-            for attribute in bundle.taxonomy.attributes
+            for attribute in bundle.task.attributes
         ],
     }
 
@@ -106,9 +106,9 @@ def _rates(point: dict[str, float]) -> dict[str, float | None]:
     return rates if rates["coverage"] else {**rates, "precision": None}
 
 
-def _user(user_id: str, known: FeatureLookup) -> Response:
+def _user(user_id: str, known: FeatureLookup, declared: FeatureSchema) -> Response:
     if known.features is not None:
-        return _json(_features_json(known.features, known))
+        return _json(_features_json(known.features, declared, known))
     if known.reason is Reason.NO_CONSENT:
         return _json({"consent": False})
     if known.error is not None:
@@ -116,15 +116,26 @@ def _user(user_id: str, known: FeatureLookup) -> Response:
     return _json({"error": f"the online store knows no user {user_id!r}"}, 404)
 
 
-def _features_json(features: UserFeatures, known: FeatureLookup) -> dict[str, Any]:
-    """`quoted` is a keyphrase as the prompt has it, and so as the rationale names it."""
+def _features_json(user: UserFeatures, declared: FeatureSchema, known: FeatureLookup) -> dict[str, Any]:
+    """Lists and scalars that are known, in the task's order; `quoted` is a text as prompt and rationale have it."""
     return {
         "consent": True,
         "features_as_of": known.as_of and known.as_of.isoformat(),
-        "keyphrases": {
-            name: [{"text": phrase, "quoted": quote(phrase)} for phrase in getattr(features, name)] for name in LISTS
-        },
-        "sign_up": {name: getattr(features, name) for name in SIGN_UP},
+        "lists": [
+            {
+                "label": feature.label,
+                "texts": [
+                    {"text": text, "quoted": quote(text, feature.max_characters)} for text in user.texts(feature.name)
+                ],
+            }
+            for feature in declared
+            if feature.type == "list"
+        ],
+        "scalars": [
+            {"label": feature.label, "value": user.values.get(feature.name)}
+            for feature in declared
+            if feature.type != "list"
+        ],
     }
 
 

@@ -138,12 +138,12 @@ def test_the_answers_are_those_of_the_pipelines_own_student(served, world, users
     """Features by way of the online store, the same prompt, the same weights: as `conf-profile serve` answers."""
     loaded = folder.load(world.student, "float32")
     expected = loaded.answer(world.people_now(users, tmp_path), 32)
-    everything = dict.fromkeys(loaded.taxonomy.names, 1)
+    everything = dict.fromkeys(loaded.task.names, 1)
     found = served.caller.ask(*({"user_id": user} for user in users), thresholds=everything)["body"]["predictions"]
     pairs = [
         (expected.tags[row][column], prediction["profile"][name]["tag"])
         for row, prediction in enumerate(found)
-        for column, name in enumerate(loaded.taxonomy.names)
+        for column, name in enumerate(loaded.task.names)
         if any(tag is not None for tag in expected.tags[row])  # the grammar mends what was malformed
     ]
     assert [prediction["user_id"] for prediction in found] == users

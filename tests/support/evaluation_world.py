@@ -7,16 +7,16 @@ import numpy as np
 from components.evaluation.step import score
 from conf_profile import tables
 from conf_profile.config import EvaluationConfig
-from conf_profile.dialogue.taxonomy import Taxonomy, parse
+from conf_profile.dialogue.task import Task, parse
 
-TWO_ATTRIBUTES: Taxonomy = parse({"attributes": {"age": ["young", "middle", "old"], "gender": ["female", "male"]}})
+TWO_ATTRIBUTES: Task = parse({"attributes": {"age": ["young", "middle", "old"], "gender": ["female", "male"]}})
 CONFIG = EvaluationConfig(bootstrap=100, target_precision=0.6)
 
 
 class World:
     """Users u0..uN with known truth; writes the tables that evaluation reads."""
 
-    def __init__(self, folder, users: int = 240, taxonomy: Taxonomy = TWO_ATTRIBUTES) -> None:
+    def __init__(self, folder, users: int = 240, taxonomy: Task = TWO_ATTRIBUTES) -> None:
         self.folder = folder
         self.taxonomy = taxonomy
         self.random = np.random.default_rng(0)
@@ -27,7 +27,7 @@ class World:
             for user in self.users
             for attribute in self.taxonomy.attributes
         }
-        self.taxonomy.save(folder / "taxonomy.yaml")
+        self.taxonomy.save(folder / "task.yaml")
         self.write_features()
         self.write_labels(self.truth)
 

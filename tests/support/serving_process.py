@@ -16,13 +16,13 @@ from conf_profile import tables
 from conf_profile.config import FeaturesConfig
 from conf_profile.consensus import confidence
 from conf_profile.consensus.confidence import Calibration, Partition
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from feature_repo import store as feature_store
 from serving.local import processes
 from support.s3 import wait_until
 
 AS_OF = datetime(2025, 6, 1, 12, tzinfo=UTC)
-TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})
+TAGS = tasks.parse({"attributes": {"gender": ["female", "male"]}})
 EVEN = Calibration("greedy", {name: Partition((0.2, 0.4, 0.6, 0.8)) for name in TAGS.names})
 PEOPLE = {"ada": True, "bob": True, "eve": False}
 """Who the online store knows, and whether they have consented."""

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from conf_profile import tables
 from conf_profile.config import PromptConfig, SFTConfig, StudentConfig
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 
-TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})
+TAGS = tasks.parse({"attributes": {"gender": ["female", "male"]}})
 STUDENT = StudentConfig(
     hidden_size=64, layers=2, heads=2, key_value_heads=1, vocabulary_size=300, max_prompt_tokens=96,
     max_completion_tokens=40,

@@ -24,10 +24,13 @@ from conf_profile import tables
 from conf_profile.data import dataset
 from conf_profile.data.dataset import Dataset
 from conf_profile.data.movielens.sources import LICENCE, Film, MovieLens, Person, Rating, default_cache, read
-from conf_profile.dialogue.prompts import MAX_KEYPHRASE_CHARACTERS
-from conf_profile.dialogue.taxonomy import Taxonomy, builtin
+from conf_profile.dialogue.task import Task, builtin
 from conf_profile.errors import DataError
+from conf_profile.features import DEFAULT_FEATURES, MAX_KEYPHRASE_CHARACTERS
 from conf_profile.files import write_text
+
+WATCHED, REGION = DEFAULT_FEATURES.lists[0], DEFAULT_FEATURES.scalars[-1]
+"""The two of the default features that these people have."""
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +70,12 @@ def build(
     """
     logger.info("MovieLens-100K: %s", LICENCE)
     data = _subset(read(source, cache or default_cache()), users, seed)
-    taxonomy = builtin("movielens")
+    task = builtin("movielens")
     folder.mkdir(parents=True, exist_ok=True)
     tables.write(folder / dataset.BEHAVIOUR, _table(_snapshots(data), tables.BEHAVIOUR), tables.BEHAVIOUR)
     tables.write(folder / dataset.DEMOGRAPHICS, _table(_sign_ups(data), tables.DEMOGRAPHICS), tables.DEMOGRAPHICS)
-    tables.write(folder / dataset.LABELS, _table(_labels(data.people, taxonomy), tables.LABELS), tables.LABELS)
-    taxonomy.save(folder / dataset.TAXONOMY)
+    tables.write(folder / dataset.LABELS, _table(_labels(data.people, task), tables.LABELS), tables.LABELS)
+    task.save(folder / dataset.TASK)
     write_text(folder / dataset.LEXICON, json.dumps(lexicon(), indent=1, sort_keys=True))
     return dataset.finish(folder, "movielens-100k", _end(data), source=data.source, licence=LICENCE)
 
@@ -144,9 +147,8 @@ def _snapshots(data: MovieLens) -> Iterator[dict[str, Any]]:
             yield {
                 "user_id": user_id,
                 "event_timestamp": _moment(rated[-1].time),
-                "watch": liked[-MAX_FILMS:],
-                "search": [],
-                "submit": [],
+                **{name: [] for name in DEFAULT_FEATURES.lists},
+                WATCHED: liked[-MAX_FILMS:],
             }
 
 
@@ -157,18 +159,16 @@ def _sign_ups(data: MovieLens) -> Iterator[dict[str, Any]]:
         yield {
             "user_id": person.user_id,
             "event_timestamp": _moment(first.get(person.user_id, start)),
-            "self_age": None,
-            "self_gender": None,
-            "signature": None,
-            "region": region(person.zip_code),
+            **dict.fromkeys(DEFAULT_FEATURES.scalars),
+            REGION: region(person.zip_code),
             "consent": True,
         }
 
 
-def _labels(people: Sequence[Person], taxonomy: Taxonomy) -> Iterator[dict[str, str]]:
+def _labels(people: Sequence[Person], task: Task) -> Iterator[dict[str, str]]:
     for person in people:
         for attribute, tag in _true_tags(person).items():
-            if tag not in taxonomy[attribute].index:
+            if tag not in task[attribute].index:
                 raise DataError(f"user {person.user_id!r}: {attribute} {tag!r} is not in the movielens taxonomy")
             yield {"user_id": person.user_id, "attribute": attribute, "tag": tag}
 

@@ -34,7 +34,8 @@ from conf_profile.data.world.world import (
     build_world,
     draw,
 )
-from conf_profile.features import LISTS
+from conf_profile.dialogue.task import TASK
+from conf_profile.features import DEFAULT_FEATURES
 from conf_profile.files import write_text
 
 
@@ -54,7 +55,7 @@ def build(
     tables.write(folder / "demographics.parquet", _demographics(world, people, user_ids, random), tables.DEMOGRAPHICS)
     tables.write(folder / "labels.parquet", _labels(world, people, user_ids), tables.LABELS)
     tables.write(folder / "ceiling.parquet", _ceiling(world, people, user_ids), tables.PREDICTIONS)
-    world.taxonomy.save(folder / "taxonomy.yaml")
+    world.taxonomy.save(folder / TASK)
     write_text(
         folder / "lexicon.json", json.dumps(lexicon(world, knowledge or LexiconConfig()), indent=0, sort_keys=True)
     )
@@ -147,7 +148,7 @@ def _add_modifier(world: World, phrase: str, random: np.random.Generator) -> str
 def _snapshot(user_id: str, when: Any, texts: list[str], lists: Any) -> dict[str, Any]:
     chosen = {
         name: [text for text, position in zip(texts, lists, strict=True) if position == index]
-        for index, name in enumerate(LISTS)
+        for index, name in enumerate(DEFAULT_FEATURES.lists)
     }
     return {"user_id": user_id, "event_timestamp": when, **chosen}
 
@@ -160,15 +161,21 @@ def _demographics(world: World, people: People, user_ids: list[str], random: np.
     ages = random.integers(first, last + 1)
     consent = random.random(count) < CONSENT_SHARE
     genders = world.taxonomy["gender"].tags
+
+    def sign_up(i: int) -> tuple[str | None, ...]:
+        return (
+            str(ages[i]) if people.self_age[i] >= 0 else None,
+            genders[people.self_gender[i]] if people.self_gender[i] >= 0 else None,
+            world.signatures[people.signature[i]] if people.signature[i] >= 0 else None,
+            world.regions[people.region[i]] if people.region[i] >= 0 else None,
+        )
+
     rows = [
         {
             "user_id": user_ids[i],
             "event_timestamp": AS_OF - timedelta(days=200),
-            "self_age": str(ages[i]) if people.self_age[i] >= 0 else None,
-            "self_gender": genders[people.self_gender[i]] if people.self_gender[i] >= 0 else None,
-            "signature": world.signatures[people.signature[i]] if people.signature[i] >= 0 else None,
-            "region": world.regions[people.region[i]] if people.region[i] >= 0 else None,
             "consent": bool(consent[i]),
+            **dict(zip(DEFAULT_FEATURES.scalars, sign_up(i), strict=True)),
         }
         for i in range(count)
     ]

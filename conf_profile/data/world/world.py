@@ -22,8 +22,8 @@ import numpy.typing as npt
 import yaml
 
 from conf_profile.config import WorldConfig
-from conf_profile.dialogue import taxonomy as taxonomies
-from conf_profile.dialogue.taxonomy import Taxonomy
+from conf_profile.dialogue import task as tasks
+from conf_profile.dialogue.task import Task
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -131,7 +131,7 @@ class World:
 
     def __init__(self, config: WorldConfig) -> None:
         self.config = config
-        self.taxonomy: Taxonomy = taxonomies.builtin("profile")
+        self.taxonomy: Task = tasks.builtin("profile")
         raw = _phrases()
         self.topics: list[tuple[str, str]] = [
             (name, tag) for name in self.taxonomy.names for tag in self.taxonomy[name].tags

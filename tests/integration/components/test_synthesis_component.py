@@ -7,7 +7,7 @@ from kfp import dsl, local
 from components.synthesis.component import synthesis
 from conf_profile import tables
 from conf_profile.config import PromptConfig, TeacherConfig
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from support.teacher_server import completion, serve
 
 FEATURES = [
@@ -28,7 +28,7 @@ FEATURES = [
 
 def test_the_component_runs_locally(tmp_path):
     tables.write(tmp_path / "features.parquet", tables.from_rows(FEATURES, tables.FEATURES), tables.FEATURES)
-    taxonomy.parse({"attributes": {"gender": ["female", "male"]}}).save(tmp_path / "taxonomy.yaml")
+    tasks.parse({"attributes": {"gender": ["female", "male"]}}).save(tmp_path / "taxonomy.yaml")
 
     @dsl.pipeline(name="one-step")
     def one_step(config: str, prompt: str, answers_folder: str):

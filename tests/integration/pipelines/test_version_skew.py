@@ -9,7 +9,7 @@ from fastapi import HTTPException
 
 from conf_profile.config import PromptConfig
 from conf_profile.consensus.confidence import Calibration, Partition
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.errors import RegistryError
 from serving.model.bundle import Bundle
 from serving.settings import PredictorSettings, Settings
@@ -20,8 +20,8 @@ from serving.transformer.transformer import ProfileTransformer
 from serving.transformer.versions import OtherVersions, ServedVersion
 from support.teacher_server import completion, error, serve
 
-TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})
-MORE = taxonomy.parse({"attributes": {"gender": ["female", "male"], "age": ["young", "old"]}})
+TAGS = tasks.parse({"attributes": {"gender": ["female", "male"]}})
+MORE = tasks.parse({"attributes": {"gender": ["female", "male"], "age": ["young", "old"]}})
 ANSWERS = {
     "v1": "<rationale>x</rationale><gender>male<level>4</level></gender>",
     "v2": "<rationale>x</rationale><gender>male<level>4</level></gender><age>old<level>4</level></age>",

@@ -6,7 +6,7 @@ import pytest
 
 from conf_profile import tables
 from conf_profile.config import PromptConfig, StudentConfig
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.students import examples, folder, model
 from serving.backfill import engines as backfill_engines
@@ -14,7 +14,7 @@ from serving.model import bundle
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 
-TAGS = taxonomy.builtin("profile")
+TAGS = tasks.builtin("profile")
 BRIEF = PromptConfig(student_style="brief", max_keyphrases=400)
 # So many tokens that an answer is finished even if it is spelled character by character.
 SMALL = StudentConfig(

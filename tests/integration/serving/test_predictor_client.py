@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 
 from conf_profile.config import PromptConfig
 from conf_profile.consensus.confidence import Calibration, Partition
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from serving.model.bundle import Bundle
 from serving.settings import PredictorSettings
 from serving.transformer.predictor_client import (
@@ -25,7 +25,7 @@ from serving.transformer.predictor_client import (
 )
 from support.teacher_server import Reply, completion, error, serve
 
-TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})
+TAGS = tasks.parse({"attributes": {"gender": ["female", "male"]}})
 EVEN = Calibration("greedy", {"gender": Partition((0.2, 0.4, 0.6, 0.8))})
 BUNDLE = Bundle("v1", TAGS, EVEN, EVEN, PromptConfig(student_style="brief"), 48, {"gender": 1}, {})
 QUESTION = Question([{"role": "user", "content": "watch: rose pruning"}], 1)

@@ -94,7 +94,7 @@ def serving(run, student):
 @pytest.fixture(scope="module")
 def people(run):
     outputs = json.loads((run / "workspace" / "outputs.json").read_text())
-    return examples.users(tables.read(Path(outputs["features"]), tables.FEATURES), ["test"])[:30]
+    return examples.users(tables.read_features(Path(outputs["features"])), ["test"])[:30]
 
 
 def test_the_profile_is_what_the_pipeline_would_say(serving, student, people):
@@ -106,7 +106,7 @@ def test_the_profile_is_what_the_pipeline_would_say(serving, student, people):
     cells = [
         (expected.tags[row][column], expected.scores[row, column], name, prediction["profile"][name])
         for row, prediction in enumerate(found)
-        for column, name in enumerate(loaded.taxonomy.names)
+        for column, name in enumerate(loaded.task.names)
         if any(tag is not None for tag in expected.tags[row])  # the grammar mends what was malformed
     ]
     assert len(cells) > 30
@@ -135,7 +135,7 @@ def test_smoke_profiles_are_answered_as_at_the_evaluation(serving, run):
 def test_the_prompt_reaches_vllm_as_training_wrote_it(serving, student, people):
     loaded = folder.load(student, "float32")
     for person in people[:5]:
-        messages = list(examples.student_messages(person, loaded.taxonomy, loaded.prompt))
+        messages = list(examples.student_messages(person, loaded.task, loaded.prompt))
         body = {"model": "conf-profile", "messages": messages, "chat_template_kwargs": {"enable_thinking": False}}
         seen = httpx.post(f"{serving.state['predictor']}/tokenize", json=body, timeout=60).json()["tokens"]
         assert seen == loaded.tokenizer(loaded.prompts([person])[0], add_special_tokens=False)["input_ids"]

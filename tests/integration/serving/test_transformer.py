@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from conf_profile.config import PromptConfig
 from conf_profile.consensus.confidence import Calibration, Partition
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.errors import ServingError
 from serving.model.bundle import Bundle
 from serving.settings import PredictorSettings, Settings
@@ -26,7 +26,7 @@ from serving.transformer.transformer import ProfileTransformer
 from serving.transformer.versions import ServedVersion
 from support.teacher_server import completion, error, serve
 
-TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})
+TAGS = tasks.parse({"attributes": {"gender": ["female", "male"]}})
 EVEN = Calibration("greedy", {"gender": Partition((0.2, 0.4, 0.6, 0.8))})
 
 

@@ -25,14 +25,14 @@ from conf_profile import tables
 from conf_profile.config import FeaturesConfig
 from conf_profile.consensus import confidence
 from conf_profile.consensus.confidence import Calibration, Partition
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from feature_repo import store as feature_store
 from serving.local import processes
 
 MOMENT = datetime(2025, 6, 1, 12, tzinfo=UTC)
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 QUOTED = "‹img src=x onerror=document.title='owned'›"
-TAGS = taxonomy.parse(
+TAGS = tasks.parse(
     {"attributes": {"age": ["young", "old"], "gender": ["female", "male"], "life_stage": ["single", "parent"]}}
 )
 EVEN = Calibration("greedy", {name: Partition((0.2, 0.4, 0.6, 0.8)) for name in TAGS.names})

@@ -22,7 +22,7 @@ from conf_profile.config import FeaturesConfig, PromptConfig
 from conf_profile.consensus import confidence
 from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.data.inferred import InferredProfile, InferredTag
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.errors import ServingError
 from feature_repo import erasure, inferred
 from feature_repo import store as feature_store
@@ -43,7 +43,7 @@ from support.teacher_server import completion, serve
 
 AS_OF = datetime(2025, 6, 1, 12, tzinfo=UTC)
 NOW = datetime(2025, 7, 1, 12, tzinfo=UTC)
-TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})
+TAGS = tasks.parse({"attributes": {"gender": ["female", "male"]}})
 EVEN = Calibration("greedy", {"gender": Partition((0.2, 0.4, 0.6, 0.8))})
 FEMALE = InferredTag("gender", "female", 4)
 PEOPLE = {"ada": True, "bob": True, "eve": False}

@@ -70,7 +70,7 @@ class World:
     @property
     def people(self) -> list[Any]:
         """Users of the test split, with their features."""
-        return examples.users(tables.read(Path(self.outputs["features"]), tables.FEATURES), ["test"])
+        return examples.users(tables.read_features(Path(self.outputs["features"])), ["test"])
 
     @property
     def models(self) -> Registry:

@@ -14,7 +14,7 @@ from benchmarks.sentiment import build, source
 from conf_profile import tables
 from conf_profile.config import resolve
 from conf_profile.data import dataset, own
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.prompts import UserFeatures, render_messages
 from conf_profile.errors import DataError
 from conf_profile.teachers.lexicon import LexiconTeacher
@@ -137,7 +137,7 @@ def test_the_lexicons_keys_are_what_the_teacher_reads() -> None:
 
 def test_the_teacher_finds_words_and_emoticons(tmp_path) -> None:
     data = made(tmp_path)
-    tags = taxonomy.load(data.taxonomy)
+    tags = tasks.load(data.taxonomy)
     features = UserFeatures("x", ["a", "wonderful", "day", ";)"])
     request = Request("x", tuple(render_messages(features, tags, "full", 40)), (0,))
 
@@ -152,7 +152,7 @@ def test_the_folder_passes_the_check_of_own_tables(tmp_path) -> None:
     checked = own.check_folder(tmp_path / "out")
     assert (checked.name, checked.users, checked.as_of) == ("sentiment", 4, "2014-06-01T00:00:00+00:00")
     assert checked.hashes == written.hashes == dataset.load(tmp_path / "out").hashes
-    assert taxonomy.load(checked.taxonomy)["sentiment"].tags == build.TAGS
+    assert tasks.load(checked.taxonomy)["sentiment"].tags == build.TAGS
     assert build.shares(checked.labels) == {"negative": 0.25, "neutral": 0.25, "positive": 0.5}
 
 

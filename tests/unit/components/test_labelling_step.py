@@ -13,10 +13,10 @@ from conf_profile import tables
 from conf_profile.config import LabellingConfig
 from conf_profile.consensus import candidates as reading
 from conf_profile.consensus import confidence
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.errors import DataError
 
-TAXONOMY = taxonomy.parse({"attributes": {"age": ["young", "old"], "job": ["cook", "nurse", "pilot"]}})
+TAXONOMY = tasks.parse({"attributes": {"age": ["young", "old"], "job": ["cook", "nurse", "pilot"]}})
 ATTRIBUTES = ("age", "job")
 
 

@@ -4,14 +4,14 @@ import pytest
 
 from components.rejection.step import best_samples
 from conf_profile.config import PromptConfig, ReferenceConfig, RejectionConfig
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.output_format import Answer, ProfileAnswer, render
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.students.folder import Student
 from conf_profile.students.reference import Samples
 from conf_profile.students.training import has_collapsed
 
-TAGS = taxonomy.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
+TAGS = tasks.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
 STUDENT = Student(None, None, TAGS, PromptConfig(student_style="brief"), 48)
 
 

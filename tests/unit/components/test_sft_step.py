@@ -4,14 +4,14 @@ import pytest
 
 from components.sft.step import epochs
 from conf_profile.config import PromptConfig, SFTConfig, StudentConfig
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import StudentError
 from conf_profile.students import examples, supervised
 from conf_profile.students.examples import Example
 from conf_profile.students.tokenizer import train_tokenizer
 
-TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})
+TAGS = tasks.parse({"attributes": {"gender": ["female", "male"]}})
 ANSWER = "<rationale>rose pruning</rationale><gender>male<level>3</level></gender>"
 
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from conf_profile import tables
 from conf_profile.cli.main import cli
 from conf_profile.config import FeaturesConfig, PromptConfig, StorageConfig, StudentConfig
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import ServingError
 from conf_profile.files import write_text
@@ -28,7 +28,7 @@ from serving.model.profile import Completion
 
 AS_OF = datetime(2025, 6, 1, 12, tzinfo=UTC)
 LATER = AS_OF + timedelta(days=1)
-TAGS = taxonomy.builtin("profile")
+TAGS = tasks.builtin("profile")
 BRIEF = PromptConfig(student_style="brief")
 SMALL = StudentConfig(hidden_size=32, layers=1, heads=2, key_value_heads=1, max_completion_tokens=16)
 EMPTY = {"self_age": None, "self_gender": None, "signature": None, "region": None}

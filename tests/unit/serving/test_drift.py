@@ -5,12 +5,12 @@ from prometheus_client import CollectorRegistry
 
 from conf_profile.config import PromptConfig
 from conf_profile.consensus.confidence import Calibration, Partition
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from serving.model.bundle import Bundle
 from serving.model.profile import Attribute, Profile
 from serving.telemetry.drift import DriftCollector, DriftMonitor, baseline, divergence
 
-TAGS = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})
+TAGS = tasks.parse({"attributes": {"gender": ["female", "male"]}})
 EVEN = Calibration("greedy", {"gender": Partition((0.2, 0.4, 0.6, 0.8))})
 COVERAGE = (1.0, 0.8, 0.6, 0.4, 0.2)
 EVALUATION = {

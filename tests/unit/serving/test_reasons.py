@@ -6,14 +6,14 @@ import pytest
 
 from conf_profile.config import PromptConfig
 from conf_profile.consensus.confidence import Calibration, Partition
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.reasons import Reason
 from conf_profile.rollout import smoke
 from serving.model.bundle import Bundle
 from serving.model.profile import Attribute, Completion, empty_profile, profile
 from serving.transformer import transformer
 
-TAGS = taxonomy.parse({"attributes": {"age": ["young", "old"]}})
+TAGS = tasks.parse({"attributes": {"age": ["young", "old"]}})
 EVEN = Calibration("greedy", {"age": Partition((0.2, 0.4, 0.6, 0.8))})
 BUNDLE = Bundle("v1", TAGS, EVEN, EVEN, PromptConfig(), 48, {"age": 1}, {})
 

@@ -10,7 +10,7 @@ import pytest
 from conf_profile.config import PromptConfig
 from conf_profile.consensus import confidence
 from conf_profile.consensus.confidence import Calibration, Partition
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.output_format import Answer, ProfileAnswer, render
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import DataError, ServingError
@@ -24,7 +24,7 @@ from serving.model.profile import Completion
 from serving.transformer import features, request
 from serving.transformer.request import BadRequestError
 
-TAGS = taxonomy.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
+TAGS = tasks.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
 EVEN = Calibration("greedy", {name: Partition((0.2, 0.4, 0.6, 0.8)) for name in TAGS.names})
 BUNDLE = Bundle("v1", TAGS, EVEN, EVEN, PromptConfig(student_style="brief"), 48, {"age": 3, "gender": 1}, {})
 SETTINGS = settings.Settings(model="m")

@@ -12,12 +12,12 @@ from fastapi import FastAPI
 
 from conf_profile.consensus import confidence
 from conf_profile.consensus.confidence import Calibration, Partition
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from serving.settings import Settings
 from support.paths import ROOT
 
 WEB = ROOT / "serving" / "web"
-TAGS = taxonomy.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
+TAGS = tasks.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
 EVEN = Calibration("greedy", {name: Partition((0.2, 0.4, 0.6, 0.8)) for name in TAGS.names})
 NOTHING = [{"tau": tau, "precision": None, "recall": None, "coverage": None} for tau in (1, 2, 3, 4, 5)]
 

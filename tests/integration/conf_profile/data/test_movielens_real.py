@@ -9,7 +9,7 @@ from conf_profile import tables
 from conf_profile.data.movielens import movielens
 from conf_profile.data.movielens import sources as movielens_sources
 from conf_profile.data.own import check_folder
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.errors import DataError
 
 
@@ -32,7 +32,7 @@ def test_943_people(built) -> None:
     labels = tables.read(built.labels, tables.LABELS)
     assert built.users == 943
     assert len(labels) == 3 * 943
-    known = taxonomy.load(built.taxonomy)
+    known = tasks.load(built.taxonomy)
     for attribute in known.names:
         tags = set(labels.filter(pc.equal(labels.column("attribute"), attribute)).column("tag").to_pylist())
         assert tags == set(known[attribute].tags), attribute

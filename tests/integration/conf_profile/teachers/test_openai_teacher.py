@@ -16,7 +16,7 @@ import pytest
 from components.synthesis import step
 from conf_profile import tables
 from conf_profile.config import PromptConfig, TeacherConfig
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.errors import TeacherError
 from conf_profile.teachers.answers import AnswerStore, AskCounts, ask
 from conf_profile.teachers.openai import OpenAITeacher, retry_after_seconds
@@ -359,7 +359,7 @@ print(step.run(folder / "features.parquet", folder / "taxonomy.yaml", None, fold
     parse_section(TeacherConfig, sys.argv[2]), PromptConfig(), 0, 0, folder / "answers"))
 """
 
-TAXONOMY = taxonomy.parse({"attributes": {"gender": ["female", "male"]}})
+TAXONOMY = tasks.parse({"attributes": {"gender": ["female", "male"]}})
 
 
 def write_inputs(folder, count=12):

@@ -15,7 +15,7 @@ import pytest
 from components.synthesis import step
 from conf_profile import tables
 from conf_profile.config import PromptConfig, TeacherConfig
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.errors import RegistryError, TeacherError
 from conf_profile.storage.local_s3 import local_s3
 from conf_profile.storage.object_store import ObjectStore, open_location
@@ -69,7 +69,7 @@ def inputs(tmp_path):
     nothing = {"search": [], "submit": [], "self_age": None, "self_gender": None, "signature": None, "region": None}
     rows = [{"user_id": f"u{n:02d}", "split": "train", "watch": [f"phrase {n:02d}"], **nothing} for n in range(USERS)]
     tables.write(tmp_path / "features.parquet", tables.from_rows(rows, tables.FEATURES), tables.FEATURES)
-    taxonomy.parse({"attributes": {"gender": ["female", "male"]}}).save(tmp_path / "taxonomy.yaml")
+    tasks.parse({"attributes": {"gender": ["female", "male"]}}).save(tmp_path / "taxonomy.yaml")
     return tmp_path
 
 
@@ -191,7 +191,7 @@ def test_a_shard_does_not_fetch_what_the_others_keep(inputs, server, place, acce
     for shard in (0, 1):
         ask(inputs, server, place, shard, shards=2)
     store, prefix = open_location(place)
-    teacher = step.make_teacher(config(server, shards=2), taxonomy.load(inputs / "taxonomy.yaml"), None, 0)
+    teacher = step.make_teacher(config(server, shards=2), tasks.load(inputs / "taxonomy.yaml"), None, 0)
     writer, others = "shard-0000-of-0002", "shard-*-of-0002"
     with remote_answers.folder_of(place, teacher.fingerprint, writer, others) as folder:
         assert [path.name.split("-", 1)[1] for path in folder.iterdir()] == ["shard-0000-of-0002.jsonl"]

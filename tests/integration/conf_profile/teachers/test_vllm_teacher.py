@@ -8,7 +8,7 @@ import pytest
 from conf_profile.config import PromptConfig, TeacherConfig
 from conf_profile.dialogue.output_format import parse, parse_or_none
 from conf_profile.dialogue.prompts import UserFeatures, render_messages
-from conf_profile.dialogue.taxonomy import parse as parse_taxonomy
+from conf_profile.dialogue.task import parse as parse_task
 from conf_profile.errors import TeacherError
 from conf_profile.students.smollm2 import smollm2_folder
 from conf_profile.teachers.answers import AnswerStore, AskCounts, ask
@@ -17,7 +17,7 @@ from conf_profile.teachers.protocol import Request
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 
-TAXONOMY = parse_taxonomy({"attributes": {"gender": ["female", "male"], "age": ["18-24", "25-34", "55+"]}})
+TAXONOMY = parse_task({"attributes": {"gender": ["female", "male"], "age": ["18-24", "25-34", "55+"]}})
 MOST_AT_ONCE = 2
 
 

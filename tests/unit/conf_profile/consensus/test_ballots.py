@@ -7,11 +7,11 @@ from components.evaluation.teacher import read_samples
 from conf_profile import tables
 from conf_profile.consensus.ballots import Ballots
 from conf_profile.consensus.candidates import blocks, sample_count
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.output_format import Answer, ProfileAnswer
 from conf_profile.errors import DataError
 
-TAGS = taxonomy.parse({"attributes": {"age": ["young", "old"], "job": ["cook", "nurse", "pilot"]}})
+TAGS = tasks.parse({"attributes": {"age": ["young", "old"], "job": ["cook", "nurse", "pilot"]}})
 
 
 def answer(age, job):

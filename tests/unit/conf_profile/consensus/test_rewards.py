@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from conf_profile.consensus import rewards
 from conf_profile.consensus.rewards import Reference
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.output_format import Answer, ProfileAnswer, render
 
-TAGS = taxonomy.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
+TAGS = tasks.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
 TRUTH = (Reference("old", 0.8, 4), Reference("male", 0.4, 2))
 
 

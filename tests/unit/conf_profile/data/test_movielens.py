@@ -10,7 +10,7 @@ from conf_profile import tables
 from conf_profile.data import dataset
 from conf_profile.data.movielens import movielens
 from conf_profile.data.movielens.sources import Film
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.errors import DataError
 
 NO_CACHE = Path("/nonexistent")
@@ -140,7 +140,7 @@ def test_regions(zip_code, expected) -> None:
 
 
 def test_the_lexicon_speaks_of_the_taxonomys_tags_only() -> None:
-    lexicon, known = movielens.lexicon(), taxonomy.builtin("movielens")
+    lexicon, known = movielens.lexicon(), tasks.builtin("movielens")
     assert lexicon["match"] == "word"
     for evidence in [*lexicon["entries"].values(), lexicon["prior"], lexicon["overconfidence"]]:
         for attribute, weights in evidence.items():

@@ -11,7 +11,7 @@ import pytest
 
 from conf_profile.config import PromptConfig
 from conf_profile.consensus.confidence import Calibration, Partition
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.output_format import LEVELS, Answer, ProfileAnswer, render
 from conf_profile.dialogue.reasons import Reason
 from conf_profile.dialogue.taxonomy import UNKNOWN
@@ -20,7 +20,7 @@ from serving.model.levels import expected_levels
 from serving.model.profile import Completion, profile
 from serving.transformer.features import read_request_features
 
-TAGS = taxonomy.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
+TAGS = tasks.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
 EVEN = Calibration("greedy", {name: Partition((0.2, 0.4, 0.6, 0.8)) for name in TAGS.names})
 ANYTHING = dict.fromkeys(TAGS.names, 1)
 EVERY_TAG = [tag for attribute in TAGS.attributes for tag in (*attribute.tags, UNKNOWN)]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.output_format import (
     Answer,
     ProfileAnswer,
@@ -18,7 +18,7 @@ from conf_profile.dialogue.output_format import (
 )
 from conf_profile.errors import OutputFormatError
 
-TAGS = taxonomy.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
+TAGS = tasks.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
 TEXT = (
     "<rationale>rose pruning; knitting</rationale>"
     "<age>old<level>4</level></age><gender>unknown<level>1</level></gender>"

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.output_format import parse_or_none
 from conf_profile.dialogue.prompts import (
     MAX_KEYPHRASE_CHARACTERS,
@@ -15,7 +15,7 @@ from conf_profile.dialogue.prompts import (
     split_keyphrases,
 )
 
-TAGS = taxonomy.builtin("profile")
+TAGS = tasks.builtin("profile")
 
 
 def test_literal():

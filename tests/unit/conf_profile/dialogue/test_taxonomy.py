@@ -2,23 +2,23 @@
 
 import pytest
 
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.errors import TaxonomyError
 
 
 def test_builtin_profile_has_the_papers_six_attributes():
-    names = taxonomy.builtin("profile").names
+    names = tasks.builtin("profile").names
     assert names == ("age", "gender", "industry", "occupation", "education", "life_stage")
 
 
 def test_movielens_has_21_occupations():
-    assert len(taxonomy.builtin("movielens")["occupation"].tags) == 21
+    assert len(tasks.builtin("movielens")["occupation"].tags) == 21
 
 
 def test_round_trip(tmp_path):
-    original = taxonomy.builtin("profile")
+    original = tasks.builtin("profile")
     original.save(tmp_path / "taxonomy.yaml")
-    assert taxonomy.load(tmp_path / "taxonomy.yaml") == original
+    assert tasks.load(tmp_path / "taxonomy.yaml") == original
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,14 @@ def test_round_trip(tmp_path):
 )
 def test_what_breaks_a_rule_is_named(data, message):
     with pytest.raises(TaxonomyError, match=message):
-        taxonomy.parse(data)
+        tasks.parse(data)
 
 
 def test_a_duplicate_attribute_is_an_error_not_the_last_one(tmp_path):
     path = tmp_path / "taxonomy.yaml"
     path.write_text("attributes:\n  age: [a, b]\n  age: [c, d]\n")
     with pytest.raises(TaxonomyError, match=r"duplicate key 'age'"):
-        taxonomy.load(path)
+        tasks.load(path)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_a_file_that_is_no_taxonomy_is_named(tmp_path, content, message):
     path = tmp_path / "taxonomy.yaml"
     path.write_bytes(content)
     with pytest.raises(TaxonomyError, match=rf"(?s)taxonomy\.yaml.*{message}"):
-        taxonomy.load(path)
+        tasks.load(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(TaxonomyError, match=r"nowhere\.yaml"):
-        taxonomy.load(tmp_path / "nowhere.yaml")
+        tasks.load(tmp_path / "nowhere.yaml")

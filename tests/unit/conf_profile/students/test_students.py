@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from conf_profile import tables
 from conf_profile.config import PromptConfig, StudentConfig
 from conf_profile.data.world import world
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.output_format import Answer, ProfileAnswer, parse, render
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import StudentError
@@ -22,7 +22,7 @@ from conf_profile.students import examples, folder, model, tokenizer, training
 from conf_profile.students.examples import PseudoLabel
 from conf_profile.students.rollouts import predict, rollouts
 
-TAGS = taxonomy.builtin("profile")
+TAGS = tasks.builtin("profile")
 BRIEF = PromptConfig(student_style="brief")
 SMALL = StudentConfig(hidden_size=32, layers=1, heads=2, key_value_heads=1, max_completion_tokens=16)
 
@@ -204,7 +204,7 @@ def test_a_students_folder_is_complete_and_loads(student, people, tmp_path):
     assert {"model.safetensors", "taxonomy.yaml", "calibration.json", "profile.json"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
     loaded = folder.load(tmp_path / "student", "float32")
-    assert loaded.taxonomy == TAGS
+    assert loaded.task == TAGS
     assert loaded.prompts(people[:3]) == folder.Student(network, pieces, TAGS, BRIEF, 16).prompts(people[:3])
     assert list(tmp_path.iterdir()) == [tmp_path / "student"]
 
@@ -257,7 +257,7 @@ def test_users_of_a_features_table_by_split():
 
 
 def test_predictions_table_has_a_row_for_every_cell_and_nulls_for_no_answer():
-    tags = taxonomy.parse({"attributes": {"age": ["young", "old"]}})
+    tags = tasks.parse({"attributes": {"age": ["young", "old"]}})
     answers = predict.GreedyAnswers(("u1", "u2"), (("old",), (None,)), np.array([[0.9], [0.0]]), malformed=1)
     calibration = predict.fit_calibration(answers, tags)
     rows = predict.to_table(answers, calibration, tags).to_pylist()

@@ -5,14 +5,14 @@ import json
 
 import pytest
 
-from conf_profile.dialogue import taxonomy
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.output_format import parse_or_none
 from conf_profile.dialogue.prompts import UserFeatures, render_messages
 from conf_profile.errors import TeacherError
 from conf_profile.teachers.lexicon import LexiconTeacher
 from conf_profile.teachers.protocol import Request
 
-TAGS = taxonomy.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
+TAGS = tasks.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
 LEXICON = {
     "name": "test",
     "match": "phrase",
