@@ -76,8 +76,8 @@ class FeatureSchema:
 
         Text and category are stored and asked for alike, so they are no difference.
         """
-        own = {name: _stored_as(kind) for name, kind in self.types.items()}
-        others = {name: _stored_as(kind) for name, kind in other.items()}
+        own = {name: _storage_type(kind) for name, kind in self.types.items()}
+        others = {name: _storage_type(kind) for name, kind in other.items()}
         missing = [f"{name} ({own[name]}) is missing" for name in own if name not in others]
         further = [f"{name} ({others[name]}) is not declared" for name in others if name not in own]
         changed = [
@@ -88,7 +88,7 @@ class FeatureSchema:
         return missing + further + changed
 
 
-def _stored_as(kind: FeatureType) -> FeatureType:
+def _storage_type(kind: FeatureType) -> FeatureType:
     return "text" if kind == "category" else kind
 
 

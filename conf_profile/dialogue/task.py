@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,8 @@ def parse(data: object, source: str = TASK) -> Task:
     _refuse_unknown(data, _KEYS, source)
     attributes = parse_attributes(data["attributes"], source)
     names = frozenset(attribute.name for attribute in attributes)
-    features = DEFAULT_FEATURES if data.get("features") is None else _features(data["features"], names, source)
+    given = data.get("features")
+    features = _default_features(names) if given is None else _features(given, names, source)
     task = Task(attributes, _instruction(data.get("instruction"), source), features)
     examples = data.get("examples") or []
     if not isinstance(examples, Sequence) or isinstance(examples, str):
@@ -150,6 +151,16 @@ def _instruction(given: object, source: str) -> str:
             "inferred about whom"
         )
     return text
+
+
+def _default_features(attributes: frozenset[str]) -> FeatureSchema:
+    """The paper's; what a user says of an attribute that this task does not have is no self-report."""
+    return FeatureSchema(
+        tuple(
+            replace(feature, self_report_of=feature.self_report_of if feature.self_report_of in attributes else "")
+            for feature in DEFAULT_FEATURES
+        )
+    )
 
 
 def _features(data: object, attributes: frozenset[str], source: str) -> FeatureSchema:

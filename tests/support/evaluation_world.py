@@ -101,7 +101,7 @@ class World:
             candidates,
             self.folder / "features.parquet",
             self.folder / "labels.parquet",
-            self.folder / "taxonomy.yaml",
+            self.folder / "task.yaml",
             ceiling,
             self.folder / "evaluation.json",
             config,

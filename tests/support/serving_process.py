@@ -32,7 +32,7 @@ ANSWER = "<rationale>x</rationale><gender>female<level>4</level></gender>"
 def model_folder(folder, tags=TAGS):
     """All that the transformer reads of a model."""
     folder.mkdir(parents=True)
-    tags.save(folder / "taxonomy.yaml")
+    tags.save(folder / "task.yaml")
     even = Calibration("greedy", {name: Partition((0.2, 0.4, 0.6, 0.8)) for name in tags.names})
     confidence.save(even, folder / "calibration.json")
     profile = {"prompt": {"student_style": "brief"}, "max_completion_tokens": 48}

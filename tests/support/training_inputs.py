@@ -40,5 +40,5 @@ def write_inputs(folder: Path) -> Path:
     for name, content in rows.items():
         schema = getattr(tables, name.upper())
         tables.write(folder / name, tables.from_rows(content, schema), schema)
-    TAGS.save(folder / "taxonomy.yaml")
+    TAGS.save(folder / "task.yaml")
     return folder

@@ -29,7 +29,7 @@ from conf_profile.errors import DataError
 from conf_profile.features import DEFAULT_FEATURES, MAX_KEYPHRASE_CHARACTERS
 from conf_profile.files import write_text
 
-WATCHED, REGION = DEFAULT_FEATURES.lists[0], DEFAULT_FEATURES.scalars[-1]
+FILMS_LIST, REGION = DEFAULT_FEATURES.lists[0], DEFAULT_FEATURES.scalars[-1]
 """The two of the default features that these people have."""
 
 logger = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def _snapshots(data: MovieLens) -> Iterator[dict[str, Any]]:
                 "user_id": user_id,
                 "event_timestamp": _moment(rated[-1].time),
                 **{name: [] for name in DEFAULT_FEATURES.lists},
-                WATCHED: liked[-MAX_FILMS:],
+                FILMS_LIST: liked[-MAX_FILMS:],
             }
 
 

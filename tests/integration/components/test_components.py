@@ -95,6 +95,7 @@ def test_features(finished, alone):
     parameters = finished.parameters(
         behaviour="behaviour_uri",
         demographics="demographics_uri",
+        task_file="task_uri",
         data_digest="data_digest",
         as_of="as_of",
         config="features_config",
@@ -107,7 +108,7 @@ def test_features(finished, alone):
 def test_synthesis(finished, alone, tmp_path):
     files = {"features": finished.artefact("features", "features")}
     parameters = finished.parameters(
-        taxonomy="taxonomy_uri", lexicon="lexicon_uri", config="teacher_config", prompt="prompt_config", seed="seed"
+        task_file="task_uri", lexicon="lexicon_uri", config="teacher_config", prompt="prompt_config", seed="seed"
     )
     outputs = alone(synthesis, files, {**parameters, "shard": 1, "answers_folder": str(tmp_path / "answers")})
     assert same_table(outputs["candidates"], finished.candidates[1], tables.CANDIDATES)
@@ -115,7 +116,7 @@ def test_synthesis(finished, alone, tmp_path):
 
 def test_labelling(finished, alone):
     files = {"features": finished.artefact("features", "features")}
-    parameters = finished.parameters(taxonomy="taxonomy_uri", config="labelling_config", samples="samples")
+    parameters = finished.parameters(task_file="task_uri", config="labelling_config", samples="samples")
     outputs = alone(labelling, files, parameters, finished.candidates)
     expected = finished.artefact("labelling", "pseudo_labels")
     assert same_table(outputs["pseudo_labels"], expected, tables.PSEUDO_LABELS)
@@ -128,7 +129,7 @@ def test_sft_without_a_workspace(finished, alone):
         "pseudo_labels": finished.artefact("labelling", "pseudo_labels"),
     }
     parameters = finished.parameters(
-        taxonomy="taxonomy_uri", student_config="student_config", prompt="prompt_config", seed="seed"
+        task_file="task_uri", student_config="student_config", prompt="prompt_config", seed="seed"
     )
     config = finished.section("sft") | {"epochs": 0.5, "report_to": []}
     outputs = alone(sft, files, {**parameters, "config": json.dumps(config), "workspace": ""})
@@ -187,7 +188,7 @@ def test_evaluation(finished, alone):
         "student": finished.artefact("grpo", "student"),
     }
     parameters = finished.parameters(
-        taxonomy="taxonomy_uri",
+        task_file="task_uri",
         labels="labels_uri",
         ceiling="ceiling_uri",
         config="evaluation_config",

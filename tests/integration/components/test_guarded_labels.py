@@ -87,16 +87,16 @@ def test_the_steps_that_train_run_with_these_keys(given, artefact):
         CONFIG.features.for_step(),
     )  # fmt: skip
     synthesis.run(
-        table, shard, given.taxonomy_uri, given.lexicon_uri, CONFIG.teacher.for_step(), CONFIG.prompt.for_step(), 0, 0,
+        table, shard, given.task_uri, given.lexicon_uri, CONFIG.teacher.for_step(), CONFIG.prompt.for_step(), 0, 0,
         "s3://conf-profile/answers/conf-profile",
     )  # fmt: skip
     labelling.run(
-        [shard], table, votes, artefact("calibration"), artefact("labelling"), given.taxonomy_uri,
+        [shard], table, votes, artefact("calibration"), artefact("labelling"), given.task_uri,
         CONFIG.labelling.for_step(), CONFIG.teacher.samples,
     )  # fmt: skip
     student, metrics = artefact("student"), artefact("metrics")
     sft.run(
-        table, votes, student, artefact("log"), metrics, given.taxonomy_uri, CONFIG.sft.for_step(),
+        table, votes, student, artefact("log"), metrics, given.task_uri, CONFIG.sft.for_step(),
         CONFIG.student.for_step(), CONFIG.prompt.for_step(), "s3://conf-profile/checkpoints/conf-profile", 0,
     )  # fmt: skip
     assert metrics.metadata["steps"] == 1
@@ -107,7 +107,7 @@ def evaluate(given, artefact):
     nothing = artefact("nothing")
     evaluation.run(
         nothing, [], nothing, nothing, artefact("evaluation"), artefact("metrics"), artefact("confusion"),
-        given.taxonomy_uri, given.labels_uri, given.ceiling_uri, "", CONFIG.student.for_step(), "", "", 0,
+        given.task_uri, given.labels_uri, given.ceiling_uri, "", CONFIG.student.for_step(), "", "", 0,
     )  # fmt: skip
 
 
@@ -131,5 +131,5 @@ def test_tables_in_the_store_are_checked_as_those_of_this_machine(given, store, 
         inputs.fetch(bad.replace("behaviour", "none"), "behaviour.parquet", tmp_path)
     owner.write_new("data/bad/lexicon.json", b"{}")
     with pytest.raises(DataError, match="needs the key 'entries'"):
-        tags = inputs.fetch_taxonomy(given.taxonomy_uri, tmp_path)
+        tags = inputs.fetch_task(given.task_uri, tmp_path)
         inputs.fetch_lexicon(bad.replace("behaviour.parquet", "lexicon.json"), tags, tmp_path)

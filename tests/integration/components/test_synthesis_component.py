@@ -28,14 +28,14 @@ FEATURES = [
 
 def test_the_component_runs_locally(tmp_path):
     tables.write(tmp_path / "features.parquet", tables.from_rows(FEATURES, tables.FEATURES), tables.FEATURES)
-    tasks.parse({"attributes": {"gender": ["female", "male"]}}).save(tmp_path / "taxonomy.yaml")
+    tasks.parse({"attributes": {"gender": ["female", "male"]}}).save(tmp_path / "task.yaml")
 
     @dsl.pipeline(name="one-step")
     def one_step(config: str, prompt: str, answers_folder: str):
         features = dsl.importer(artifact_uri=str(tmp_path / "features.parquet"), artifact_class=dsl.Dataset)
         synthesis(
             features=features.output,
-            taxonomy=str(tmp_path / "taxonomy.yaml"),
+            task_file=str(tmp_path / "task.yaml"),
             lexicon="",
             config=config,
             prompt=prompt,

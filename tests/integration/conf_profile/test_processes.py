@@ -46,7 +46,7 @@ def tuned(inputs, out, number, **values):
         number,
         features=inputs / "features",
         pseudo_labels=inputs / "pseudo_labels",
-        taxonomy_file=inputs / "taxonomy.yaml",
+        task_file=inputs / "task.yaml",
         student=out / "student",
         log=out / "log.json",
         config=SFT.model_copy(update=values),
@@ -153,7 +153,7 @@ def test_two_machines_train_on_objects_in_s3(inputs, students, tmp_path):
         store = ObjectStore(client, "artefacts")
         store.ensure_bucket(create=True)
         for name in trainjob.INPUTS["sft"]:
-            object_tree.upload(store, inputs / ("taxonomy.yaml" if name == "taxonomy_file" else name), f"run/{name}")
+            object_tree.upload(store, inputs / ("task.yaml" if name == "task_file" else name), f"run/{name}")
         pairs = [f"{name}=s3://artefacts/run/{name}" for name in trainjob.INPUTS["sft"]]
         job = trainjob.parse_options("sft", 2, pairs, "s3://artefacts/multi-node")
         config = RunConfig(sft=SFT, student=STUDENT, prompt=PROMPT)

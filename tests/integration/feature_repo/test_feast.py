@@ -19,6 +19,7 @@ from components.features import step
 from conf_profile import tables
 from conf_profile.config import FeaturesConfig
 from conf_profile.data import splits
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import DataError
 from feature_repo import store as feature_store
@@ -160,8 +161,7 @@ def test_a_moment_without_a_zone_is_an_error(store) -> None:
 
 
 def as_user_features(row) -> UserFeatures:
-    lists = {name: tuple(row[name] or ()) for name in ("watch", "search", "submit")}
-    return UserFeatures(**{**{key: value for key, value in row.items() if key != "consent"}, **lists})
+    return UserFeatures(**{key: value for key, value in row.items() if key != "consent"})
 
 
 def test_online_equals_offline(store, offline) -> None:
@@ -173,12 +173,12 @@ def test_online_equals_offline(store, offline) -> None:
 def test_the_online_store_says_why_there_are_no_features(store) -> None:
     known = feature_store.read_online(store, ["refused", "no-sign-up", "nobody", "edge"])
     assert [user and user.consent for user in known] == [False, None, None, True]
-    assert known[2] is None and known[1].features.watch == ("never asked",)
+    assert known[2] is None and known[1].features.texts("watch") == ("never asked",)
 
 
 def test_one_user_asked_for_twice_online(store) -> None:
     first, second = feature_store.online_features(store, ["edge", "edge"])
-    assert first == second and first.watch == ("at the moment itself",)
+    assert first == second and first.texts("watch") == ("at the moment itself",)
 
 
 def test_serving_opens_the_store_that_training_made(store) -> None:
@@ -230,7 +230,8 @@ def test_other_encodings_of_the_same_table_read_the_same(files, offline, tmp_pat
 
 def run_step(files, folder, as_of=str(AS_OF)):
     outputs = folder / "features.parquet", folder / "report.json"
-    step.run(*files, *outputs, folder / "workspace", as_of, CONFIG)
+    tasks.builtin("profile").save(folder / "task.yaml")
+    step.run(*files, folder / "task.yaml", *outputs, folder / "workspace", as_of, CONFIG)
     return tables.read(outputs[0], tables.FEATURES), json.loads(outputs[1].read_text())
 
 

@@ -67,7 +67,7 @@ def bring(repository, now=NOW, full=False):
 
 def watched(repository, *users):
     known = feature_store.read_online(feature_store.connect(repository), users)
-    return [user and user.features.watch[0] for user in known]
+    return [user and user.features.texts("watch")[0] for user in known]
 
 
 def test_the_first_time_everything_comes_online(repository, tmp_path):

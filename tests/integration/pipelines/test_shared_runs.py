@@ -26,7 +26,7 @@ def given(folder, behaviour=None, seed=0):
     inputs = Inputs(
         behaviour_uri=str(behaviour or data.behaviour),
         demographics_uri=str(data.demographics),
-        taxonomy_uri=str(data.taxonomy),
+        task_uri=str(data.task),
         lexicon_uri=str(data.lexicon),
         labels_uri="",
         ceiling_uri="",

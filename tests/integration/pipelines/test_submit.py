@@ -156,8 +156,8 @@ def test_tables_that_lie_in_s3_stay_where_they_are(server, bucket, tmp_path):
     assert read(first["configuration"]).data.name == "parquet"
     assert first["as_of"] == json.loads((data / "dataset.json").read_text())["as_of"]
     assert set(bucket.sizes("data/")) == before
-    taxonomy = bucket.read("mine/taxonomy.yaml")
-    bucket.replace("mine/taxonomy.yaml", taxonomy.body + b"\n", taxonomy.etag)
+    taxonomy = bucket.read("mine/task.yaml")
+    bucket.replace("mine/task.yaml", taxonomy.body + b"\n", taxonomy.etag)
     assert submit(server, "--no-wait", "--data-uri", "s3://conf-profile/mine").exit_code == 0
     second = arguments_of(server.kept["runs"][-1])
     assert second["data_digest"] != first["data_digest"]
@@ -187,7 +187,7 @@ def own_tables(bucket, tmp_path):
     [
         ("lexicon.json", None, "lacks lexicon.json"),
         ("labels.parquet", None, "lacks labels.parquet"),
-        ("taxonomy.yaml", b"attributes: {age: [only]}", "taxonomy.yaml"),
+        ("task.yaml", b"attributes: {age: [only]}", "task.yaml"),
         ("labels.parquet", b"no table", "labels.parquet: cannot be read as Parquet"),
     ],
 )
@@ -232,8 +232,8 @@ def test_a_schedule_is_the_same_when_the_tables_have_changed(server, bucket, own
     for _ in range(2):
         result = submit(server, "--schedule", "@daily", "--data-uri", f"s3://conf-profile/{own_tables}")
         assert result.exit_code == 0, result.exception
-        taxonomy = bucket.read(f"{own_tables}/taxonomy.yaml")
-        bucket.replace(f"{own_tables}/taxonomy.yaml", taxonomy.body + b"\n", taxonomy.etag)
+        taxonomy = bucket.read(f"{own_tables}/task.yaml")
+        bucket.replace(f"{own_tables}/task.yaml", taxonomy.body + b"\n", taxonomy.etag)
     assert "is as it should be" in result.stdout
     (kept,) = [each for each in server.kept["recurringRuns"] if each["display_name"].endswith("parquet tiny")]
     assert arguments_of(kept)["data_digest"] == "uncached"

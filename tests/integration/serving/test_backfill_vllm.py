@@ -21,8 +21,8 @@ SMALL = StudentConfig(
     hidden_size=64, heads=2, key_value_heads=1, layers=1, vocabulary_size=800,
     max_prompt_tokens=128, max_completion_tokens=1000,
 )  # fmt: skip
-PEOPLE = [UserFeatures(f"u{number}", [f"rose pruning {number}", "pension calculator"]) for number in range(5)]
-LONG = UserFeatures("long", ["an entirely different keyphrase"] * 400)
+PEOPLE = [UserFeatures(f"u{number}", watch=[f"rose pruning {number}", "pension calculator"]) for number in range(5)]
+LONG = UserFeatures("long", watch=["an entirely different keyphrase"] * 400)
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ def publish(models, tmp_path):
         folder = model_folder(tmp_path / f"model-{uuid.uuid4().hex}", weights)
         for name, content in files.items():
             (folder / name).write_bytes(content)
-        version = models.publish(folder, generated={"taxonomy.yaml": b"attributes: {}"})
+        version = models.publish(folder, generated={"task.yaml": b"attributes: {}"})
         models.promote(version.name, {})
         return version
 
@@ -160,7 +160,7 @@ def test_without_weights(publish, run, tmp_path):
     publish()
     assert run(None, "--without-weights")[0] == 0
     assert set(files(tmp_path / "pod")) == {
-        "config.json", "manifest.json", "taxonomy.yaml", "tokenizer/tokenizer.json",
+        "config.json", "manifest.json", "task.yaml", "tokenizer/tokenizer.json",
     }  # fmt: skip
 
 

@@ -101,7 +101,7 @@ class PredictorHandler(BaseHTTPRequestHandler):
 
 def model_folder(folder, version, thresholds):
     folder.mkdir(parents=True)
-    TAGS.save(folder / "taxonomy.yaml")
+    TAGS.save(folder / "task.yaml")
     confidence.save(EVEN, folder / "calibration.json")
     contents = {
         "profile": {"prompt": {"student_style": "brief"}, "max_completion_tokens": 48},

@@ -361,7 +361,7 @@ def test_it_is_off_by_default(repository, store, predictor):
 
 
 def test_a_server_that_is_told_to_end_writes_what_waits(repository, store, predictor, tmp_path):
-    TAGS.save(tmp_path / "taxonomy.yaml")
+    TAGS.save(tmp_path / "task.yaml")
     confidence.save(EVEN, tmp_path / "calibration.json")
     (tmp_path / "profile.json").write_text('{"prompt": {"student_style": "brief"}, "max_completion_tokens": 48}')
     (tmp_path / "serving.yaml").write_text(

@@ -8,6 +8,7 @@ import tarfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.sentiment import build, source
@@ -66,21 +67,27 @@ def made(folder, texts=100, **changes):
 
 
 def test_a_text_becomes_a_user_whose_keyphrases_are_its_words(tmp_path) -> None:
-    rows = tables.read(made(tmp_path).behaviour, tables.BEHAVIOUR).to_pylist()
-    assert {row["user_id"]: row["watch"] for row in rows} == {
+    rows = tables.read(made(tmp_path).behaviour, tables.behaviour_table(build.TASK.features)).to_pylist()
+    assert {row["user_id"]: row["words"] for row in rows} == {
         "movie-1": ["wonderful", "simply", "wonderful", ":d"],
         "movie-2": ["a", "re-make", "of", "sorts"],
         "movie-3": ["it's", "bad"],
         "amazon-1_1": ["works", ";)"],
     }
-    assert all(row["search"] == row["submit"] == [] for row in rows)
     assert {row["event_timestamp"] for row in rows} == {datetime(2014, 6, 1, tzinfo=UTC)}
 
 
 def test_nothing_else_is_known_of_it(tmp_path) -> None:
-    rows = tables.read(made(tmp_path).demographics, tables.DEMOGRAPHICS).to_pylist()
+    rows = pq.read_table(made(tmp_path).demographics).to_pylist()
     assert len(rows) == 4 and all(row["consent"] for row in rows)
-    assert {row[name] for row in rows for name in ("self_age", "self_gender", "signature", "region")} == {None}
+    assert {name for row in rows for name in row} == {"user_id", "event_timestamp", "consent"}
+
+
+def test_the_prompt_speaks_of_a_text_and_of_no_user_who_watched_films() -> None:
+    messages = render_messages(UserFeatures("x", words=["bad"]), build.TASK, "full", 40)
+    assert messages[-1]["content"] == "words: bad"
+    assert messages[0]["content"].startswith("You judge the sentiment of a short text")
+    assert "watch" not in messages[0]["content"]
 
 
 def test_its_rating_becomes_its_label(tmp_path) -> None:
@@ -137,8 +144,8 @@ def test_the_lexicons_keys_are_what_the_teacher_reads() -> None:
 
 def test_the_teacher_finds_words_and_emoticons(tmp_path) -> None:
     data = made(tmp_path)
-    tags = tasks.load(data.taxonomy)
-    features = UserFeatures("x", ["a", "wonderful", "day", ";)"])
+    tags = tasks.load(data.task)
+    features = UserFeatures("x", words=["a", "wonderful", "day", ";)"])
     request = Request("x", tuple(render_messages(features, tags, "full", 40)), (0,))
 
     async def answers():
@@ -152,7 +159,7 @@ def test_the_folder_passes_the_check_of_own_tables(tmp_path) -> None:
     checked = own.check_folder(tmp_path / "out")
     assert (checked.name, checked.users, checked.as_of) == ("sentiment", 4, "2014-06-01T00:00:00+00:00")
     assert checked.hashes == written.hashes == dataset.load(tmp_path / "out").hashes
-    assert tasks.load(checked.taxonomy)["sentiment"].tags == build.TAGS
+    assert tasks.load(checked.task)["sentiment"].tags == build.TAGS
     assert build.shares(checked.labels) == {"negative": 0.25, "neutral": 0.25, "positive": 0.5}
 
 

@@ -12,6 +12,7 @@ import yaml
 
 from charts.chart import CHART, EVERY_OPTION, EXAMPLE
 from conf_profile.config_layers import merge
+from conf_profile.dialogue.reasons import Reason
 from pipelines.commands.submit import submit
 from support.chart_manifests import EXTERNAL, MATRIX, PRESETS, chart, notes, refusal, render
 from support.chart_refusals import REFUSED_BY_THE_CHART, REFUSED_BY_THE_SCHEMA, last_key
@@ -133,6 +134,10 @@ def test_helm_test_is_content_with_a_real_profile(capsys):
 def test_helm_test_is_not_content_with_less(prediction):
     with pytest.raises(SystemExit):
         ASK["check"]({"predictions": [prediction]})
+
+
+def test_helm_test_knows_a_malformed_answer():
+    assert ASK["MALFORMED"] == Reason.MALFORMED
 
 
 def test_helm_test_says_why_nobody_answered():

@@ -50,4 +50,4 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path):
 def test_a_run_whose_data_the_cache_could_not_tell_apart_is_refused():
     """Started from KFP's own page, on a version that takes steps from the cache: the next run would find this one."""
     with pytest.raises(ConfigError, match=r"data_digest is empty, .* --upload-only"):
-        task.run(None, None, "s3://b/behaviour.parquet", "s3://b/demographics.parquet", "", "", "")
+        task.run(None, None, "s3://b/behaviour.parquet", "s3://b/demographics.parquet", "s3://b/task.yaml", "", "", "")

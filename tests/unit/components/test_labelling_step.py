@@ -55,7 +55,7 @@ class Bench:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        TAXONOMY.save(folder / "taxonomy.yaml")
+        TAXONOMY.save(folder / "task.yaml")
 
     def write(self, rows, name="candidates.parquet", **options):
         path = self.folder / name
@@ -72,7 +72,7 @@ class Bench:
     def label(self, paths, vote="weighted", features=None, samples=3, block_rows=reading.BLOCK_ROWS):
         run(
             candidates=paths if isinstance(paths, list) else [paths],
-            taxonomy=self.folder / "taxonomy.yaml",
+            task_file=self.folder / "task.yaml",
             features=features,
             pseudo_labels=self.folder / "pseudo_labels.parquet",
             calibration=self.folder / "calibration.json",
@@ -282,7 +282,7 @@ def changed(position, **columns):
 def test_a_broken_rule_is_named_with_file_and_row(bench, rows, message, block_rows):
     with pytest.raises(DataError, match=rf"candidates\.parquet: .*{message}"):
         bench.label(bench.write(rows), block_rows=block_rows)
-    assert sorted(path.name for path in bench.folder.iterdir()) == ["candidates.parquet", "taxonomy.yaml"]
+    assert sorted(path.name for path in bench.folder.iterdir()) == ["candidates.parquet", "task.yaml"]
 
 
 def test_a_user_in_two_shards_is_named(bench):

@@ -30,7 +30,9 @@ def pieces():
 
 
 def example(*watch):
-    messages = examples.student_messages(UserFeatures("u", list(watch)), TAGS, PromptConfig(student_style="brief"))
+    messages = examples.student_messages(
+        UserFeatures("u", watch=list(watch)), TAGS, PromptConfig(student_style="brief")
+    )
     return Example("u", messages, ANSWER)
 
 

@@ -322,7 +322,7 @@ def test_no_argument_but_the_evaluations_own_leads_to_the_labels():
     given = cluster_data.default_arguments(RunConfig())
     assert not leaks(given)
     assert leaks({**given, "workspace": "s3://conf-profile/truth"}) == {"workspace"}
-    assert leaks({**given, "taxonomy_uri": given["labels_uri"]}) == {"taxonomy_uri"}
+    assert leaks({**given, "task_uri": given["labels_uri"]}) == {"task_uri"}
 
 
 @pytest.mark.parametrize("name", ["tables.LABELS", "fetch_labels", "fetch_truth", "LABELS_ACCESS_KEY"])

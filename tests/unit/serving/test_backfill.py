@@ -35,7 +35,7 @@ EMPTY = {"self_age": None, "self_gender": None, "signature": None, "region": Non
 REFUSED, WITHDRAWN, SILENT = "u03", "u05", "u07"
 EVERYBODY = [f"u{number:02d}" for number in range(10)]
 ASKED = [user for user in EVERYBODY if user not in (REFUSED, WITHDRAWN)]
-PEOPLE = [UserFeatures(user, () if user == SILENT else (f"rose pruning {user}",)) for user in ASKED]
+PEOPLE = [UserFeatures(user, watch=() if user == SILENT else (f"rose pruning {user}",)) for user in ASKED]
 
 
 def behaviour(user, phrase="rose pruning", when=AS_OF):
@@ -60,7 +60,7 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="module")
 def student(tmp_path_factory):
     """An untrained student's folder."""
-    people = [UserFeatures(user, [f"rose pruning {user}"]) for user in EVERYBODY]
+    people = [UserFeatures(user, watch=[f"rose pruning {user}"]) for user in EVERYBODY]
     prompts = [examples.student_messages(person, TAGS, BRIEF)[-1]["content"] for person in people]
     network, pieces = model.build_base(SMALL, prompts, TAGS, seed=0)
     path = tmp_path_factory.mktemp("model") / "student"

@@ -85,9 +85,11 @@ def test_a_request_that_breaks_the_api_is_told_where(body, message):
 
 def test_features_of_a_request_need_consent_and_a_form():
     given = {"watch": ["a"], "self_age": "31", "consent": True}
-    assert features.read_request_features("u", given, True).features == UserFeatures("u", ("a",), self_age="31")
-    assert features.read_request_features("u", {"watch": ["a"]}, True).reason == "no consent"
-    assert features.read_request_features("u", {"watch": ["a"]}, False).features is not None
+    assert features.read_request_features("u", given, TAGS.features, True).features == UserFeatures(
+        "u", watch=("a",), self_age="31"
+    )
+    assert features.read_request_features("u", {"watch": ["a"]}, TAGS.features, True).reason == "no consent"
+    assert features.read_request_features("u", {"watch": ["a"]}, TAGS.features, False).features is not None
     assert features.read_request_features("u", {"watch": ["a"], "consent": False}, False).features is None
     for wrong, message in (
         ([], "must be an object"),
@@ -224,7 +226,7 @@ def test_settings_name_the_wrong_key(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    TAGS.save(tmp_path / "taxonomy.yaml")
+    TAGS.save(tmp_path / "task.yaml")
     confidence.save(EVEN, tmp_path / "calibration.json")
     profile_json = {"prompt": {"student_style": "brief", "max_keyphrases": 7}, "max_completion_tokens": 48}
     (tmp_path / "profile.json").write_text(json.dumps(profile_json))
@@ -242,7 +244,7 @@ def test_a_students_folder_is_enough_and_a_version_says_more(folder):
 
 
 def test_the_prompt_is_the_one_of_training(folder):
-    found, user = bundles.load(folder), UserFeatures("u", [f"phrase {i}" for i in range(9)], self_age="31")
+    found, user = bundles.load(folder), UserFeatures("u", watch=[f"phrase {i}" for i in range(9)], self_age="31")
     assert found.messages(user) == examples.student_messages(user, TAGS, found.prompt)
     assert "phrase 1;" not in found.messages(user)[0]["content"]
 

@@ -42,7 +42,7 @@ def settings_of(tmp_path_factory):
 
     def make(version, evaluation=None, **settings):
         folder = tmp_path_factory.mktemp(version)
-        TAGS.save(folder / "taxonomy.yaml")
+        TAGS.save(folder / "task.yaml")
         confidence.save(EVEN, folder / "calibration.json")
         contents = {
             "profile": {"prompt": {"student_style": "brief"}, "max_completion_tokens": 48},

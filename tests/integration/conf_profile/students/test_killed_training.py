@@ -43,7 +43,7 @@ REJECTION = RejectionConfig(rounds=2, kept_per_user=2, batch_size=16, save_steps
 def run_sft(inputs, folder, out):
     return sft.run(
         features=inputs / "features", pseudo_labels=inputs / "pseudo_labels",
-        taxonomy_file=inputs / "taxonomy.yaml", student=out / "student", log=out / "log.json", config=SFT_OFTEN,
+        task_file=inputs / "task.yaml", student=out / "student", log=out / "log.json", config=SFT_OFTEN,
         student_config=STUDENT, prompt=PROMPT, checkpoints=folder, seed=0,
     )  # fmt: skip
 

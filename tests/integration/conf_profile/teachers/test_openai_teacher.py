@@ -355,7 +355,7 @@ from pathlib import Path
 from components.synthesis import step
 from conf_profile.config import PromptConfig, TeacherConfig, parse_section
 folder = Path(sys.argv[1])
-print(step.run(folder / "features.parquet", folder / "taxonomy.yaml", None, folder / "candidates.parquet",
+print(step.run(folder / "features.parquet", folder / "task.yaml", None, folder / "candidates.parquet",
     parse_section(TeacherConfig, sys.argv[2]), PromptConfig(), 0, 0, folder / "answers"))
 """
 
@@ -378,7 +378,7 @@ def write_inputs(folder, count=12):
         for n in reversed(range(count))
     ]
     tables.write(folder / "features.parquet", tables.from_rows(rows, tables.FEATURES), tables.FEATURES)
-    TAXONOMY.save(folder / "taxonomy.yaml")
+    TAXONOMY.save(folder / "task.yaml")
 
 
 def wait_until(condition):
@@ -449,7 +449,7 @@ def test_candidates_are_ordered_and_malformed_answers_have_no_tags(server, tmp_p
 def run_step(server, folder, shard=0, **values):
     return step.run(
         folder / "features.parquet",
-        folder / "taxonomy.yaml",
+        folder / "task.yaml",
         None,
         folder / "candidates.parquet",
         config(server, **values),

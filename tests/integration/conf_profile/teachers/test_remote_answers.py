@@ -36,7 +36,7 @@ from conf_profile.config import PromptConfig, TeacherConfig, parse_section
 from conf_profile.teachers import remote_answers
 remote_answers.SECONDS_BETWEEN_UPLOADS = 0.05
 folder = Path(sys.argv[1])
-print(step.run(folder / "features.parquet", folder / "taxonomy.yaml", None, folder / "candidates.parquet",
+print(step.run(folder / "features.parquet", folder / "task.yaml", None, folder / "candidates.parquet",
     parse_section(TeacherConfig, sys.argv[2]), PromptConfig(), 0, 0, sys.argv[3]))
 """
 
@@ -69,7 +69,7 @@ def inputs(tmp_path):
     nothing = {"search": [], "submit": [], "self_age": None, "self_gender": None, "signature": None, "region": None}
     rows = [{"user_id": f"u{n:02d}", "split": "train", "watch": [f"phrase {n:02d}"], **nothing} for n in range(USERS)]
     tables.write(tmp_path / "features.parquet", tables.from_rows(rows, tables.FEATURES), tables.FEATURES)
-    tasks.parse({"attributes": {"gender": ["female", "male"]}}).save(tmp_path / "taxonomy.yaml")
+    tasks.parse({"attributes": {"gender": ["female", "male"]}}).save(tmp_path / "task.yaml")
     return tmp_path
 
 
@@ -80,7 +80,7 @@ def config(server, **values):
 
 def ask(inputs, server, place, shard=0, **values):
     return step.run(
-        inputs / "features.parquet", inputs / "taxonomy.yaml", None, inputs / "candidates.parquet",
+        inputs / "features.parquet", inputs / "task.yaml", None, inputs / "candidates.parquet",
         config(server, **values), PromptConfig(), 0, shard, place,
     )  # fmt: skip
 
@@ -191,7 +191,7 @@ def test_a_shard_does_not_fetch_what_the_others_keep(inputs, server, place, acce
     for shard in (0, 1):
         ask(inputs, server, place, shard, shards=2)
     store, prefix = open_location(place)
-    teacher = step.make_teacher(config(server, shards=2), tasks.load(inputs / "taxonomy.yaml"), None, 0)
+    teacher = step.make_teacher(config(server, shards=2), tasks.load(inputs / "task.yaml"), None, 0)
     writer, others = "shard-0000-of-0002", "shard-*-of-0002"
     with remote_answers.folder_of(place, teacher.fingerprint, writer, others) as folder:
         assert [path.name.split("-", 1)[1] for path in folder.iterdir()] == ["shard-0000-of-0002.jsonl"]

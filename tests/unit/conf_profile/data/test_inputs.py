@@ -16,7 +16,7 @@ def test_a_file_of_this_machine_is_read_where_it_lies(tmp_path):
 def test_what_may_be_absent_is_an_empty_address(tmp_path):
     assert inputs.fetch_optional("", "ceiling.parquet", tmp_path) is None
     assert inputs.fetch_truth("", "ceiling.parquet", tmp_path) is None
-    assert inputs.fetch_lexicon("", tmp_path / "taxonomy.yaml", tmp_path) is None
+    assert inputs.fetch_lexicon("", tmp_path / "task.yaml", tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_what_is_missing_is_named(tmp_path, address, message):
 
 def test_labels_without_an_address_are_an_error(tmp_path):
     with pytest.raises(DataError, match=r"labels\.parquet: no address was given"):
-        inputs.fetch_labels("", tmp_path / "taxonomy.yaml", tmp_path)
+        inputs.fetch_labels("", tmp_path / "task.yaml", tmp_path)
 
 
 def test_an_address_without_a_bucket_is_refused(tmp_path, monkeypatch):

@@ -74,7 +74,7 @@ def test_as_of_comes_from_the_manifest_where_there_is_one(folder) -> None:
 def test_the_given_taxonomy_wins(folder, tmp_path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text("attributes: {age: [young, old]}")
-    assert own.check_folder(folder, other).taxonomy == other
+    assert own.check_folder(folder, other).task == other
 
 
 def test_empty_lists_and_megabytes_of_text_are_fine(folder) -> None:
@@ -97,7 +97,7 @@ def test_no_folder(tmp_path) -> None:
 
 def test_no_taxonomy(folder) -> None:
     (folder / "taxonomy.yaml").unlink()
-    with pytest.raises(DataError, match=r"lacks taxonomy\.yaml; write one such as 'attributes:"):
+    with pytest.raises(DataError, match=r"lacks task\.yaml; write one such as 'attributes:"):
         own.check_folder(folder)
 
 

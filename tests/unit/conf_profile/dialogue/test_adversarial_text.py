@@ -75,7 +75,7 @@ def adversarial(chance, count):
 def prompted(text, style):
     """The user's part of the prompt."""
     features = {"watch": [text, "x"], "search": [text], "signature": text, "region": text, "consent": True}
-    known = read_request_features(text, features, require_consent=True)
+    known = read_request_features(text, features, TAGS.features, require_consent=True)
     return BUNDLES[style].messages(known.features)[-1]["content"]
 
 

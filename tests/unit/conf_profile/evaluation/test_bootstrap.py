@@ -99,8 +99,8 @@ def test_statistics_of_other_users_are_an_error() -> None:
 
 
 def test_region_slices_keep_unknown_and_rare_regions_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slices, "MAX_REGIONS", 2)
-    masks = slices.by_region(["north", "north", "south", "south", "east", None, ""])
+    monkeypatch.setattr(slices, "MAX_CATEGORIES", 2)
+    masks = slices.by_category("region", ["north", "north", "south", "south", "east", None, ""])
     assert {name: mask.astype(int).tolist() for name, mask in masks.items()} == {
         "region: (not given)": [0, 0, 0, 0, 0, 1, 1],
         "region: (other)": [0, 0, 0, 0, 1, 0, 0],

@@ -14,7 +14,7 @@ from serving.model import model_source
 
 def test_the_names_that_published_versions_have():
     assert {name: value for name, value in vars(version_files).items() if name.isupper()} == {
-        "TAXONOMY": "taxonomy.yaml",
+        "TASK": "task.yaml",
         "CALIBRATION": "calibration.json",
         "VOTE_CALIBRATION": "calibration-vote.json",
         "PROFILE": "profile.json",

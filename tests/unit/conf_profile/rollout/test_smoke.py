@@ -28,8 +28,8 @@ def shown(age="25-34", level=4, **more):
 def test_nothing_that_fewer_than_five_users_have_gets_in():
     people = [*crowd("running", "cooking"), *crowd("a rare illness", users=smoke.MIN_USERS - 1, first=50)]
     made_up = smoke.make_up_users(people)
-    assert {phrase for user in made_up for phrase in user.watch} == {"running", "cooking"}
-    assert all(not (user.self_age or user.signature or user.region) for user in made_up)
+    assert {phrase for user in made_up for phrase in user.texts("watch")} == {"running", "cooking"}
+    assert all(set(user.values) == {"watch"} for user in made_up)
 
 
 def test_a_user_who_repeats_a_phrase_is_one_user():
@@ -41,8 +41,8 @@ def test_a_few_profiles_of_a_few_phrases_always_the_same():
     people = [*crowd(*phrases), *crowd(*phrases[:60], first=20)]
     made_up = smoke.make_up_users(people)
     assert len(made_up) == smoke.PROFILES
-    assert all(len(user.watch) == smoke.KEYPHRASES for user in made_up)
-    assert {phrase for user in made_up for phrase in user.watch} <= set(phrases[:60])
+    assert all(len(user.texts("watch")) == smoke.KEYPHRASES for user in made_up)
+    assert {phrase for user in made_up for phrase in user.texts("watch")} <= set(phrases[:60])
     assert smoke.make_up_users(people[::-1]) == made_up
 
 

@@ -31,7 +31,7 @@ SMALL = StudentConfig(hidden_size=32, layers=1, heads=2, key_value_heads=1, max_
 def people():
     the, drawn = world.build_world(), world.draw(120, 0)
     return [
-        UserFeatures(f"u{row}", [the.phrases[p] for p in phrases], region="north")
+        UserFeatures(f"u{row}", watch=[the.phrases[p] for p in phrases], region="north")
         for row, phrases in enumerate(drawn.phrases)
     ]
 
@@ -201,7 +201,7 @@ def test_a_students_folder_is_complete_and_loads(student, people, tmp_path):
     network, pieces = student
     folder.save(network, pieces, TAGS, BRIEF, SMALL, people[:5], 4, tmp_path / "student")
     names = {path.name for path in (tmp_path / "student").iterdir()}
-    assert {"model.safetensors", "taxonomy.yaml", "calibration.json", "profile.json"} <= names
+    assert {"model.safetensors", "task.yaml", "calibration.json", "profile.json"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
     loaded = folder.load(tmp_path / "student", "float32")
     assert loaded.task == TAGS
@@ -215,7 +215,7 @@ def test_a_folder_that_is_no_student_is_named(tmp_path):
 
 
 def test_pseudo_labels_become_sequences_with_the_users_own_keyphrases():
-    person = UserFeatures("u1", ["a", "b", "c", "d", "e", "f", "g"], ["h"])
+    person = UserFeatures("u1", watch=["a", "b", "c", "d", "e", "f", "g"], search=["h"])
     given_labels = {"u1": {"age": PseudoLabel("25-34", 4, "g; a; b; c; d; e; h; never shown")}}
     rows = list(examples.sft_examples([person], given_labels, TAGS, BRIEF, rationales_per_user=3, seed=0))
     assert len(rows) == 3
@@ -229,7 +229,7 @@ def test_pseudo_labels_become_sequences_with_the_users_own_keyphrases():
 
 
 def test_an_answer_that_cannot_be_finished_is_not_taught():
-    person = UserFeatures("u1", ["a", "b b b b", "c c", "d"])
+    person = UserFeatures("u1", watch=["a", "b b b b", "c c", "d"])
     given_labels = {"u1": {"age": PseudoLabel("25-34", 4, "a; b b b b; c c; d")}}
 
     def words(text):
@@ -245,7 +245,7 @@ def test_an_answer_that_cannot_be_finished_is_not_taught():
 
 
 def test_users_without_a_pseudo_label_give_no_sequence():
-    assert list(examples.sft_examples([UserFeatures("u1", ["a"])], {}, TAGS, BRIEF, 2, 0)) == []
+    assert list(examples.sft_examples([UserFeatures("u1", watch=["a"])], {}, TAGS, BRIEF, 2, 0)) == []
 
 
 def test_users_of_a_features_table_by_split():
@@ -253,7 +253,7 @@ def test_users_of_a_features_table_by_split():
     rows = [{**row, "user_id": name, "split": split} for name, split in (("u1", "train"), ("u2", "test"))]
     table = pa.Table.from_pylist(rows, schema=tables.FEATURES.schema)
     assert [person.user_id for person in examples.users(table, ["test"])] == ["u2"]
-    assert examples.users(table)[0] == UserFeatures("u1", ["a"], [], [])
+    assert examples.users(table)[0] == UserFeatures("u1", watch=["a"])
 
 
 def test_predictions_table_has_a_row_for_every_cell_and_nulls_for_no_answer():

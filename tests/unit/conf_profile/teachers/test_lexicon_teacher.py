@@ -47,32 +47,32 @@ def shares(answers, attribute, tag):
 
 def test_it_follows_the_evidence_in_the_prompt(lexicon):
     teacher = LexiconTeacher(lexicon, TAGS, keyphrases_read=3, seed=0)
-    old = ask(teacher, UserFeatures("u1", ["rose pruning near me", "weather"], self_gender="female"))
-    young = ask(teacher, UserFeatures("u1", ["Skate Park", "weather"]))
+    old = ask(teacher, UserFeatures("u1", watch=["rose pruning near me", "weather"], self_gender="female"))
+    young = ask(teacher, UserFeatures("u1", watch=["Skate Park", "weather"]))
     assert shares(old, "age", "old") > 0.95
     assert shares(young, "age", "young") > 0.95
     assert shares(old, "gender", "female") > 0.6
 
 
 def test_the_rationale_names_what_it_read(lexicon):
-    answers = ask(LexiconTeacher(lexicon, TAGS, 3, 0), UserFeatures("u1", ["rose pruning", "weather"]))
+    answers = ask(LexiconTeacher(lexicon, TAGS, 3, 0), UserFeatures("u1", watch=["rose pruning", "weather"]))
     assert {answer.rationale for answer in answers if answer} == {"rose pruning"}
 
 
 def test_a_small_share_is_malformed_as_of_real_models(lexicon):
-    answers = ask(LexiconTeacher(lexicon, TAGS, 3, 0), UserFeatures("u1", ["rose pruning"]), tuple(range(1000)))
+    answers = ask(LexiconTeacher(lexicon, TAGS, 3, 0), UserFeatures("u1", watch=["rose pruning"]), tuple(range(1000)))
     assert 0 < sum(answer is None for answer in answers) < 60
 
 
 def test_each_sample_has_its_own_stream(lexicon):
     """Shards and restarts must give the same answers, whatever else is asked with them."""
     teacher = LexiconTeacher(lexicon, TAGS, 1, 0)
-    user = UserFeatures("u1", ["rose pruning", "skate park", "weather"])
+    user = UserFeatures("u1", watch=["rose pruning", "skate park", "weather"])
     assert ask(teacher, user)[7] == ask(teacher, user, (7,))[0]
 
 
 def test_without_evidence_it_often_says_unknown(lexicon):
-    answers = ask(LexiconTeacher(lexicon, TAGS, 3, 0), UserFeatures("u1", ["weather"]), tuple(range(200)))
+    answers = ask(LexiconTeacher(lexicon, TAGS, 3, 0), UserFeatures("u1", watch=["weather"]), tuple(range(200)))
     assert 0.2 < shares(answers, "age", None) < 0.8
 
 
