@@ -112,10 +112,8 @@ def _source(name: str, path: Path | str) -> FileSource:
     return FileSource(name=f"{name}_source", path=str(path), timestamp_field=TIMESTAMP)
 
 
-declared_schema = declared_features(os.environ.get(TASK_VARIABLE, ""))
-behaviour = behaviour_view(os.environ.get("CONF_PROFILE_BEHAVIOUR", "data/behaviour.parquet"), declared_schema)
-demographics = demographics_view(
-    os.environ.get("CONF_PROFILE_DEMOGRAPHICS", "data/demographics.parquet"), declared_schema
-)
+SCHEMA = declared_features(os.environ.get(TASK_VARIABLE, ""))
+behaviour = behaviour_view(os.environ.get("CONF_PROFILE_BEHAVIOUR", "data/behaviour.parquet"), SCHEMA)
+demographics = demographics_view(os.environ.get("CONF_PROFILE_DEMOGRAPHICS", "data/demographics.parquet"), SCHEMA)
 profile_features = feature_service(behaviour, demographics)
 inferred_profile = inferred_view("inferred_profile.parquet")

@@ -28,7 +28,7 @@ RUNTIME = "torch-distributed"
 MANAGER = "conf-profile.io/compile"
 OUTPUTS = ("student", "log")
 INPUTS: Mapping[StepName, tuple[str, ...]] = {
-    "sft": ("features", "pseudo_labels", "taxonomy_file"),
+    "sft": ("features", "pseudo_labels", "task_file"),
     "grpo": ("features", "reference", "support", "filtered", "sft_student"),
 }
 

@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from feature_repo import erase, jobs, materialise
+from feature_repo import definitions, erase, jobs, materialise
 from support.chart_manifests import NAME, OWN_REDIS, environment, of_kind, one, pods, refusal, render
 
 
@@ -30,6 +30,34 @@ def test_feast_reads_the_repository(tmp_path, monkeypatch):
     assert config.registry.cache_ttl_seconds == 0
     assert config.online_store.connection_string == f"{NAME}-online-store.profiles:6379,password=sesame"
     assert "sesame" not in file.read_text()
+
+
+TASK = {"features": {"task": "attributes: {plan: [free, paid]}\nfeatures: {read: list, visits: number}\n"}}
+
+
+def test_a_tasks_features_are_registered_by_the_job_and_known_to_every_other(tmp_path):
+    file = tmp_path / "task.yaml"
+    file.write_text(of_kind(render(TASK), "ConfigMap")[f"{NAME}-features"]["data"]["task.yaml"])
+    assert definitions.declared_features(str(file)).types == {"read": "list", "visits": "number"}
+    readers = [
+        spec["containers"][0]
+        for name, spec in pods(render(TASK)).items()
+        if name.startswith(("Job/", "CronJob/")) and "feature_repo" in str(spec["containers"][0]["command"])
+    ]
+    assert len(readers) >= 2
+    for container in readers:
+        mounts = {mount["mountPath"]: mount.get("subPath") for mount in container["volumeMounts"]}
+        assert mounts[environment(container)[definitions.TASK_VARIABLE]] == "task.yaml"
+    assert "task.yaml" not in of_kind(render(), "ConfigMap")[f"{NAME}-features"]["data"]
+
+
+def test_another_task_is_registered_and_read_anew():
+    def jobs_and_checksums(*layers):
+        documents = render(*layers)
+        registers = [name for name in of_kind(documents, "Job") if "-register-" in name]
+        return registers, str(documents).split("checksum/features': '")[1][:64]
+
+    assert all(one != other for one, other in zip(jobs_and_checksums(), jobs_and_checksums(TASK), strict=True))
 
 
 def test_a_redis_of_your_own():

@@ -344,7 +344,8 @@ def test_answers_that_somebody_appends_to_are_left_alone(tmp_path):
 
 def features_of(data, folder):
     step.run(
-        data / "behaviour.parquet", data / "demographics.parquet", data / "taxonomy.yaml", folder / "features", folder / "report.json",
+        data / "behaviour.parquet", data / "demographics.parquet", data / "taxonomy.yaml",
+        folder / "features", folder / "report.json",
         folder / "work", AS_OF.isoformat(), FeaturesConfig(),
     )  # fmt: skip
     return tables.read(folder / "features", tables.FEATURES).column("user_id").to_pylist()

@@ -142,7 +142,7 @@ def test_the_configuration_is_the_runs(declared):
     ("step", "pairs", "output", "message"),
     [
         ("gate", [], "s3://b/o", "only sft and grpo"),
-        ("sft", ["features=s3://b/f"], "s3://b/o", "needs --artefact for features, pseudo_labels, taxonomy_file"),
+        ("sft", ["features=s3://b/f"], "s3://b/o", "needs --artefact for features, pseudo_labels, task_file"),
         ("sft", ["features"], "s3://b/o", "--artefact 'features': expected NAME=s3://BUCKET/KEY"),
         ("sft", [f"{name}=/tmp/{name}" for name in INPUTS["sft"]], "s3://b/o", "is not an s3:// address"),
         ("sft", [f"{name}=s3://b/{name}" for name in INPUTS["sft"]], "", "--output: '' is not an s3:// address"),

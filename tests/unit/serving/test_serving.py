@@ -90,7 +90,9 @@ def test_features_of_a_request_need_consent_and_a_form():
     )
     assert features.read_request_features("u", {"watch": ["a"]}, TAGS.features, True).reason == "no consent"
     assert features.read_request_features("u", {"watch": ["a"]}, TAGS.features, False).features is not None
-    assert features.read_request_features("u", {"watch": ["a"], "consent": False}, False).features is None
+    assert (
+        features.read_request_features("u", {"watch": ["a"], "consent": False}, TAGS.features, False).features is None
+    )
     for wrong, message in (
         ([], "must be an object"),
         ({"watch": "a", "consent": True}, "'watch' must be a list of texts"),
@@ -100,7 +102,7 @@ def test_features_of_a_request_need_consent_and_a_form():
         ({"watch": ["a"] * 1001, "consent": True}, "has 1001 keyphrases"),
     ):
         with pytest.raises(features.BadFeaturesError, match=f"user 'u': .*{message}"):
-            features.read_request_features("u", wrong, True)
+            features.read_request_features("u", wrong, TAGS.features, True)
 
 
 # ---- levels from log-probabilities

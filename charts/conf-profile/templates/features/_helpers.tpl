@@ -45,6 +45,9 @@ with the ConfigMap's file in it. The volumes: (list . "claim"), the claim empty 
 {{- define "conf-profile.features.volumeMounts" -}}
 - {name: features, mountPath: /var/lib/conf-profile/features}
 - {name: feature-store, mountPath: /var/lib/conf-profile/features/feature_store.yaml, subPath: feature_store.yaml, readOnly: true}
+{{- if .Values.features.task }}
+- {name: feature-store, mountPath: /var/lib/conf-profile/features/task.yaml, subPath: task.yaml, readOnly: true}
+{{- end }}
 {{- end }}
 
 {{- define "conf-profile.features.volumes" -}}
@@ -101,6 +104,9 @@ spec:
           value: {{ include "conf-profile.features.source" (list $root "behaviour") }}
         - name: CONF_PROFILE_DEMOGRAPHICS
           value: {{ include "conf-profile.features.source" (list $root "demographics") }}
+        {{- if $root.Values.features.task }}
+        - {name: CONF_PROFILE_TASK, value: /var/lib/conf-profile/features/task.yaml}
+        {{- end }}
         {{- with include "conf-profile.features.onlineStore.env" $root }}
         {{- . | nindent 8 }}
         {{- end }}
