@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 
 from conf_profile import tables
 from conf_profile.dialogue.task import Task
-from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import DataError
 from conf_profile.evaluation import slices
 from conf_profile.evaluation.metrics import BoolArray, Cells, IntArray
@@ -89,5 +88,3 @@ def feature_slices(people: Population) -> dict[str, BoolArray]:
         stated = np.any([pc.is_valid(column).to_numpy() for column in reports], axis=0)
         found |= slices.by_self_report(np.asarray(stated, dtype=np.bool_))
     return found
-
-

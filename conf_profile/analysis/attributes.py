@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from conf_profile.dialogue import taxonomy as taxonomies
+from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.taxonomy import Attribute, Taxonomy
 from conf_profile.errors import DataError
 
@@ -27,7 +27,7 @@ def find_taxonomy(given: GivenTaxonomy | None, rows: Sequence[pa.Table], call: s
     if isinstance(given, Taxonomy):
         return given
     if given is not None:
-        return taxonomies.parse({"attributes": given}, f"{call}: taxonomy")
+        return tasks.parse({"attributes": given}, f"{call}: taxonomy")
     tags: dict[str, set[str]] = {name: set() for name in sorted(rows[0]["attribute"].unique().to_pylist())}
     for table in rows:
         for name, tag in _list_pairs(table):
