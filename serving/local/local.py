@@ -24,6 +24,7 @@ import yaml
 
 from conf_profile import tables
 from conf_profile.config import FeaturesConfig, parse_section
+from conf_profile.dialogue import task as tasks
 from conf_profile.errors import ConfProfileError, RegistryError, ServingError
 from conf_profile.files import write_text
 from conf_profile.registry.registry import Registry
@@ -65,11 +66,16 @@ class Predictor:
     child: Child
 
 
+class OtherFeaturesError(ServingError):
+    """A version whose features the store does not have."""
+
+
 class LocalServing:
     """Started by `start_serving`; `state` is what is printed when it is ready."""
 
     def __init__(self, registry: Registry, repository: Path | None, work: Path, options: Options) -> None:
         self._registry, self._repository, self._work, self._options = registry, repository, work, options
+        self._refused = ""
         self._predictor = self._start_predictor(registry.show(options.version).name)
         try:
             self._transformer = self._start_transformer()
@@ -102,7 +108,7 @@ class LocalServing:
                         f"{child.name} ended with status {child.process.returncode}: {child.last_words()}"
                     )
             champion = self._champion() if self._options.version is None else None
-            if champion not in (None, self._predictor.version):
+            if champion not in (None, self._predictor.version, self._refused):
                 self._change_over(str(champion))
 
     def stop(self) -> None:
@@ -126,7 +132,12 @@ class LocalServing:
         print(f"serve: champion is now {version}; loading it beside {self._predictor.version}", file=sys.stderr)
         before = self._predictor
         try:
+            self._require_same_features(version, before)
             self._predictor = self._start_predictor(version)
+        except OtherFeaturesError as error:
+            self._refused = version
+            print(f"serve: {error}; going on with {before.version}", file=sys.stderr)
+            return
         except ConfProfileError as error:
             print(f"serve: {version} cannot be served, going on with {before.version}: {error}", file=sys.stderr)
             return
@@ -136,6 +147,19 @@ class LocalServing:
         time.sleep(self._options.deadline_seconds + 1.0)
         before.child.stop()
         print(json.dumps(self.state), flush=True)
+
+    def _require_same_features(self, version: str, before: Predictor) -> None:
+        """OtherFeaturesError where the feature store, which fits the version before, does not fit this one."""
+        if self._repository is None:
+            return
+        folder = self._work / "models" / version
+        self._registry.fill(version, folder)
+        stored = bundle.load(before.folder).task.features.types
+        if found := bundle.load(folder).task.features.differences(stored):
+            raise OtherFeaturesError(
+                f"{version} has other features than the feature store: {'; '.join(found)}; serve it from a run of its "
+                "own"
+            )
 
     def _start_predictor(self, version: str) -> Predictor:
         folder = self._work / "models" / version
@@ -204,6 +228,8 @@ def online_store(run: Path, work: Path) -> Path:
         Path(arguments["behaviour_uri"]),
         Path(arguments["demographics_uri"]),
         parse_section(FeaturesConfig, arguments["features_config"]),
+        # A run of an earlier release calls it so.
+        tasks.load(Path(arguments.get("task_uri") or arguments["taxonomy_uri"])).features,
     )
     feature_store.materialise(store, arguments["as_of"])
     return repository
@@ -212,9 +238,10 @@ def online_store(run: Path, work: Path) -> Path:
 def example_user(run: Path) -> str | None:
     """Somebody of the run's people who has consented, for the example that is printed."""
     import pyarrow.compute as pc
+    import pyarrow.parquet as pq
 
     arguments = tables.read_json(run / "workspace" / "arguments.json", "give the folder of a run that has begun")
-    sign_ups = tables.read(Path(arguments["demographics_uri"]), tables.DEMOGRAPHICS)
+    sign_ups = pq.read_table(arguments["demographics_uri"], columns=["user_id", "consent"])
     consenting = sign_ups.filter(pc.field("consent")).column("user_id")
     return str(consenting[0].as_py()) if len(consenting) else None
 
