@@ -158,7 +158,7 @@ def _end_all() -> None:
 
 
 def _example(state: dict[str, Any], user: str | None) -> str:
-    features = '{"user_id": "a", "features": {"watch": ["chess"], "consent": true}}'
+    features = '{"user_id": "a", "features": {"consent": true}}'
     body = f'{{"instances": [{json.dumps({"user_id": user}) if user else features}]}}'
     return (
         f"try: curl -s {state['url']}/v1/models/{state['model']}:predict "
