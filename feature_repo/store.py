@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import yaml
 from feast import FeatureService, FeatureStore
 
@@ -106,11 +107,27 @@ def _limit_waiting(redis: Any, seconds: float) -> None:
 
 def apply(store: FeatureStore, behaviour: Path, demographics: Path, features: FeatureSchema = DEFAULT_FEATURES) -> None:
     """Registers the definitions over the two files; doing so again changes nothing."""
-    for path in (behaviour, demographics):
+    for path, table in (
+        (behaviour, tables.behaviour_table(features)),
+        (demographics, tables.demographics_table(features)),
+    ):
         if not path.is_file():
             raise DataError(f"{path}: no such file; the feature store reads it")
+        _require_columns(path, table)
     register(store, str(behaviour.resolve()), str(demographics.resolve()), features)
     prepare(store)
+
+
+def _require_columns(path: Path, table: tables.TableSchema) -> None:
+    """DataError where a table has not what is declared: Feast would say so in the middle of a join."""
+    try:
+        present = pq.read_schema(path).names
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {error}") from error
+    if missing := [name for name in table.schema.names if name not in present]:
+        raise DataError(
+            f"{path}: the table {table.name!r} lacks the column(s) {', '.join(missing)}; it has {', '.join(present)}"
+        )
 
 
 def register(
