@@ -1,4 +1,4 @@
-"""Features of a task of one's own, none of them called as the paper's: through Feast, offline and online, to a prompt."""
+"""Features of a task of one's own, none of them called as the paper's, through Feast to the prompt."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -41,6 +41,9 @@ def files(tmp_path_factory):
     TASK.save(folder / "task.yaml")
     behaviour, demographics = tables.behaviour_table(TASK.features), tables.demographics_table(TASK.features)
     acts = [
+        row("1", read=["红楼梦", "三国"], asked=[], bought=["کتاب\u200cها"]),
+        row("2", read=[], asked=["x"], bought=[]),
+    ]
         row("1", read=["红楼梦", "三国"], asked=[], bought=["کتاب\u200cها"]),
         row("2", read=[], asked=["x"], bought=[]),
     ]
@@ -106,7 +109,7 @@ def test_a_server_refuses_a_model_with_other_features(store):
 
 def test_tables_of_another_task_are_refused_by_name(files, tmp_path):
     tasks.builtin("profile").save(tmp_path / "task.yaml")
-    with pytest.raises(DataError, match="watch"):
+    with pytest.raises(DataError, match=r"behaviour\.parquet: the table .* lacks the column\(s\) watch, search, submit; it has user_id"):
         step.run(
             files / "behaviour.parquet", files / "demographics.parquet", tmp_path / "task.yaml", tmp_path / "f",
             tmp_path / "r", tmp_path / "w", AS_OF.isoformat(), CONFIG,
