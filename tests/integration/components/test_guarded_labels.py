@@ -83,8 +83,8 @@ def test_the_keys_are_refused_at_labels_and_ceiling_and_at_nothing_else(given, t
 def test_the_steps_that_train_run_with_these_keys(given, artefact):
     table, shard, votes = artefact("features"), artefact("candidates"), artefact("pseudo_labels")
     features.run(
-        table, artefact("report"), given.behaviour_uri, given.demographics_uri, given.data_digest, given.as_of,
-        CONFIG.features.for_step(),
+        table, artefact("report"), given.behaviour_uri, given.demographics_uri, given.task_uri, given.data_digest,
+        given.as_of, CONFIG.features.for_step(),
     )  # fmt: skip
     synthesis.run(
         table, shard, given.task_uri, given.lexicon_uri, CONFIG.teacher.for_step(), CONFIG.prompt.for_step(), 0, 0,
@@ -126,7 +126,7 @@ def test_tables_in_the_store_are_checked_as_those_of_this_machine(given, store, 
     owner.write_new("data/bad/behaviour.parquet", b"not Parquet")
     bad = given.behaviour_uri.rpartition("/data/")[0] + "/data/bad/behaviour.parquet"
     with pytest.raises(DataError, match="cannot be read as Parquet"):
-        inputs.fetch_features(bad, given.demographics_uri, tmp_path)
+        inputs.fetch_features(bad, given.demographics_uri, inputs.fetch_task(given.task_uri, tmp_path), tmp_path)
     with pytest.raises(DataError, match=r"bad/none\.parquet: there is no such object; correct the address"):
         inputs.fetch(bad.replace("behaviour", "none"), "behaviour.parquet", tmp_path)
     owner.write_new("data/bad/lexicon.json", b"{}")
