@@ -138,7 +138,7 @@ def preflight_request(
         service_account=submission.service_account,
         resources=declared,
         steps=tuple(step.name for step in steps_of(submission.config)),
-        addresses=addresses("behaviour", "demographics", "taxonomy", "lexicon"),
+        addresses=addresses("behaviour", "demographics", "task", "lexicon"),
         labels_addresses=addresses("labels", "ceiling"),
         storage=submission.config.storage,
         labels_secret=declared.pipelines.labels_secret,

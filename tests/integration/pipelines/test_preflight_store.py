@@ -86,7 +86,7 @@ def test_everything_that_is_wrong_is_one_error(kube):
             findings(
                 image="training:latest",
                 addresses={"behaviour": f"s3://{BUCKET}/data/none", "demographics": f"s3://{BUCKET}/{LABELS}",
-                           "taxonomy": "/data/task.yaml"},
+                           "task": "/data/task.yaml"},
                 steps=("grpo",),
                 values={"pipelines": {"steps": {"grpo": {"requests": {"cpu": 9}, "limits": {"cpu": 9}}}}},
             ),
@@ -96,7 +96,7 @@ def test_everything_that_is_wrong_is_one_error(kube):
     assert [line.partition(";")[0] for line in errors] == [
         f"  - Secret 'labels' is not in namespace 'runs' in the cluster at {printed_server(errors)}",
         "  - grpo (pool cpu",
-        "  - taxonomy: '/data/task.yaml' is no address that a pod can read",
+        "  - task: '/data/task.yaml' is no address that a pod can read",
         f"  - behaviour: s3://{BUCKET}/data/none: it does not exist",
         f"  - demographics: s3://{BUCKET}/{LABELS}: the keys of Secret 'store' may not read it",
     ]
