@@ -119,7 +119,7 @@ def test_the_arguments_are_what_a_pod_needs(server, bucket):
     assert given["champion_version"] == "any"
     assert given["workspace"] == "s3://conf-profile/checkpoints/conf-profile"
     assert given["answers_folder"] == "s3://conf-profile/answers/conf-profile"
-    for name in ("behaviour", "demographics", "taxonomy", "lexicon", "labels", "ceiling"):
+    for name in ("behaviour", "demographics", "task", "lexicon", "labels", "ceiling"):
         key = given[f"{name}_uri"].removeprefix("s3://conf-profile/")
         assert bucket.size(key), name
     assert all(isinstance(value, str | int | list) for value in given.values())
@@ -142,10 +142,8 @@ def test_nothing_is_uploaded_twice(server, bucket):
     assert len(bucket.sizes("data/")) > len(objects)
 
 
-def test_tables_that_lie_in_s3_stay_where_they_are(server, bucket, tmp_path):
-    data = tmp_path / "data"
-    assert CliRunner().invoke(cli, ["data", *USERS, "--out", str(data)]).exit_code == 0
-    for path in data.iterdir():
+def test_tables_that_lie_in_s3_stay_where_they_are(server, bucket, made_tables):
+    for path in made_tables.iterdir():
         if path.name != "ceiling.parquet":
             bucket.write_new(f"mine/{path.name}", path)
     before = set(bucket.sizes("data/"))
@@ -154,7 +152,7 @@ def test_tables_that_lie_in_s3_stay_where_they_are(server, bucket, tmp_path):
     assert first["behaviour_uri"] == "s3://conf-profile/mine/behaviour.parquet"
     assert (first["lexicon_uri"], first["ceiling_uri"]) == ("s3://conf-profile/mine/lexicon.json", "")
     assert read(first["configuration"]).data.name == "parquet"
-    assert first["as_of"] == json.loads((data / "dataset.json").read_text())["as_of"]
+    assert first["as_of"] == json.loads((made_tables / "dataset.json").read_text())["as_of"]
     assert set(bucket.sizes("data/")) == before
     taxonomy = bucket.read("mine/task.yaml")
     bucket.replace("mine/task.yaml", taxonomy.body + b"\n", taxonomy.etag)
@@ -172,12 +170,19 @@ def test_tables_that_are_missing_are_named(server):
     assert server.kept["runs"] == []
 
 
-@pytest.fixture
-def own_tables(bucket, tmp_path):
-    """Tables in the store, under a name that is new in each test; its prefix."""
-    data, prefix = tmp_path / "own", f"own-{uuid.uuid4().hex}"
+@pytest.fixture(scope="module")
+def made_tables(tmp_path_factory):
+    """A folder of tables."""
+    data = tmp_path_factory.mktemp("tables") / "data"
     assert CliRunner().invoke(cli, ["data", *USERS, "--out", str(data)]).exit_code == 0
-    for path in data.iterdir():
+    return data
+
+
+@pytest.fixture
+def own_tables(bucket, made_tables):
+    """Tables in the store, under a name that is new in each test; its prefix."""
+    prefix = f"own-{uuid.uuid4().hex}"
+    for path in made_tables.iterdir():
         bucket.write_new(f"{prefix}/{path.name}", path)
     return prefix
 
