@@ -326,11 +326,18 @@ def resolve(
     overrides: Iterable[str] = (),
     values: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """Layers preset, file, `values` (nested) and `section.key=value` overrides; ConfigError names the key."""
-    layers = [{"preset": preset}, _preset(preset)]
-    if file is not None:
-        layers.append(read_mapping(read_text(file), str(file)))
-    return _validate(merge(*layers, values or {}, *map(parse_override, overrides)))
+    """Layers preset, file, `values` (nested) and `section.key=value` overrides; ConfigError names the key.
+
+    A preset's number of users is the generated world's: of any other data set all users are read unless a later layer
+    says otherwise.
+    """
+    given = [] if file is None else [read_mapping(read_text(file), str(file))]
+    given += [dict(values or {}), *map(parse_override, overrides)]
+    merged = merge({"preset": preset}, _preset(preset), *given)
+    data, chosen = merged.get("data"), merge(*given).get("data", {})
+    if isinstance(data, dict) and data.get("name", "world") != "world" and "users" not in chosen:
+        data["users"] = None
+    return _validate(merged)
 
 
 def defaults_digest() -> str:

@@ -17,7 +17,7 @@ class Inputs:
     """Everything that the report shows, parsed. Logs are lists of {"step": 1, "loss": 0.5, ...}.
 
     `run_facts` say in a line what was run; `serve_options` are what `conf-profile serve` needs besides the model's
-    address to find the run's store and people.
+    address to find the run's store and people. `warnings` are those of the check before the run.
     """
 
     evaluation: Mapping[str, Any]
@@ -32,6 +32,7 @@ class Inputs:
     grpo_log: Sequence[Mapping[str, Any]] = ()
     run_facts: Mapping[str, str] = field(default_factory=dict)
     serve_options: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
     @property
     def candidate(self) -> str:

@@ -41,6 +41,7 @@ def values(inputs: Inputs) -> Values:
         "slices": _slices(inputs),
         "confusion": {"arm": arm_title(inputs.candidate), "charts": figures.confusion(inputs)},
         "data": _data(inputs),
+        "warnings": list(inputs.warnings),
         "model": _model(inputs),
         "configuration": inputs.config_yaml,
     }

@@ -5,7 +5,7 @@ Everything is inline: no script, no font, no picture from elsewhere. It computes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,13 @@ def run(
     report: Path,
     config_yaml: str,
     run_folder: Path | None = None,
+    warnings: Sequence[str] = (),
 ) -> None:
     """Writes report.html; DataError names the input that cannot be read or what it lacks.
 
     `outcome` is promotion's {"promoted", "version", "uri"}. An optional input may be None: its part of the page then
-    says that nothing was recorded. `run_folder` is the run's on this machine, None on a cluster.
+    says that nothing was recorded. `run_folder` is the run's on this machine, None on a cluster;
+    `warnings` are those of the check before the run.
     """
     config = _parse_config(config_yaml)
     inputs = Inputs(
@@ -51,6 +53,7 @@ def run(
         grpo_log=read_log(grpo_log),
         run_facts=_run_facts(config),
         serve_options=_serve_options(config, run_folder),
+        warnings=warnings,
     )
     write_text(report, page(inputs))
 

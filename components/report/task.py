@@ -24,6 +24,7 @@ def run(
     configuration: str,
 ) -> None:
     """`configuration` is the place of the run's whole configuration."""
+    folder = run_folder.find_run(configuration)
     step.run(
         evaluation=Path(evaluation.path),
         gate=Path(gate_decision.path),
@@ -36,5 +37,6 @@ def run(
         outcome=Path(outcome.path),
         report=Path(page.path),
         config_yaml=configuration_file.read(configuration).to_yaml(),
-        run_folder=run_folder.find_run(configuration),
+        run_folder=folder,
+        warnings=run_folder.read_warnings(folder) if folder else (),
     )

@@ -108,7 +108,7 @@ def list_command(storage: Storage, as_json: bool) -> None:
     with open_registry(storage) as registry:
         champion = registry.champion()
         versions = registry.list_versions()
-        _print_versions(registry, versions, champion, as_json)
+        _print_versions(registry, versions, champion, as_json, _describe_rejection(storage.run))
 
 
 @models.command()
@@ -170,12 +170,27 @@ def _describe(registry: Registry, version: Version, champion: Champion | None) -
     }
 
 
-def _print_versions(registry: Registry, versions: list[Version], champion: Champion | None, as_json: bool) -> None:
+def _describe_rejection(run: Path | None) -> str:
+    """What the gate said of the last run in a folder, where it has rejected that one's candidate; else empty."""
+    if run is None or not (run / "summary.json").is_file():
+        return ""
+    from conf_profile.tables import read_json
+
+    gate = read_json(run / "summary.json", "run the pipeline again").get("gate", {})
+    if gate.get("decision") != "reject":
+        return ""
+    failed = [reason for reason in gate.get("reasons", ()) if not reason.startswith("passed")]
+    return f"the candidate of the last run was rejected ({run / 'report.html'}): {'; '.join(failed)}"
+
+
+def _print_versions(
+    registry: Registry, versions: list[Version], champion: Champion | None, as_json: bool, rejection: str
+) -> None:
     described = [_describe(registry, version, champion) for version in versions]
     if as_json:
         return _print_json(described)
     if not described:
-        return click.echo(f"{registry.uri()}: no version yet: run the pipeline")
+        return click.echo(f"{registry.uri()}: no version yet: {rejection or 'run the pipeline'}")
     rows = [
         (
             item["version"],
@@ -187,6 +202,8 @@ def _print_versions(registry: Registry, versions: list[Version], champion: Champ
         for item in described
     ]
     _print_table(registry.uri(), ("version", "", "F1", "MiB", "created"), rows)
+    if rejection:
+        click.echo(rejection)
 
 
 def _print_version(item: dict[str, Any]) -> None:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def config_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds --preset, --config, --dataset, --users, --seed and --set; the command receives a RunConfig."""
+    """Adds --preset, --config, --dataset, --data, --users, --seed and --set; the command receives a RunConfig.
+
+    Its paths are absolute: whatever says them, they are relative to the working directory of the call.
+    """
 
     @click.option("--preset", default="tiny", show_default=True, help="tiny, smollm2 or qwen3-8b.")
     @click.option("--config", "file", type=click.Path(path_type=Path), help="Your YAML file, over the preset.")
@@ -34,14 +37,12 @@ def config_options(command: Callable[..., None]) -> Callable[..., None]:
         overrides: tuple[str, ...],
         **rest: Any,
     ) -> None:
-        from conf_profile.config import resolve
+        from conf_profile.cli.config_paths import resolve_with_paths
 
         data = {"name": dataset, "path": str(data_path) if data_path else None, "users": users}
         given: dict[str, Any] = {key: value for key, value in data.items() if value is not None}
-        if dataset not in (None, "world") and users is None:
-            given["users"] = None  # all that there are; the preset's number is the world's
         values: dict[str, Any] = {"data": given} | ({} if seed is None else {"seed": seed})
-        command(config=resolve(preset, file, overrides, values), **rest)
+        command(config=resolve_with_paths(preset, file, overrides, values), **rest)
 
     return with_config
 

@@ -6,7 +6,6 @@ limits them. What is refused is what would silently make the result wrong.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,10 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from conf_profile import tables
-from conf_profile.data import dataset
+from conf_profile.data import dataset, lexicons
 from conf_profile.data.dataset import Dataset
 from conf_profile.dialogue.task import load as load_task
-from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import DataError
 from conf_profile.features import FeatureSchema
 
@@ -90,25 +88,13 @@ def check_labels(path: Path, task_file: Path) -> pa.Table:
     labels, known_tags = tables.read(path, tables.LABELS), load_task(task_file)
     pairs = labels.select(["attribute", "tag"]).group_by(["attribute", "tag"]).aggregate([]).to_pylist()
     for pair in sorted(pairs, key=lambda pair: (pair["attribute"], pair["tag"])):
-        _check_tag(pair["attribute"], pair["tag"], known_tags, path)
+        lexicons.check_tag(pair["attribute"], pair["tag"], known_tags, str(path))
     return labels
 
 
 def check_lexicon(path: Path, task_file: Path) -> None:
-    """Checks the form of a lexicon, and that the taxonomy knows every attribute and tag of it."""
-    taxonomy = load_task(task_file)
-    try:
-        lexicon = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(lexicon, dict) or not isinstance(lexicon.get("entries"), dict):
-        raise DataError(f"{path}: needs the key 'entries': keyphrase -> attribute -> tag -> weight")
-    fields = [evidence for values in lexicon.get("fields", {}).values() for evidence in values.values()]
-    leaning = [lexicon.get("prior", {}), lexicon.get("overconfidence", {})]
-    for evidence in (*lexicon["entries"].values(), *fields, *leaning):
-        for attribute, weights in evidence.items():
-            for tag in weights:
-                _check_tag(attribute, tag, taxonomy, path)
+    """Checks the form of a lexicon, and that the task knows every attribute, tag and field of it."""
+    lexicons.check(path, load_task(task_file))
 
 
 def count_coverage(behaviour: pa.Table, demographics: pa.Table, labels: pa.Table | None = None) -> Coverage:
@@ -142,16 +128,6 @@ def _check_user_ids(data: pa.Table, path: Path) -> None:
     row = pc.index(pc.utf8_trim_whitespace(data.column("user_id")), "").as_py()
     if row >= 0:
         raise DataError(f"{path}: row {row} has a blank user_id; give every row the id of its user")
-
-
-def _check_tag(attribute: str, tag: str, taxonomy: Taxonomy, path: Path) -> None:
-    if attribute not in taxonomy.names:
-        raise DataError(f"{path}: attribute {attribute!r} is not in the taxonomy; it has {', '.join(taxonomy.names)}")
-    if tag not in taxonomy[attribute].index:
-        raise DataError(
-            f"{path}: {attribute} has the tag {tag!r}, which is not in the taxonomy; it has "
-            f"{', '.join(taxonomy[attribute].tags)}"
-        )
 
 
 def _find_as_of(given: Mapping[str, Any], folder: Path, behaviour: pa.Table, demographics: pa.Table) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from conf_profile.files import write_text
 
 OUTSIDE_FOLDERS = "elsewhere.json"
 ARGUMENTS = Path("workspace") / "arguments.json"
+WARNINGS = Path("workspace") / "warnings.json"
+"""What the check before the run warned of; it names no user."""
 
 
 @contextmanager
@@ -53,6 +55,17 @@ def read_configuration(given: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DataError("arguments.json: the run's configuration is no mapping; run the pipeline in this folder again")
     return found
+
+
+def write_warnings(folder: Path, warnings: Sequence[str]) -> None:
+    """Keeps the warnings of the check before the run for its report."""
+    write_text(folder / WARNINGS, json.dumps({"warnings": list(warnings)}, indent=2, ensure_ascii=False))
+
+
+def read_warnings(folder: Path) -> list[str]:
+    """The warnings that were kept; none in folders of earlier releases."""
+    path = folder / WARNINGS
+    return list(tables.read_json(path, "run the pipeline again")["warnings"]) if path.is_file() else []
 
 
 def note_outside_folder(folder: Path, place: Path) -> None:

@@ -5,7 +5,7 @@ Built from the steps' JSON outputs alone; it computes no metric and reads no tab
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from conf_profile.config import RunConfig
@@ -48,10 +48,12 @@ def build(
     features_report: Mapping[str, Any],
     seconds: Mapping[str, float],
     peak_rss_mib: float,
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The content of summary.json; DataError names what an input lacks.
 
-    `outcome` is promotion's {"promoted", "version", "uri"}; `seconds` maps step to wall time.
+    `outcome` is promotion's {"promoted", "version", "uri"}; `seconds` maps step to wall time; `warnings` are
+    those of the check before the run.
     """
     try:
         return {
@@ -65,6 +67,7 @@ def build(
             "model": _model(outcome),
             "seconds": {step: round(float(value), 2) for step, value in seconds.items()},
             "peak_rss_mib": round(float(peak_rss_mib), 1),
+            "warnings": list(warnings),
         }
     except KeyError as error:
         raise DataError(f"the summary cannot be built: {error} is missing from a step's output") from error
@@ -93,7 +96,13 @@ def render(summary: Mapping[str, Any]) -> Group:
     """What the terminal shows at the end of a run: the table, the gate's word, the model, time and memory."""
     from rich.console import Group
 
-    return Group(table(summary), *_gate_lines(summary["gate"]), _model_line(summary["model"]), _cost(summary))
+    return Group(
+        table(summary),
+        *_gate_lines(summary["gate"]),
+        _model_line(summary["model"]),
+        *_warning_lines(summary),
+        _cost(summary),
+    )
 
 
 def _metrics(arms: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,6 +149,12 @@ def _model_line(model: Mapping[str, Any] | None) -> Text:
     from rich.text import Text
 
     return Text(f"Model: {model['version']} at {model['uri']}" if model else "Model: nothing was uploaded")
+
+
+def _warning_lines(summary: Mapping[str, Any]) -> list[Text]:
+    from rich.text import Text
+
+    return [Text(f"Warning: {warning}", style="yellow") for warning in summary.get("warnings", ())]
 
 
 def _cost(summary: Mapping[str, Any]) -> Text:

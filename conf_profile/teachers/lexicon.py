@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,19 @@ NO_EVIDENCE = 0.05
 """Summed evidence below which the teacher has read nothing; half of those times it says `unknown`."""
 LEVEL_BOUNDS = (0.25, 0.40, 0.55, 0.70)
 """Probability of the answer, as the teacher sees it, from which on it says level 2, 3, 4, 5."""
+# Letters of scripts that put no space between words: there every part of a text may be a word.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
+_WORD_CHARACTER = f"[^\\W{_UNSPACED}]"
+
+
+@dataclass(frozen=True)
+class LexiconHits:
+    """How much a lexicon knows of some users: `informed` are those with any evidence, a keyphrase's or a field's."""
+
+    users: int
+    informed: int
+    keyphrases: int
+    found: int
 
 
 class LexiconTeacher:
@@ -51,7 +66,7 @@ class LexiconTeacher:
         self._list_labels = frozenset(feature.label for feature in task.features if feature.type == "list")
         self._seed = seed
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        self._fingerprint = f"lexicon/{digest}/read={keyphrases_read}/seed={seed}"
+        self._fingerprint = f"lexicon/{digest}/read={keyphrases_read}/seed={seed}{self._lexicon.reading}"
 
     @property
     def fingerprint(self) -> str:
@@ -65,6 +80,16 @@ class LexiconTeacher:
 
     async def aclose(self) -> None:
         return None
+
+    def count_hits(self, prompts: Iterable[str]) -> LexiconHits:
+        """What the lexicon knows of users, from their parts of the prompt. A keyphrase counts each time it is there."""
+        users = informed = keyphrases = found = 0
+        for prompt in prompts:
+            phrases, fields = _read_prompt(prompt, self._list_labels)
+            hits = int(self._lexicon.keyphrase_evidence(phrases).any(axis=1).sum())
+            users, keyphrases, found = users + 1, keyphrases + len(phrases), found + hits
+            informed += bool(hits or self._lexicon.field_evidence(fields).any())
+        return LexiconHits(users, informed, keyphrases, found)
 
     def _answers(self, request: Request) -> list[str]:
         phrases, fields = _read_prompt(request.messages[-1]["content"], self._list_labels)
@@ -114,12 +139,18 @@ class _Lexicon:
             self.columns[attribute.name] = slice(start, start + len(attribute.tags))
             start += len(attribute.tags)
         self._width = start
-        self._by_word = data.get("match", "phrase") == "word"
-        self._entries = {key: self._row(evidence) for key, evidence in data["entries"].items()}
+        self._match = data.get("match", "phrase")
+        # Keyphrases and values are looked up in lower case.
+        self._entries = {key.lower(): self._row(evidence) for key, evidence in data["entries"].items()}
         self._fields = {
-            field: {value: self._row(evidence) for value, evidence in values.items()}
+            field: {value.lower(): self._row(evidence) for value, evidence in values.items()}
             for field, values in data.get("fields", {}).items()
         }
+        keys = [*data["entries"], *(value for values in data.get("fields", {}).values() for value in values)]
+        self.reading = "/whole-words" if self._match == "word" else ""
+        self.reading += "" if all(key == key.lower() for key in keys) else "/lower-case"
+        """Part of the fingerprint: earlier releases read the same file in another way."""
+        self._words = {entry: _word_pattern(entry) for entry in self._entries} if self._match == "word" else {}
         prior = self._row(data.get("prior", {}))
         self.prior = {name: prior[columns] for name, columns in self.columns.items()}
         given = data.get("overconfidence", {})
@@ -148,7 +179,7 @@ class _Lexicon:
     def _look_up(self, phrase: str) -> Floats:
         key = phrase.lower()
         if key not in self._known:
-            self._known[key] = self._by_words(key) if self._by_word else self._by_start(key)
+            self._known[key] = self._by_start(key) if self._match == "phrase" else self._by_parts(key)
         return self._known[key]
 
     def _by_start(self, key: str) -> Floats:
@@ -160,12 +191,24 @@ class _Lexicon:
                 return row
         return np.zeros(self._width)
 
-    def _by_words(self, key: str) -> Floats:
+    def _by_parts(self, key: str) -> Floats:
+        """The sum of all entries in it: 'man' is in 'man of the house' and, as a whole word, not in 'woman'."""
         total = np.zeros(self._width)
         for entry, row in self._entries.items():
-            if entry in key:
+            pattern = self._words.get(entry)
+            if entry in key and (pattern is None or pattern.search(key)):
                 total += row
         return total
+
+
+def _word_pattern(entry: str) -> re.Pattern[str] | None:
+    """Finds an entry as whole words; None for one that a sign begins or ends, which says itself where it stops."""
+    if not entry or not (entry[0].isalnum() and entry[-1].isalnum()):
+        return None
+    begins, ends = (re.fullmatch(_WORD_CHARACTER, edge) for edge in (entry[0], entry[-1]))
+    before = f"(?<!{_WORD_CHARACTER})" if begins else ""
+    after = f"(?!{_WORD_CHARACTER})" if ends else ""
+    return re.compile(f"{before}{re.escape(entry)}{after}")
 
 
 def _read_prompt(text: str, list_labels: frozenset[str]) -> tuple[list[str], dict[str, str]]:

@@ -38,22 +38,26 @@ def run(config: RunConfig, out: Path | None, until: str) -> None:
     from conf_profile.data.build import build_in_run_folder
     from conf_profile.data.run_folder import lock_run_folder
     from conf_profile.evaluation import summary
+    from pipelines import preflight
+    from pipelines.check import place_findings
 
     steps_of(config, until)
     console = Console(stderr=True)
     folder = (out or default_folder(config)).resolve()
+    preflight.require(place_findings(config, folder), console)
     folder.mkdir(parents=True, exist_ok=True)
     with lock_run_folder(folder):
         with console.status("preparing the data set"):
             data = build_in_run_folder(folder, config)
         console.print(f"data: {data.name}, {data.users} users as of {data.as_of} ({data.source})")
         with _storage(config, folder):
+            warnings = _check(config, data, folder, console, until)
             finished = _run_pipeline(config, data, folder, console, until)
     if "report" not in finished.artefacts:
         for name, path in finished.artefacts.items():
             click.echo(f"{name}: {_display_path(Path(path))}")
         return
-    result = _collect(config, finished, folder)
+    result = _collect(config, finished, folder, warnings)
     Console().print(summary.render(result))
     click.echo(f"summary: {_display_path(folder / 'summary.json')}\nreport:  {_display_path(folder / 'report.html')}")
     if result["model"]:
@@ -79,6 +83,21 @@ def _storage(config: RunConfig, folder: Path) -> Iterator[None]:
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+def _check(config: RunConfig, data: Dataset, folder: Path, console: Any, until: str) -> list[str]:
+    """Refuses what cannot work before anything is paid; the warnings, which are kept for the report."""
+    from components.steps import steps_of
+    from conf_profile.data.run_folder import write_warnings
+    from conf_profile.registry import registry
+    from pipelines import check, preflight
+
+    with console.status("checking"):
+        steps = [step.name for step in steps_of(config, until)]
+        found = check.inspect(config, data, folder, registry.connect(config.storage), steps)
+    preflight.require(found.findings, console)
+    write_warnings(folder, found.warnings)
+    return found.warnings
 
 
 def _run_pipeline(config: RunConfig, data: Dataset, folder: Path, console: Any, until: str) -> FinishedPipeline:
@@ -119,7 +138,7 @@ def _champion_at_start(config: RunConfig, pinned: Path) -> str:
     return version
 
 
-def _collect(config: RunConfig, finished: FinishedPipeline, folder: Path) -> dict[str, Any]:
+def _collect(config: RunConfig, finished: FinishedPipeline, folder: Path, warnings: list[str]) -> dict[str, Any]:
     from conf_profile.evaluation import summary
     from conf_profile.files import write_text
 
@@ -127,7 +146,9 @@ def _collect(config: RunConfig, finished: FinishedPipeline, folder: Path) -> dic
         name: json.loads(Path(finished.artefacts[name]).read_text(encoding="utf-8"))
         for name in ("evaluation", "gate", "outcome", "features_report")
     }
-    result = summary.build(config, **read, seconds=finished.seconds, peak_rss_mib=finished.peak_rss_mib)
+    result = summary.build(
+        config, **read, seconds=finished.seconds, peak_rss_mib=finished.peak_rss_mib, warnings=warnings
+    )
     write_text(folder / "summary.json", json.dumps(result, indent=2))
     for name, target in (("report", "report.html"), ("evaluation", "evaluation.json"), ("gate", "gate.json")):
         shutil.copyfile(finished.artefacts[name], folder / target)

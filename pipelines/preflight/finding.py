@@ -24,7 +24,7 @@ class Finding:
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.what}; {self.remedy}"
+        return f"{self.what}; {self.remedy}" if self.remedy else self.what
 
 
 def require(findings: Iterable[Finding], console: Console) -> None:

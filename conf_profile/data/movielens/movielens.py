@@ -117,7 +117,7 @@ def lexicon() -> dict[str, Any]:
     entries |= {str(words).lower(): weights for words, weights in data["title_words"].items()}
     return {
         "name": "movielens",
-        "match": "word",
+        "match": "part",
         "entries": entries,
         "prior": data["prior"],
         "overconfidence": data["overconfidence"],
