@@ -27,12 +27,25 @@ def open_registry(config: StorageConfig, folder: Path) -> Iterator[Registry | No
     from conf_profile.storage.local_s3 import local_s3
 
     if uses_endpoint(config):
-        yield registry.connect(config, create_bucket=False)
+        yield _connect(config)
     elif (folder / "s3" / "data").is_dir():
         with local_s3(folder / "s3") as access:
             yield registry.connect(config, access, create_bucket=False)
     else:
         yield None
+
+
+def _connect(config: StorageConfig) -> Registry | None:
+    from conf_profile.registry import registry
+    from conf_profile.storage.object_errors import code
+
+    try:
+        return registry.connect(config, create_bucket=False)
+    except RegistryError as error:
+        # The run makes its bucket.
+        if code(error.__cause__) == "NoSuchBucket":
+            return None
+        raise
 
 
 def uses_endpoint(config: StorageConfig) -> bool:
@@ -53,10 +66,16 @@ def read_champion(registry: Registry) -> tuple[str, Task] | None:
 
 
 def find_differences(task: Task, champion: Task) -> list[str]:
-    """What keeps the two from being compared, in words: attributes, tags and features. Words of the prompt do not."""
+    """What keeps the two from being compared, in words: other attributes or tags. Words of the prompt do not."""
     found = [f"attribute {name} is new" for name in task.names if name not in champion.names]
     found += [f"attribute {name} is gone" for name in champion.names if name not in task.names]
     for name in task.names:
         if name in champion.names and set(task[name].tags) != set(champion[name].tags):
             found.append(f"{name} has the tags {', '.join(task[name].tags)} (before: {', '.join(champion[name].tags)})")
-    return found + [f"feature {one}" for one in champion.features.differences(task.features.types)]
+    return found
+
+
+def find_missing_features(task: Task, champion: Task) -> list[str]:
+    """What the champion was trained on and will not be given in the comparison, in words; further features are fine."""
+    types = {name: kind for name, kind in task.features.types.items() if name in champion.features.types}
+    return champion.features.differences(types)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from conf_profile import tables
@@ -35,21 +36,23 @@ WIDE_INTERVAL = 0.1
 
 @dataclass(frozen=True)
 class LabelFacts:
-    """Counts of users. `half_width`: of the 95% interval of one attribute's accuracy on the test users, at the most."""
+    """Counts of users with a label. `half_width`: of the 95% interval of one attribute's accuracy, at the most."""
 
     users: int
     profiled: int
     validation: int
     test: int
+    test_by_attribute: dict[str, int]
     half_width: float | None
 
 
 @dataclass(frozen=True)
 class ChampionFacts:
-    """The champion's version, None where there is none, and how its task differs."""
+    """The champion's version, None where there is none, how its task differs, and which of its features are gone."""
 
     version: str | None
     differences: tuple[str, ...] = ()
+    missing_features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def inspect(
     people = read_people(config, data, task)
     prompts = [render_messages(user, task, "full", config.prompt.max_keyphrases) for user in people.sample]
     judged = "evaluation" in steps
-    labels = _count_labels(data, people)
+    labels = _count_labels(data, people, task)
     hits = _count_hits(config, data, task, prompts)
     rival = _find_champion(task, registry) if judged and registry is not None else ChampionFacts(None)
     cost = estimate_cost(config, task, people.facts.asked, prompts, price)
@@ -134,14 +137,23 @@ def _model_findings(config: RunConfig) -> Iterator[Finding]:
             yield Finding("error", f"{key}: there is no folder {model}", "correct the path, or give a name of the hub")
 
 
-def _count_labels(data: Dataset, people: People) -> LabelFacts | None:
+def _count_labels(data: Dataset, people: People, task: Task) -> LabelFacts | None:
     if data.labels is None:
         return None
-    labelled = set(pc.unique(tables.read(data.labels, tables.LABELS)["user_id"]).to_pylist())
+    table = tables.read(data.labels, tables.LABELS)
+    labelled = set(pc.unique(table["user_id"]).to_pylist())
     split = [part for user, part in zip(people.profiled, people.split, strict=True) if user in labelled]
     test = split.count(splits.TEST)
-    half_width = 1.96 * (0.25 / test) ** 0.5 if test else None
-    return LabelFacts(len(labelled), len(split), split.count(splits.VALIDATION), test, half_width)
+    tested = pa.array(people.profiled[people.split == splits.TEST].tolist(), pa.string())
+    found = table.filter(pc.is_in(table["user_id"], value_set=tested))["attribute"].to_pylist()
+    return LabelFacts(
+        users=len(labelled),
+        profiled=len(split),
+        validation=split.count(splits.VALIDATION),
+        test=test,
+        test_by_attribute={name: found.count(name) for name in task.names},
+        half_width=1.96 * (0.25 / test) ** 0.5 if test else None,
+    )
 
 
 def _count_hits(
@@ -160,7 +172,8 @@ def _find_champion(task: Task, registry: Registry) -> ChampionFacts:
     if found is None:
         return ChampionFacts(None)
     version, other = found
-    return ChampionFacts(version, tuple(champion.find_differences(task, other)))
+    differences = champion.find_differences(task, other)
+    return ChampionFacts(version, tuple(differences), tuple(champion.find_missing_features(task, other)))
 
 
 def _people_findings(people: People, config: RunConfig) -> Iterator[Finding]:
@@ -228,13 +241,20 @@ def _label_findings(labels: LabelFacts | None, data: Dataset, judged: bool) -> I
             "measured",
             "label more users, or raise features.test_share",
         )
-    elif labels.half_width is not None and labels.half_width > WIDE_INTERVAL:
+    else:
+        yield from _interval_findings(labels)
+
+
+def _interval_findings(labels: LabelFacts) -> Iterator[Finding]:
+    if labels.half_width is not None and labels.half_width > WIDE_INTERVAL:
         yield Finding(
             "warning",
-            f"{labels.test:,} labelled test users: the 95% interval of an attribute is about "
-            f"±{100 * labels.half_width:.0f} points wide, so the gate can hardly tell two models apart",
+            f"{labels.test:,} labelled test users: the 95% interval of an attribute is up to "
+            f"±{100 * labels.half_width:.0f} points, so the gate can hardly tell two models apart",
             "label more users, or raise features.test_share",
         )
+    if bare := [name for name, count in labels.test_by_attribute.items() if not count]:
+        yield Finding("warning", f"no test user has a label of {', '.join(bare)}", "label some, or nothing is measured")
 
 
 def _lexicon_findings(config: RunConfig, data: Dataset, hits: LexiconHits | None) -> Iterator[Finding]:
@@ -271,6 +291,13 @@ def _champion_findings(rival: ChampionFacts, config: RunConfig) -> Iterator[Find
             f"the champion {rival.version} of model {config.storage.model!r} has another task, so the two cannot be "
             f"compared: {'; '.join(rival.differences)}",
             f"{folder}begin another model with --set storage.model=NAME",
+        )
+    elif rival.missing_features:
+        yield Finding(
+            "warning",
+            f"the champion {rival.version} was trained on features that this task does not have, and is compared "
+            f"without them: {'; '.join(rival.missing_features)}",
+            "begin another model with --set storage.model=NAME if that is not meant",
         )
 
 

@@ -67,7 +67,7 @@ def _labels(labels: Facts | None) -> str:
     text = f"{labels['users']:,} users, {labels['profiled']:,} of them profiled, {labels['test']:,} of them test users"
     if labels["half_width"] is None:
         return text
-    return f"{text}: a 95% interval of about ±{100 * labels['half_width']:.1f} points for one attribute"
+    return f"{text}: a 95% interval of up to ±{100 * labels['half_width']:.1f} points for one attribute"
 
 
 def _lexicon(hits: Facts) -> str:
@@ -81,7 +81,8 @@ def _lexicon(hits: Facts) -> str:
 def _champion(champion: Facts) -> str:
     if champion["version"] is None:
         return "none yet"
-    return f"{champion['version']}: {'; '.join(champion['differences']) or 'the same attributes, tags and features'}"
+    differences = [*champion["differences"], *champion["missing_features"]]
+    return f"{champion['version']}: {'; '.join(differences) or 'the same attributes and tags'}"
 
 
 def _teacher(teacher: Facts, people: Facts) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from conf_profile.cli.options import config_options, default_folder
-from conf_profile.errors import LostPromotionError
+from conf_profile.errors import LostPromotionError, PipelineError
 from pipelines.commands.options import until_option
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(config: RunConfig, out: Path | None, until: str) -> None:
     console = Console(stderr=True)
     folder = (out or default_folder(config)).resolve()
     preflight.require(place_findings(config, folder), console)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     with lock_run_folder(folder):
         with console.status("preparing the data set"):
             data = build_in_run_folder(folder, config)
@@ -62,6 +62,13 @@ def run(config: RunConfig, out: Path | None, until: str) -> None:
     click.echo(f"summary: {_display_path(folder / 'summary.json')}\nreport:  {_display_path(folder / 'report.html')}")
     if result["model"]:
         click.echo(f"models:  conf-profile models list --run {_display_path(folder)}")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PipelineError(f"{folder}: cannot be made: {error.strerror}; give another --out") from error
 
 
 @contextmanager

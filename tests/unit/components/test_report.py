@@ -18,6 +18,7 @@ from components.report.inputs import curve
 from components.report.markup import element, join
 from components.report.step import run
 from conf_profile.config import GateConfig, RunConfig
+from conf_profile.data import run_folder
 from conf_profile.errors import DataError
 from conf_profile.storage import configuration_file
 from support.evaluation_world import World
@@ -170,6 +171,23 @@ def test_the_command_names_the_runs_own_store_and_folder(finished: Run, tmp_path
     assert options() == ["--endpoint", "http://s3.example.com"]
     (tmp_path / "workspace" / "arguments.json").write_text("{}")
     assert options() == ["--endpoint", "http://s3.example.com", "--run", str(tmp_path)]
+
+
+def test_warnings_of_the_check_are_in_the_report(finished: Run, tmp_path) -> None:
+    names = ("evaluation", "gate", "labelling", "features", "sft", "grpo", "filtering", "reference", "outcome")
+    arguments = [SimpleNamespace(path=str(finished.folder / f"{name}.json")) for name in names]
+    page, folder = SimpleNamespace(path=str(tmp_path / "page.html")), tmp_path / "run"
+    place = configuration_file.write(RunConfig(), folder / "workspace")
+    (folder / run_folder.ARGUMENTS).write_text("{}")
+
+    def warnings() -> list[str]:
+        task.run(*arguments, page, place)
+        text = (tmp_path / "page.html").read_text(encoding="utf-8")
+        return re.findall(r"<li>(.*)</li>", text) if "Warnings" in outline(text).headings else []
+
+    assert warnings() == []
+    run_folder.write_warnings(folder, ["6 labelled <test> users"])
+    assert warnings() == ["6 labelled &lt;test&gt; users"]
 
 
 def test_nothing_is_loaded_from_elsewhere(finished: Run) -> None:

@@ -141,7 +141,7 @@ def test_regions(zip_code, expected) -> None:
 
 def test_the_lexicon_speaks_of_the_taxonomys_tags_only() -> None:
     lexicon, known = movielens.lexicon(), tasks.builtin("movielens")
-    assert lexicon["match"] == "word"
+    assert lexicon["match"] == "part"
     for evidence in [*lexicon["entries"].values(), lexicon["prior"], lexicon["overconfidence"]]:
         for attribute, weights in evidence.items():
             assert set(weights) <= set(known[attribute].tags)

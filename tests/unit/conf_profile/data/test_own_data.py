@@ -222,19 +222,47 @@ def test_partial_labels_are_fine_and_have_a_digest_of_their_own(folder) -> None:
         ("[]", "needs the key 'entries'"),
         (
             json.dumps({"entries": {}, "fields": {"age": {"30": {"gender": {"x": 1}}}}}),
-            "gender has the tag 'x'",
+            "field 'age', value '30': gender has the tag 'x'",
         ),
-        (json.dumps({"entries": {"tea": {"gender": {"robot": 1}}}}), "gender has the tag 'robot'"),
+        (json.dumps({"entries": {"tea": {"gender": {"robot": 1}}}}), "entry 'tea': gender has the tag 'robot'"),
         (
             json.dumps({"entries": {}, "prior": {"height": {"tall": 1}}}),
-            "attribute 'height' is not in the taxonomy",
+            "prior: attribute 'height' is not in the taxonomy",
+        ),
+        (
+            json.dumps({"entries": {"tea": {"male": 1}}}),
+            "entry 'tea': 'male' is a tag of gender, not an attribute; write {'gender': {'male': WEIGHT}}",
+        ),
+        (
+            json.dumps({"entries": {"tea": {"gender": "male"}}}),
+            "entry 'tea': gender must map tags to weights, not be 'male'; its tags are female, male",
+        ),
+        (json.dumps({"entries": {"tea": 1}}), "entry 'tea' must map attributes to tag -> weight, not be 1"),
+        (json.dumps({"entries": {"tea": {"gender": {"male": "1"}}}}), "'male' has the weight '1'; give a number"),
+        ('{"entries": {"tea": {"gender": {"male": NaN}}}}', "'male' has the weight nan; give a number"),
+        (json.dumps({"entries": {" ": {}}}), "entry ' ' is blank; remove it"),
+        (json.dumps({"entries": {"Tea": {}, "tea": {}}}), "entry 'tea' is there as 'Tea', too"),
+        (json.dumps({"entries": {}, "match": "regex"}), "match is 'regex'; choose phrase, word, part"),
+        (json.dumps({"entries": {}, "entrys": {}}), "unknown key 'entrys'; the keys are name, match, entries"),
+        (json.dumps({"entries": {}, "random_levels": 2}), "random_levels is 2; give a share from 0 to 1"),
+        (json.dumps({"entries": {}, "fields": []}), "fields must map a label to value"),
+        (json.dumps({"entries": {}, "fields": {"age": 1}}), "field 'age' must map values"),
+        (json.dumps({"entries": {}, "fields": {"height": {}}}), "fields has 'height'.*the labels are age, gender"),
+        (
+            json.dumps({"entries": {}, "fields": {"self_age": {}}}),
+            "fields has 'self_age', which is no label of a scalar feature; write 'age', its label in the prompt",
         ),
     ],
 )
 def test_a_bad_lexicon(folder, text, message) -> None:
     (folder / "lexicon.json").write_text(text)
-    with pytest.raises(DataError, match=rf"lexicon\.json: {message}"):
+    with pytest.raises(DataError, match=rf"lexicon\.json: .*{message.replace('{', '.').replace('}', '.')}"):
         own.check_folder(folder)
+
+
+def test_a_lexicon_may_have_capitals(folder) -> None:
+    (folder / "lexicon.json").write_text(json.dumps({"entries": {"Tea": {"gender": {"male": 1}}}, "match": "word"}))
+    assert own.check_folder(folder).lexicon == folder / "lexicon.json"
 
 
 def test_finish_and_load_are_inverse(folder) -> None:

@@ -49,7 +49,7 @@ def test_summary_has_exactly_the_promised_keys() -> None:
     content = summary()
     assert list(content) == [
         "dataset", "preset", "seed", "users", "dropped_without_consent", "metrics", "gate", "model",
-        "seconds", "peak_rss_mib",
+        "seconds", "peak_rss_mib", "warnings",
     ]  # fmt: skip
     assert (content["dataset"], content["preset"], content["seed"]) == ("world", "tiny", 3)
     assert (content["users"], content["dropped_without_consent"]) == (2950, 50)
@@ -105,3 +105,11 @@ def test_unknown_arms_are_shown_under_their_own_name() -> None:
 def test_missing_input_is_named() -> None:
     with pytest.raises(DataError, match="'uri' is missing"):
         summary({"promoted": True, "version": "v7"})
+
+
+def test_warnings_of_the_check_are_kept_and_shown() -> None:
+    config = resolve("tiny")
+    content = build(config, {"arms": ARMS}, GATE, PROMOTED, FEATURES, SECONDS, 1.0, ["6 labelled [bold]test users"])
+    assert content["warnings"] == ["6 labelled [bold]test users"]
+    assert "Warning: 6 labelled [bold]test users" in shown(content)
+    assert "Warning" not in shown({key: value for key, value in content.items() if key != "warnings"})

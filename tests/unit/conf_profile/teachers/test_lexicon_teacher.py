@@ -9,7 +9,7 @@ from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.output_format import parse_or_none
 from conf_profile.dialogue.prompts import UserFeatures, render_messages
 from conf_profile.errors import TeacherError
-from conf_profile.teachers.lexicon import LexiconTeacher
+from conf_profile.teachers.lexicon import LexiconHits, LexiconTeacher
 from conf_profile.teachers.protocol import Request
 
 TAGS = tasks.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
@@ -83,3 +83,56 @@ def test_a_broken_lexicon_is_named(tmp_path, text, message):
         path.write_text(text)
     with pytest.raises(TeacherError, match=message):
         LexiconTeacher(path, TAGS, 3, 0)
+
+
+def hits(tmp_path, match, entry, *keyphrases):
+    """How many of the keyphrases an entry is found in."""
+    path = tmp_path / "lexicon.json"
+    path.write_text(json.dumps({"match": match, "entries": {entry: {"age": {"old": 1.0}}}}))
+    prompts = [render_messages(UserFeatures("u", watch=[text]), TAGS, "full", 20)[-1]["content"] for text in keyphrases]
+    return LexiconTeacher(path, TAGS, 3, 0).count_hits(prompts).found
+
+
+@pytest.mark.parametrize(
+    ("match", "entry", "keyphrase", "found"),
+    [
+        ("word", "man", "man of the house", True),
+        ("word", "man", "one man, one vote", True),
+        ("word", "man", "woman", False),
+        ("word", "man", "mankind", False),
+        ("word", "Man", "MAN of the house", True),
+        ("word", "old age", "in old age!", True),
+        ("word", "[animation", "Toy Story [animation, comedy]", True),
+        ("word", ", drama", "Heat [crime, drama]", True),
+        ("word", "(199", "Toy Story (1995)", True),
+        ("word", "c++", "learn c++ now", True),
+        ("word", "咖啡", "我喜欢咖啡店", True),
+        ("word", "дом", "мой дом", True),
+        ("word", "дом", "домино", False),
+        ("part", "man", "woman", True),
+        ("phrase", "man", "man of the house", True),
+        ("phrase", "MAN", "man of the house", True),
+        ("phrase", "man", "one man", False),
+    ],
+)
+def test_an_entry_is_found_as_match_says(tmp_path, match, entry, keyphrase, found):
+    assert hits(tmp_path, match, entry, keyphrase) == int(found)
+
+
+def test_hits_are_counted_by_user_and_keyphrase(lexicon):
+    users = [
+        UserFeatures("u1", watch=["rose pruning", "weather"]),
+        UserFeatures("u2", watch=["weather"], self_gender="Female"),
+        UserFeatures("u3", watch=["weather"]),
+    ]
+    prompts = [render_messages(user, TAGS, "full", 20)[-1]["content"] for user in users]
+    assert LexiconTeacher(lexicon, TAGS, 3, 0).count_hits(prompts) == LexiconHits(3, 2, 4, 1)
+
+
+def test_answers_of_an_earlier_release_are_kept_where_they_would_be_the_same(tmp_path, lexicon):
+    """The fingerprint is part of a kept answer's key."""
+    assert LexiconTeacher(lexicon, TAGS, 3, 0).fingerprint.endswith("/read=3/seed=0")
+    path = tmp_path / "other.json"
+    for changed in ({"match": "word"}, {"entries": {"Tea": {}}}):
+        path.write_text(json.dumps(LEXICON | changed))
+        assert not LexiconTeacher(path, TAGS, 3, 0).fingerprint.endswith("/seed=0")
