@@ -41,8 +41,10 @@ NO_EVIDENCE = 0.05
 LEVEL_BOUNDS = (0.25, 0.40, 0.55, 0.70)
 """Probability of the answer, as the teacher sees it, from which on it says level 2, 3, 4, 5."""
 # Letters of scripts that put no space between words: there every part of a text may be a word.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
-_WORD_CHARACTER = f"[^\\W{_UNSPACED}]"
+_UNSPACED_LETTERS = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
+)
+_WORD_CHARACTER = f"[^\\W{_UNSPACED_LETTERS}]"
 
 
 @dataclass(frozen=True)

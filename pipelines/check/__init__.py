@@ -1,6 +1,6 @@
 """What can be known of a run before anything is paid: its people, labels, lexicon, prompt, champion, cost and machine.
 
-    found = check.inspect(config, data, folder, registry, steps)
+    found = check.inspect(config, data, folder, registry, steps, own_store)
     preflight.require(found.findings, console)
 
 `inspect` reads what the run will read, by the run's own rules, and writes nothing. What cannot work is an error, what

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from conf_profile.registry.registry import Registry
     from conf_profile.teachers.lexicon import LexiconHits
 
-CUT_SHARE, FEW_IN_BOTH, FEW_HITS = 0.25, 0.8, 0.1
+CUT_SHARE, SHARE_IN_BOTH, SHARE_INFORMED = 0.25, 0.8, 0.1
 """From which share of keyphrases cut, and below which share of users in both tables or with evidence, to warn."""
 WIDE_INTERVAL = 0.1
 """Half the width of a 95% interval from which on a run can hardly tell two models apart."""
@@ -80,10 +80,12 @@ def inspect(
     folder: Path,
     registry: Registry | None,
     steps: Collection[str],
+    own_store: bool,
     price: Price | None = None,
 ) -> Inspection:
     """Everything that the data, the registry and this machine say about a run of `steps` in `folder`.
 
+    `own_store`: whether the registry is in that folder, not in a store that somebody named.
     ConfProfileError where something cannot be read at all.
     """
     task = tasks.load(data.task)
@@ -100,7 +102,7 @@ def inspect(
         *_people_findings(people, config),
         *_label_findings(labels, data, judged),
         *_lexicon_findings(config, data, hits),
-        *_champion_findings(rival, config),
+        *_champion_findings(rival, config, own_store),
         *_teacher_findings(config, cost),
         *_machine_findings(machine),
     ]
@@ -212,7 +214,7 @@ def _coverage_findings(people: People) -> Iterator[Finding]:
             f"{signed}",
             "write a user's id alike in every table",
         )
-    elif facts.both < FEW_IN_BOTH * min(facts.behaviour, facts.demographics):
+    elif facts.both < SHARE_IN_BOTH * min(facts.behaviour, facts.demographics):
         yield Finding(
             "warning",
             f"{facts.both:,} users are in both tables, of {facts.behaviour:,} in behaviour.parquet and "
@@ -273,7 +275,7 @@ def _lexicon_findings(config: RunConfig, data: Dataset, hits: LexiconHits | None
             "is an entry, and no field has a value that it has",
             "write entries as they are in your keyphrases, or set match to word (docs/teachers.md)",
         )
-    elif hits.informed < FEW_HITS * hits.users:
+    elif hits.informed < SHARE_INFORMED * hits.users:
         yield Finding(
             "warning",
             f"the lexicon has evidence for {hits.informed:,} of {hits.users:,} users ({hits.found:,} of "
@@ -282,10 +284,9 @@ def _lexicon_findings(config: RunConfig, data: Dataset, hits: LexiconHits | None
         )
 
 
-def _champion_findings(rival: ChampionFacts, config: RunConfig) -> Iterator[Finding]:
+def _champion_findings(rival: ChampionFacts, config: RunConfig, own_store: bool) -> Iterator[Finding]:
     if rival.differences:
-        shared = champion.uses_endpoint(config.storage)
-        folder = "" if shared else "give another folder with --out, or "
+        folder = "give another folder with --out, or " if own_store else ""
         yield Finding(
             "error",
             f"the champion {rival.version} of model {config.storage.model!r} has another task, so the two cannot be "

@@ -59,7 +59,7 @@ def _inspect(config: RunConfig, folder: Path, price: Price | None) -> Inspection
     try:
         with tempfile.TemporaryDirectory() as temporary, champion.open_registry(config.storage, folder) as registry:
             data = build(config, Path(temporary) / config.data.name)
-            found = inspect(config, data, folder, registry, steps, price)
+            found = inspect(config, data, folder, registry, steps, not champion.uses_endpoint(config.storage), price)
     except ConfProfileError as error:
         return Inspection((*places, Finding("error", str(error), "")))
     return Inspection((*places, *found.findings), found.facts, found.prompt)

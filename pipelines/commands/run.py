@@ -39,7 +39,7 @@ def run(config: RunConfig, out: Path | None, until: str) -> None:
     from conf_profile.data.run_folder import lock_run_folder
     from conf_profile.evaluation import summary
     from pipelines import preflight
-    from pipelines.check import place_findings
+    from pipelines.check import champion, place_findings
 
     steps_of(config, until)
     console = Console(stderr=True)
@@ -50,8 +50,9 @@ def run(config: RunConfig, out: Path | None, until: str) -> None:
         with console.status("preparing the data set"):
             data = build_in_run_folder(folder, config)
         console.print(f"data: {data.name}, {data.users} users as of {data.as_of} ({data.source})")
+        own_store = not champion.uses_endpoint(config.storage)
         with _storage(config, folder):
-            warnings = _check(config, data, folder, console, until)
+            warnings = _check(config, data, folder, console, until, own_store)
             finished = _run_pipeline(config, data, folder, console, until)
     if "report" not in finished.artefacts:
         for name, path in finished.artefacts.items():
@@ -92,7 +93,7 @@ def _storage(config: RunConfig, folder: Path) -> Iterator[None]:
             os.environ.update(before)
 
 
-def _check(config: RunConfig, data: Dataset, folder: Path, console: Any, until: str) -> list[str]:
+def _check(config: RunConfig, data: Dataset, folder: Path, console: Any, until: str, own_store: bool) -> list[str]:
     """Refuses what cannot work before anything is paid; the warnings, which are kept for the report."""
     from components.steps import steps_of
     from conf_profile.data.run_folder import write_warnings
@@ -101,7 +102,7 @@ def _check(config: RunConfig, data: Dataset, folder: Path, console: Any, until: 
 
     with console.status("checking"):
         steps = [step.name for step in steps_of(config, until)]
-        found = check.inspect(config, data, folder, registry.connect(config.storage), steps)
+        found = check.inspect(config, data, folder, registry.connect(config.storage), steps, own_store)
     preflight.require(found.findings, console)
     write_warnings(folder, found.warnings)
     return found.warnings
