@@ -47,6 +47,8 @@ def run(config: RunConfig, out: Path | None, until: str) -> None:
         with console.status("preparing the data set"):
             data = build_in_run_folder(folder, config)
         console.print(f"data: {data.name}, {data.users} users as of {data.as_of} ({data.source})")
+        if data.labels is None and not until:
+            console.print(_unjudged_note(config), style="yellow", markup=False, highlight=False, soft_wrap=True)
         with _storage(config, folder):
             finished = _run_pipeline(config, data, folder, console, until)
     if "report" not in finished.artefacts:
@@ -58,6 +60,15 @@ def run(config: RunConfig, out: Path | None, until: str) -> None:
     click.echo(f"summary: {_display_path(folder / 'summary.json')}\nreport:  {_display_path(folder / 'report.html')}")
     if result["model"]:
         click.echo(f"models:  conf-profile models list --run {_display_path(folder)}")
+
+
+def _unjudged_note(config: RunConfig) -> str:
+    """What a run without labels comes to, said before it begins."""
+    if config.gate.unjudged == "allow":
+        end = "gate.unjudged allows its model to be promoted nevertheless"
+    else:
+        end = "its model will be rejected (gate.unjudged; docs/data.md says how to allow it)"
+    return f"labels: there is no labels.parquet, so the run is unjudged: nobody will know how often it is right; {end}"
 
 
 @contextmanager
