@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -261,6 +261,21 @@ class GateConfig(Section):
     tolerance: float = Field(0.0, ge=0, description="F1 by which the paired difference may fall short of zero")
     require_hierarchy: bool = True
     require_constant: bool = Field(True, description="not to be below the constant answer of the most frequent tags")
+    unjudged: Literal["refuse", "allow"] = Field(
+        "refuse", description="allow: a run without labels may promote its model, which nobody has judged"
+    )
+    unjudged_levels: dict[str, Annotated[int, Field(ge=1, le=5)]] = Field(
+        {}, description="attribute -> lowest level at which an unjudged model's answer is accepted; without one: never"
+    )
+
+    @model_validator(mode="after")
+    def _require_levels_of_unjudged(self) -> GateConfig:
+        if self.unjudged == "allow" and not self.unjudged_levels:
+            raise ValueError(
+                "gate.unjudged 'allow' needs gate.unjudged_levels, the lowest level that is accepted of each attribute "
+                "(without labels none can be chosen), e.g. {age: 4}; an attribute without one is never accepted"
+            )
+        return self
 
 
 class StorageConfig(Section):

@@ -10,7 +10,8 @@ from components.steps import SECTIONS
 from conf_profile.config import RunConfig
 from conf_profile.data import dataset
 from conf_profile.data.dataset import Dataset
-from conf_profile.errors import DataError
+from conf_profile.dialogue import task as tasks
+from conf_profile.evaluation.unjudged_gate import check_levels
 from conf_profile.storage import configuration_file
 
 CEILING = "ceiling.parquet"
@@ -21,8 +22,8 @@ CACHED_BY_CONTENT = (*dataset.FEATURE_FILES, *dataset.TEACHING_FILES)
 class Inputs:
     """Where each file of a data set is, and what the cache knows them by.
 
-    An address is a path of this machine or `s3://BUCKET/KEY[?endpoint=URL&region=NAME]`; lexicon and ceiling may be
-    absent, which is an empty address. No step is given a folder's.
+    An address is a path of this machine or `s3://BUCKET/KEY[?endpoint=URL&region=NAME]`; lexicon, labels and ceiling
+    may be absent, which is an empty address. No step is given a folder's.
     """
 
     behaviour_uri: str
@@ -60,13 +61,18 @@ class Places:
 
 
 def build(config: RunConfig, data: Dataset, champion_version: str, workspace: Path) -> dict[str, Any]:
-    """Every argument of the training pipeline, for a run on this machine."""
+    """Every argument of the training pipeline, for a run on this machine.
+
+    ConfigError where `gate.unjudged_levels` names attributes that the taxonomy does not have: the gate would find it
+    when everything has been paid for.
+    """
+    check_levels(config.gate, tasks.load(data.task).names)
     inputs = Inputs(
         behaviour_uri=str(data.behaviour),
         demographics_uri=str(data.demographics),
         task_uri=str(data.task),
         lexicon_uri=str(data.lexicon or ""),
-        labels_uri=str(required_labels(data)),
+        labels_uri=str(data.labels or ""),
         ceiling_uri=str(data.paths.get(CEILING, "")),
         as_of=config.features.as_of or data.as_of,
         data_digest=data.digest(CACHED_BY_CONTENT),
@@ -74,15 +80,6 @@ def build(config: RunConfig, data: Dataset, champion_version: str, workspace: Pa
     )
     places = Places(str(workspace), str(workspace / "answers"), configuration_file.write(config, workspace))
     return pipeline_arguments(config, inputs, champion_version, places)
-
-
-def required_labels(data: Dataset) -> Path:
-    """The labels; DataError where there are none, since nothing could be evaluated."""
-    if data.labels is None:
-        raise DataError(
-            f"{data.folder}: there is no labels.parquet; the evaluation and the gate need true labels of some users"
-        )
-    return data.labels
 
 
 def pipeline_arguments(config: RunConfig, inputs: Inputs, champion_version: str, places: Places) -> dict[str, Any]:

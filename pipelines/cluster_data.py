@@ -17,13 +17,15 @@ from typing import Any
 from conf_profile.config import RunConfig, StorageConfig
 from conf_profile.data import dataset, inputs
 from conf_profile.data.dataset import Dataset
+from conf_profile.dialogue import task as tasks
 from conf_profile.errors import DataError, RegistryError
+from conf_profile.evaluation.unjudged_gate import check_levels
 from conf_profile.registry.registry import ANY_CHAMPION
 from conf_profile.storage import configuration_file, object_address, object_errors, object_store
 from conf_profile.storage.object_address import ObjectAddress
 from conf_profile.storage.object_store import ObjectStore
 from pipelines import arguments
-from pipelines.arguments import CACHED_BY_CONTENT, CEILING, Inputs, Places, required_labels
+from pipelines.arguments import CACHED_BY_CONTENT, CEILING, Inputs, Places
 
 FOLDER = "data"
 TRUTH_FOLDER = "truth"
@@ -41,7 +43,7 @@ def upload(data: Dataset, config: RunConfig, store: ObjectStore, period: str = "
 
     The period is a part of what the cache knows the data by (see `retention.period`).
     """
-    required_labels(data)
+    check_levels(config.gate, tasks.load(data.task).names)
     places = {
         **_upload(data, CACHED_BY_CONTENT, FOLDER, config.storage, store, period),
         **_upload(data, TRUTH, TRUTH_FOLDER, config.storage, store, period),
@@ -56,9 +58,11 @@ def read_inputs(
     """The tables below `uri`, which keep their places; DataError where one is missing that every run needs.
 
     Labels and ceiling lie below `labels_uri`, by default below `uri` too; with `guarded` this process need not be
-    allowed to read them. `as_of` is the configuration's, else dataset.json's, else the newest row's; a scheduled run
-    goes by the newest row each time, and takes nothing from the cache.
+    allowed to read them. There need be no labels, unless a place is named for them: then the run is unjudged. `as_of`
+    is the configuration's, else dataset.json's, else the newest row's; a scheduled run goes by the newest row each
+    time, and takes nothing from the cache.
     """
+    named_labels = bool(labels_uri)
     uri, labels_uri = complete_address(uri, config.storage), complete_address(labels_uri or uri, config.storage)
     etags, places = _look(uri, CACHED_BY_CONTENT)
     truth_etags, truth_places = _look_at_truth(labels_uri, guarded)
@@ -68,10 +72,13 @@ def read_inputs(
     if missing:
         why = "nothing of a data set lies there" if not places else f"lacks {', '.join(missing)}"
         raise DataError(f"{uri}: {why}; docs/data.md says what a data set has")
-    if dataset.LABELS not in truth_places:
-        raise DataError(f"{labels_uri}: lacks {dataset.LABELS}; docs/data.md says what a data set has")
+    if named_labels and dataset.LABELS not in truth_places:
+        raise DataError(
+            f"{labels_uri}: lacks {dataset.LABELS}; put it there, or leave --labels-uri out: without labels the run is "
+            "unjudged (docs/data.md)"
+        )
     places |= truth_places
-    _check_small(places, guarded)
+    _check_small(places, config, guarded)
     if scheduled:
         return _inputs(places, config.features.as_of or "", UNCACHED_DIGEST, UNCACHED_DIGEST)
     as_of = config.features.as_of or _read_as_of(uri)
@@ -139,7 +146,7 @@ def _look_at_truth(uri: str, guarded: bool) -> tuple[dict[str, str], dict[str, s
         return {}, {dataset.LABELS: _file_address(uri, dataset.LABELS)}
 
 
-def _check_small(places: Mapping[str, str], guarded: bool) -> None:
+def _check_small(places: Mapping[str, str], config: RunConfig, guarded: bool) -> None:
     """Reads what is small and would fail late: task, lexicon and, where this process may read them, the labels.
 
     The large tables are checked by the first step.
@@ -147,9 +154,10 @@ def _check_small(places: Mapping[str, str], guarded: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         task = inputs.fetch_task(dataset.task_of(places), folder)
+        check_levels(config.gate, tasks.load(task).names)
         inputs.fetch_lexicon(places.get(dataset.LEXICON, ""), task, folder)
         try:
-            inputs.fetch_labels(places[dataset.LABELS], task, folder)
+            inputs.fetch_labels(places.get(dataset.LABELS, ""), task, folder)
         except RegistryError as error:
             if not (guarded and object_errors.is_refusal(error)):
                 raise
@@ -161,7 +169,7 @@ def _inputs(places: Mapping[str, str], as_of: str, data_digest: str, labels_dige
         demographics_uri=places[dataset.DEMOGRAPHICS],
         task_uri=dataset.task_of(places),
         lexicon_uri=places.get(dataset.LEXICON, ""),
-        labels_uri=places[dataset.LABELS],
+        labels_uri=places.get(dataset.LABELS, ""),
         ceiling_uri=places.get(CEILING, ""),
         as_of=as_of,
         data_digest=data_digest,

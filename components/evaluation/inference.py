@@ -51,10 +51,14 @@ def smoke_profiles(student: Path, features: Path, config: StudentConfig, batch_s
 
 @dataclass(frozen=True)
 class Rival:
-    """The champion that the candidate is compared with: its version and its folder; "" and None: there is none."""
+    """The champion that the candidate is compared with: its version and its folder; "" and None: there is none.
+
+    `judged` is False for one that was promoted without any true label.
+    """
 
     version: str = ""
     folder: Path | None = None
+    judged: bool = True
 
 
 def fetch_champion(version: str, storage: StorageConfig, target: Path) -> Rival:
@@ -69,8 +73,7 @@ def fetch_champion(version: str, storage: StorageConfig, target: Path) -> Rival:
         if champion is None:
             return Rival()
         version = champion.version
-    models.download(version, target)
-    return Rival(version, target)
+    return Rival(version, target, models.download(version, target).judged)
 
 
 def _make_smoke_profile(user: UserFeatures, table: pa.Table) -> smoke.SmokeProfile | None:

@@ -1,7 +1,8 @@
 """Measures every arm on the true labels of the test users, and writes evaluation.json.
 
 The one step that reads true labels. It asks no model: predictions arrive as tables. The default thresholds
-are chosen on the validation users, everything else is measured on the test users.
+are chosen on the validation users, everything else is measured on the test users. Where there are no labels the
+evaluation has another shape (`unlabelled`), and says that it judges nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.evaluation import teacher
+from components.evaluation import teacher, unlabelled
 from components.evaluation.cells import (
     Population,
     feature_slices,
@@ -77,13 +78,14 @@ def score(
     predictions: Mapping[str, Path],
     candidates: Sequence[Path],
     features: Path,
-    labels: Path,
+    labels: Path | None,
     task_file: Path,
     ceiling: Path | None,
     evaluation: Path,
     config: EvaluationConfig,
     seed: int,
     compared_with: str = "",
+    champion_judged: bool = True,
     smoke: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes and returns the evaluation.
@@ -91,32 +93,57 @@ def score(
     `predictions` maps arm names (base, sft, sft_grpo, champion or any other) to tables.PREDICTIONS files with
     all test users; the candidate's (sft_grpo, else sft) holds the validation users too. `candidates` are the
     teacher's tables.CANDIDATES shards, `ceiling` the exact posterior's predictions where it is known. `compared_with`
-    is the version behind the arm champion; the promotion replaces that champion and no other. `smoke`
-    goes along as it is (see conf_profile.rollout.smoke).
+    is the version behind the arm champion; the promotion replaces that champion and no other. `champion_judged`:
+    whether labels were there for that one. `smoke` goes along as it is (see conf_profile.rollout.smoke).
+
+    `labels` None: there are none, and the result is marked as not judged. Then `ceiling`, which knows the truth, is not
+    read either.
     """
-    kinds = tasks.load(task_file)
-    table, truth = tables.read_features(features), tables.read(labels, tables.LABELS)
+    kinds, table = tasks.load(task_file), tables.read_features(features)
+    truth = tables.from_rows([], tables.LABELS) if labels is None else tables.read(labels, tables.LABELS)
     test = population(table, truth, "test", kinds)
     _check(predictions, test)
-    draws = bootstrap.UserBootstrap(len(test), config.bootstrap, seed)
-    cells = _cells(predictions, candidates, ceiling, test)
-    arms = {name: _arm(found, draws) for name, found in cells.items()}
-    candidate = candidate_arm(predictions)
-    validation = population(table, truth, "validation", kinds)
+    candidate, draws = candidate_arm(predictions), bootstrap.UserBootstrap(len(test), config.bootstrap, seed)
+    if labels is None:
+        measured = unlabelled.describe(predictions, candidates, test, candidate, draws)
+    else:
+        _require_labels(truth, table, test, labels)
+        validation = population(table, truth, "validation", kinds)
+        measured = _measure(predictions, candidates, ceiling, test, validation, candidate, config, draws)
     result = {
+        "judged": labels is not None,
         "users": _users_by_split(table),
-        "labelled_test_users": int((test.truth != metrics.NO_TAG).any(axis=1).sum()),
+        **_labelled_users(test),
         "candidate": candidate,
         "compared_with": compared_with,
+        "champion_judged": champion_judged,
+        **measured,
+        "smoke": dict(smoke or {}),
+    }
+    write_text(evaluation, json.dumps(result, indent=2, allow_nan=False))
+    return result
+
+
+def _measure(
+    predictions: Mapping[str, Path],
+    candidates: Sequence[Path],
+    ceiling: Path | None,
+    test: Population,
+    validation: Population,
+    candidate: str,
+    config: EvaluationConfig,
+    draws: bootstrap.UserBootstrap,
+) -> dict[str, Any]:
+    """Everything that the true labels tell."""
+    cells = _cells(predictions, candidates, ceiling, test)
+    arms = {name: _arm(found, draws) for name, found in cells.items()}
+    return {
         "arms": {name: _describe(arm, test) for name, arm in arms.items()},
         **_thresholds(predictions[candidate], arms[candidate].cells, validation, config),
         "paired": [asdict(_paired_difference(arms, pair)) for pair in PAIRS if set(pair) <= arms.keys()],
         **_slices(arms, candidate, test, draws),
         "hierarchy": _hierarchies(arms, draws),
-        "smoke": dict(smoke or {}),
     }
-    write_text(evaluation, json.dumps(result, indent=2, allow_nan=False))
-    return result
 
 
 def candidate_arm(arms: Mapping[str, object]) -> str:
@@ -132,8 +159,29 @@ def _check(predictions: Mapping[str, Path], test: Population) -> None:
         raise DataError(f"the arm name(s) {', '.join(reserved)} are made by the evaluation itself; rename them")
     if not len(test):
         raise DataError("the features hold no user of the split 'test'; give more users or a larger test_share")
-    if not (test.truth != metrics.NO_TAG).any():
-        raise DataError("no test user has a true label; evaluation needs labels of some of the users")
+
+
+def _require_labels(truth: pa.Table, features: pa.Table, test: Population, source: Path) -> None:
+    """DataError where there are labels, but none of a test user: to call that a judgement would hide a mistake."""
+    if (test.truth != metrics.NO_TAG).any():
+        return
+    labelled = pc.unique(truth["user_id"])
+    known = int(pc.sum(pc.is_in(labelled, features["user_id"])).as_py() or 0)
+    raise DataError(
+        f"{source}: no test user has a true label: it has labels of {len(labelled)} users, of whom {known} are among "
+        f"the run's {len(features)} and none among its {len(test)} test users; give labels of test users (the ids must "
+        "be those of the other tables), or take the file away: then the run is unjudged (gate.unjudged)"
+    )
+
+
+def _labelled_users(test: Population) -> dict[str, Any]:
+    """How many test users the figures stand on, for each attribute too; see `labelled_users`."""
+    known = test.truth != metrics.NO_TAG
+    by_attribute = dict(zip(test.taxonomy.names, known.sum(axis=0).tolist(), strict=True))
+    return {
+        "labelled_test_users": int(known.any(axis=1).sum()),
+        "labelled_test_users_by_attribute": by_attribute,
+    }
 
 
 def _cells(

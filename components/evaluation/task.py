@@ -39,14 +39,14 @@ def run(
     champion_version: str,
     seed: int,
 ) -> None:
-    """`task_file`, `labels` and `ceiling` are addresses; an empty `ceiling`: it is not known."""
+    """`task_file`, `labels` and `ceiling` are addresses; empty: there are no labels, or the ceiling is not known."""
     settings, network = parse_section(EvaluationConfig, config), parse_section(StudentConfig, student_config)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         tags = inputs.fetch_task(task_file, work)
         # Before the predictions, which take long: labels that cannot be read should fail the step at once.
         truth = inputs.fetch_labels(labels, tags, work)
-        best = inputs.fetch_truth(ceiling, "ceiling.parquet", work)
+        best = inputs.fetch_truth(ceiling, "ceiling.parquet", work) if truth else None
         rival = inference.fetch_champion(champion_version, parse_section(StorageConfig, storage), work / "champion")
         predictions = inference.predict_arms(
             features=Path(features.path),
@@ -70,6 +70,7 @@ def run(
             config=settings,
             seed=int(seed),
             compared_with=rival.version,
+            champion_judged=rival.judged,
             smoke=smoke,
         )
     _show(result, metrics, confusion)
@@ -79,6 +80,7 @@ def _show(result: Mapping[str, Any], metrics: Metrics, confusion: Confusion) -> 
     """What KFP's own page shows."""
     log_metrics(metrics, kfp_metrics.scalars(result))
     matrix = kfp_metrics.confusion(result)
-    confusion.log_confusion_matrix(*matrix)
+    if matrix is not None:
+        confusion.log_confusion_matrix(*matrix)
     # kfp.local caches a task only if each of its artefacts is a file.
     Path(confusion.path).write_text(json.dumps(matrix), encoding="utf-8")

@@ -41,7 +41,13 @@ def arms(candidates: Sequence[Path], people: Population, methods: Sequence[str] 
 
     DataError when it was asked about some of the users only.
     """
-    samples, asked = read_samples(candidates, people.taxonomy)
+    return arms_of_samples(*read_samples(candidates, people.taxonomy), people, methods)
+
+
+def arms_of_samples(
+    samples: Samples, asked: pa.Array, people: Population, methods: Sequence[str] = REPORTED_VOTES
+) -> dict[str, Cells]:
+    """`arms` for samples that were read already; `asked` holds the ids of their users."""
     rows = integers(pc.index_in(people.user_ids, asked), NO_TAG)
     if (rows == NO_TAG).all():
         return {}

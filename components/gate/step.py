@@ -10,9 +10,12 @@ from typing import Any
 from conf_profile import tables
 from conf_profile.config import GateConfig
 from conf_profile.errors import DataError
-from conf_profile.evaluation.arms import BASE, CHAMPION, MAJORITY_TAG, SFT
+from conf_profile.evaluation import unjudged_gate
+from conf_profile.evaluation.arms import BASE, CHAMPION, MAJORITY_TAG, SFT, is_vote
 from conf_profile.evaluation.bootstrap import Difference
 from conf_profile.evaluation.gate import Candidate, Decision, Opponent, SliceDifference, decide
+from conf_profile.evaluation.labelled_users import find_labelled_users, is_judged
+from conf_profile.evaluation.unjudged_gate import ReplacedChampion, UnjudgedCandidate, VoteAgreement
 from conf_profile.files import write_text
 
 
@@ -26,21 +29,49 @@ def run(evaluation: Path, gate: Path, config: GateConfig) -> dict[str, Any]:
 def judge(evaluation: Mapping[str, Any], config: GateConfig, source: str = "evaluation") -> Decision:
     """The gate's decision on an evaluation's content; DataError when something it needs is missing."""
     try:
+        if not is_judged(evaluation):
+            return _decide_without_labels(evaluation, config)
         name = evaluation["candidate"]
         base, constant = _opponent(evaluation, BASE), _opponent(evaluation, MAJORITY_TAG)
         if base is None or constant is None:
             missing = "base model" if base is None else "constant answer"
             raise DataError(f"{source}: the {missing} was not evaluated; the gate compares with it")
+        champion_judged = evaluation.get("champion_judged", True)
         return decide(
             _candidate(evaluation, name),
-            _opponent(evaluation, CHAMPION),
+            _opponent(evaluation, CHAMPION) if champion_judged else None,
             _opponent(evaluation, SFT) if name != SFT else None,
             base,
             constant,
             config,
+            "" if champion_judged else evaluation["compared_with"],
         )
     except (KeyError, TypeError) as error:
         raise DataError(f"{source}: {error} is missing; run the evaluation step again") from error
+
+
+def _decide_without_labels(evaluation: Mapping[str, Any], config: GateConfig) -> Decision:
+    name, version = evaluation["candidate"], evaluation["compared_with"]
+    said = evaluation["answers"][name]
+    candidate = UnjudgedCandidate(
+        name=name,
+        cells=said["cells"],
+        levels={attribute: found["level_counts"] for attribute, found in said["per_attribute"].items()},
+        top_share=said["top_share"],
+        mean_level=said["mean_level"],
+        agreement=_best_agreement(evaluation, name),
+    )
+    champion = ReplacedChampion(version, evaluation["champion_judged"]) if version else None
+    return unjudged_gate.decide(candidate, champion, config)
+
+
+def _best_agreement(evaluation: Mapping[str, Any], name: str) -> VoteAgreement | None:
+    """With the vote that the candidate agrees with most: which of them has taught it the evaluation does not know."""
+    votes = [item for item in evaluation["agreement"] if item["first"] == name and is_vote(item["second"])]
+    best = max(votes, key=lambda item: item["share"], default=None)
+    if best is None:
+        return None
+    return VoteAgreement(best["second"], best["share"], best["low"], best["high"], best["by_chance"])
 
 
 def _candidate(evaluation: Mapping[str, Any], name: str) -> Candidate:
@@ -52,6 +83,7 @@ def _candidate(evaluation: Mapping[str, Any], name: str) -> Candidate:
         threshold_coverage=accepted["coverage"],
         hierarchy_passed=verdict["passed"],
         hierarchy_reasons=tuple(verdict["reasons"]),
+        users=find_labelled_users(evaluation),
     )
 
 

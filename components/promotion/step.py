@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from conf_profile import tables
 from conf_profile.config import StorageConfig
 from conf_profile.errors import ConfigError, DataError
 from conf_profile.evaluation import model_card
+from conf_profile.evaluation.labelled_users import is_judged
 from conf_profile.files import write_text
 from conf_profile.registry import registry
 from conf_profile.registry.registry import ANY_CHAMPION, Champion, Registry, Version
@@ -48,7 +50,7 @@ def run(
     """
     decision = tables.read_json(gate, _ADVICE)
     if decision.get("decision") == "promote":
-        measured = tables.read_json(evaluation, _ADVICE)
+        measured = _add_given_levels(tables.read_json(evaluation, _ADVICE), decision)
         facts = _facts(config.model, measured, decision, reference_hash, run_config_json)
         if expected_champion == ANY_CHAMPION:
             expected_champion = measured.get("compared_with", ANY_CHAMPION)
@@ -68,6 +70,11 @@ def file_hash(path: Path) -> str:
         raise DataError(f"{path}: expected one file to hash, found {len(files)}")
     with files[0].open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _add_given_levels(measured: dict[str, Any], decision: dict[str, Any]) -> dict[str, Any]:
+    """An unjudged model's thresholds are the operator's, which the gate read; labels have chosen a judged one's."""
+    return measured if is_judged(measured) else measured | {"thresholds": decision["thresholds"]}
 
 
 def _promote(model: Path, facts: model_card.CardFacts, target: Registry, expected_champion: str) -> dict[str, Any]:
@@ -91,7 +98,7 @@ def _facts(
 
 def _generated_files(facts: model_card.CardFacts) -> dict[str, bytes]:
     measured = {name: value for name, value in facts.evaluation.items() if name != "smoke"}
-    smoke = facts.evaluation.get("smoke")
+    smoke = _select_smoke_answers(facts.evaluation)
     return {
         CARD: model_card.render(facts).encode(),
         THRESHOLDS: _json(measured.get("thresholds", {})),
@@ -100,8 +107,22 @@ def _generated_files(facts: model_card.CardFacts) -> dict[str, bytes]:
     }
 
 
+def _select_smoke_answers(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What a rollout can compare: a tag that is never accepted is withheld from its smoke profiles, too."""
+    never = {name for name, level in evaluation.get("thresholds", {}).items() if level is None}
+    smoke: dict[str, Any] = evaluation.get("smoke") or {}
+    if not (smoke and never):
+        return smoke
+    profiles = [
+        one | {"answers": {name: said for name, said in one["answers"].items() if name not in never}}
+        for one in smoke["profiles"]
+    ]
+    return smoke | {"profiles": profiles}
+
+
 def _manifest_extra(facts: model_card.CardFacts) -> dict[str, Any]:
     return {
+        "judged": is_judged(facts.evaluation),
         "metrics": _metrics(facts),
         "reference_sha256": facts.reference_sha256,
         "config_sha256": facts.config_sha256,
@@ -113,7 +134,8 @@ def _manifest_extra(facts: model_card.CardFacts) -> dict[str, Any]:
 def _metrics(facts: model_card.CardFacts) -> dict[str, Any]:
     name = model_card.candidate_arm(facts.evaluation)
     arm = facts.evaluation.get("arms", {}).get(name, {})
-    return {"arm": name, **{key: arm[key] for key in _METRICS if key in arm}}
+    unjudged = {} if is_judged(facts.evaluation) else {"judged": False}
+    return {"arm": name, **unjudged, **{key: arm[key] for key in _METRICS if key in arm}}
 
 
 def _expected_etag(target: Registry, expected_champion: str) -> str | None:

@@ -61,10 +61,9 @@ def levels(inputs: Inputs) -> Markup:
     student = _draw_calibration(
         inputs.reference, "Student (reference pass): stated and calibrated confidence", "base", "sft"
     )
+    said = inputs.evaluation["arms" if inputs.judged else "answers"]
     stated = [
-        (arm_title(name), colour(name), shares(inputs.evaluation["arms"][name]["level_counts"]))
-        for name in STUDENT_ARMS
-        if name in inputs.evaluation["arms"]
+        (arm_title(name), colour(name), shares(said[name]["level_counts"])) for name in STUDENT_ARMS if name in said
     ]
     final = _level_chart("Students: confidence on the test users", stated)
     return join(teacher, *([student] if _has_levels(inputs.reference) else []), final)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from conf_profile.errors import DataError
+from conf_profile.evaluation.labelled_users import is_judged
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Inputs:
     run_facts: Mapping[str, str] = field(default_factory=dict)
     serve_options: Sequence[str] = ()
     warnings: Sequence[str] = ()
+
+    @property
+    def judged(self) -> bool:
+        """Whether the run had true labels; without, the evaluation has another shape."""
+        return is_judged(self.evaluation)
 
     @property
     def candidate(self) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from components.report import figures
+from components.report import figures, unjudged
 from components.report.inputs import Inputs
+from components.report.numbers import format_limits, format_signed, percent, points
 from conf_profile.evaluation.arms import (
     BASE,
     CEILING,
@@ -26,6 +27,7 @@ from conf_profile.evaluation.arms import (
     TEACHER_WEIGHTED,
     arm_title,
 )
+from conf_profile.evaluation.labelled_users import find_labelled_users
 
 Values = Mapping[str, Any]
 
@@ -33,33 +35,40 @@ Values = Mapping[str, Any]
 def values(inputs: Inputs) -> Values:
     """All that sections.html names. KeyError for what an input lacks."""
     return {
-        "header": _header(inputs),
-        "results": _results(inputs),
+        "judged": inputs.judged,
         "gate": _gate(inputs.gate),
-        "confidence": _confidence(inputs),
         "training": {"curves": figures.training(inputs), "difficulty": figures.difficulty(inputs)},
-        "slices": _slices(inputs),
-        "confusion": {"arm": arm_title(inputs.candidate), "charts": figures.confusion(inputs)},
         "data": _data(inputs),
         "warnings": list(inputs.warnings),
         "model": _model(inputs),
         "configuration": inputs.config_yaml,
+        **(_judgement(inputs) if inputs.judged else unjudged.values(inputs)),
+    }
+
+
+def _judgement(inputs: Inputs) -> Values:
+    """What true labels tell."""
+    return {
+        "header": _header(inputs),
+        "results": _results(inputs),
+        "confidence": _confidence(inputs),
+        "slices": _slices(inputs),
+        "confusion": {"arm": arm_title(inputs.candidate), "charts": figures.confusion(inputs)},
     }
 
 
 def headline(inputs: Inputs) -> list[str]:
     """The result in sentences that need no other part of the report."""
     arms, name = inputs.evaluation["arms"], inputs.candidate
-    users = inputs.evaluation["users"].get("test", 0)
     found = arms[name]
     first = (
-        f"{_capital(spoken_name(name))} reaches an F1 of {_percent(found['f1'])} ({_interval(found['f1_ci'])}) on "
-        f"the true labels of {users:,} test users; no label was used in training."
+        f"{_capital(spoken_name(name))} reaches an F1 of {percent(found['f1'])} ({format_limits(found['f1_ci'])}) on "
+        f"the true labels of {_describe_users(inputs)}; no label was used in training."
     )
     accepted = inputs.evaluation["at_thresholds"]
     second = (
-        f"At the default confidence thresholds it answers {_percent(accepted['coverage'])} of the questions "
-        f"and is right in {_percent(accepted['precision'])} of these answers."
+        f"At the default confidence thresholds it answers {percent(accepted['coverage'])} of the questions "
+        f"and is right in {percent(accepted['precision'])} of these answers."
     )
     return [_verdict(inputs), first, second, *_comparisons(inputs)]
 
@@ -108,9 +117,9 @@ def _results(inputs: Inputs) -> Values:
         ],
         "chart": figures.arms(inputs),
         "differences": [_difference(paired) for paired in inputs.evaluation["paired"]],
-        "attributes": attributes,
+        "attributes": [_head(attribute, inputs) for attribute in attributes],
         "by_attribute": [
-            [arm_title(name), *(_percent(arm["per_attribute"][attribute]["f1"]) for attribute in attributes)]
+            [arm_title(name), *(percent(arm["per_attribute"][attribute]["f1"]) for attribute in attributes)]
             for name, arm in arms.items()
         ],
     }
@@ -140,7 +149,7 @@ def _confidence(inputs: Inputs) -> Values:
 def _slices(inputs: Inputs) -> Values:
     """By region, by how much history there is, by self-report."""
     rows = [
-        [line["slice"], arm_title(line["arm"]), f"{line['users']:,}", *(_percent(line[rate]) for rate in _RATES)]
+        [line["slice"], arm_title(line["arm"]), f"{line['users']:,}", *(percent(line[rate]) for rate in _RATES)]
         for line in inputs.evaluation["slices"]
     ]
     return {"chart": figures.slices(inputs), "rows": rows}
@@ -179,11 +188,11 @@ def _comparisons(inputs: Inputs) -> list[str]:
     if not paired:
         return []
     told = "; ".join(
-        f"{_points(p['difference'])} against {spoken_name(p['worse'])} ({_describe_interval(p)})" for p in paired
+        f"{points(p['difference'])} against {spoken_name(p['worse'])} ({_describe_interval(p)})" for p in paired
     )
     ceiling = inputs.evaluation["arms"].get(CEILING)
     most = (
-        f" Whoever answers every question cannot exceed an F1 of about {_percent(ceiling['f1'])} on these users."
+        f" Whoever answers every question cannot exceed an F1 of about {percent(ceiling['f1'])} on these users."
         if ceiling
         else ""
     )
@@ -192,8 +201,8 @@ def _comparisons(inputs: Inputs) -> list[str]:
 
 def _describe_interval(paired: Mapping[str, Any]) -> str:
     if paired["low"] > 0 or paired["high"] < 0:
-        return f"interval {_format_signed(paired['low'])} to {_format_signed(paired['high'])}, clear of zero"
-    return f"interval {_format_signed(paired['low'])} to {_format_signed(paired['high'])}, so it may be chance"
+        return f"interval {format_signed(paired['low'])} to {format_signed(paired['high'])}, clear of zero"
+    return f"interval {format_signed(paired['low'])} to {format_signed(paired['high'])}, so it may be chance"
 
 
 def _tiles(inputs: Inputs) -> list[tuple[str, str, str]]:
@@ -201,15 +210,15 @@ def _tiles(inputs: Inputs) -> list[tuple[str, str, str]]:
     evaluation, found = inputs.evaluation, inputs.evaluation["arms"][inputs.candidate]
     accepted, ceiling = evaluation["at_thresholds"], evaluation["arms"].get(CEILING)
     tiles = [
-        ("F1", _percent(found["f1"]), f"95% interval {_interval(found['f1_ci'])}"),
+        ("F1", percent(found["f1"]), f"95% interval {format_limits(found['f1_ci'])}"),
         (
             "Precision",
-            _percent(accepted["precision"]),
-            f"on the {_percent(accepted['coverage'])} it answers",
+            percent(accepted["precision"]),
+            f"on the {percent(accepted['coverage'])} it answers",
         ),
         (
             "Calibration error",
-            _percent(found["ece"]) if found["ece"] is not None else "–",
+            percent(found["ece"]) if found["ece"] is not None else "–",
             "expected (ECE), of the stated score",
         ),
     ]
@@ -217,29 +226,48 @@ def _tiles(inputs: Inputs) -> list[tuple[str, str, str]]:
         tiles.append(
             (
                 "Of the ceiling",
-                _percent(found["f1"] / ceiling["f1"]),
-                f"whose F1 is {_percent(ceiling['f1'])}",
+                percent(found["f1"] / ceiling["f1"]),
+                f"whose F1 is {percent(ceiling['f1'])}",
             )
         )
-    tiles.append(("Test users", f"{evaluation['users'].get('test', 0):,}", "measured with true labels"))
-    return tiles
+    return [*tiles, _users_tile(inputs)]
+
+
+def _users_tile(inputs: Inputs) -> tuple[str, str, str]:
+    labelled = find_labelled_users(inputs.evaluation)
+    if labelled is None:
+        return "Test users", f"{inputs.evaluation['users'].get('test', 0):,}", "measured with true labels"
+    differing = ", ".join(f"{name} {count:,}" for name, count in labelled.differing.items())
+    note = f"of {labelled.test:,} have true labels" + (f": {differing}" if differing else "")
+    return "Test users", f"{labelled.labelled:,}", note
+
+
+def _describe_users(inputs: Inputs) -> str:
+    labelled = find_labelled_users(inputs.evaluation)
+    return str(labelled) if labelled else f"{inputs.evaluation['users'].get('test', 0):,} test users"
+
+
+def _head(attribute: str, inputs: Inputs) -> str:
+    """An attribute with the number of test users who have a label of it."""
+    labelled = find_labelled_users(inputs.evaluation)
+    return f"{attribute} (n={labelled.by_attribute[attribute]:,})" if labelled else attribute
 
 
 def _difference(paired: Mapping[str, Any]) -> list[str]:
     return [
         f"{_capital(spoken_name(paired['better']))} − {spoken_name(paired['worse'])}",
-        _points(paired["difference"]),
-        f"{_format_signed(paired['low'])} to {_format_signed(paired['high'])}",
+        points(paired["difference"]),
+        f"{format_signed(paired['low'])} to {format_signed(paired['high'])}",
         "clear of zero" if paired["low"] > 0 or paired["high"] < 0 else "may be chance",
     ]
 
 
 def _hierarchy(arm: str, found: Mapping[str, Any]) -> list[str]:
-    slope, low, high = (_format_signed(found[name]) for name in ("slope", "slope_low", "slope_high"))
+    slope, low, high = (format_signed(found[name]) for name in ("slope", "slope_low", "slope_high"))
     return [
         arm_title(arm),
         f"{slope} ({low} to {high})",
-        _percent(found["top_share"]),
+        percent(found["top_share"]),
         f"{found['mean_level']:.2f}",
         "passed" if found["passed"] else " and ".join(k for k in ("flat", "inflated") if found[k]),
     ]
@@ -254,24 +282,8 @@ def _scalars(prefix: str, report: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _format_with_interval(arm: Mapping[str, Any], metric: str) -> Markup:
-    interval = _interval(arm[f"{metric}_ci"])
+    interval = format_limits(arm[f"{metric}_ci"])
     return Markup('{} <span class="soft">({})</span>').format(f"{100 * arm[metric]:.1f}", interval)
-
-
-def _interval(limits: Sequence[float]) -> str:
-    return f"{100 * limits[0]:.1f} to {100 * limits[1]:.1f}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}%"
-
-
-def _format_signed(value: float) -> str:
-    return f"{100 * value + 0.0:+.1f}".replace("-", "−")
-
-
-def _points(value: float) -> str:
-    return f"{_format_signed(value)} points"
 
 
 def _capital(text: str) -> str:

@@ -162,6 +162,7 @@ def _describe(registry: Registry, version: Version, champion: Champion | None) -
         "version": version.name,
         "uri": registry.uri(version.name),
         "champion": champion is not None and champion.version == version.name,
+        "judged": version.judged,
         "created_at": version.created_at,
         "bytes": version.bytes,
         "manifest_sha256": version.manifest_sha256,
@@ -217,6 +218,9 @@ def _print_version(item: dict[str, Any]) -> None:
 
 
 def _f1(item: dict[str, Any]) -> str:
+    """The F1 at the evaluation, or that nobody has measured one."""
+    if not item["judged"]:
+        return "unjudged"
     value = item["extra"].get("metrics", {}).get("f1")
     return "" if value is None else f"{value:.3f}"
 

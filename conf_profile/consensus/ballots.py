@@ -105,6 +105,14 @@ def tally(tags: Integers, weights: Numbers | None, tag_count: int) -> Numbers:
     return sums.reshape(users, width)[:, 1:]
 
 
+def agreement(tags: Integers, tag_count: int) -> Floats:
+    """How often two of a user's answers name the same tag, [users]; NaN where there are no two answers."""
+    votes = tally(tags, None, tag_count).astype(np.int64, copy=False)
+    answered = votes.sum(axis=1)
+    same, pairs = (votes * (votes - 1)).sum(axis=1), answered * (answered - 1)
+    return np.where(pairs > 0, same / np.maximum(pairs, 1), np.nan)
+
+
 def disagreement(tags: Integers, tag_count: int) -> Floats:
     """Entropy of each user's votes over log(tag_count), [users]: 0 unanimous, 1 spread evenly over all tags.
 

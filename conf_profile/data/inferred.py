@@ -42,9 +42,9 @@ def to_table(profiles: Iterable[InferredProfile]) -> pa.Table:
 
 
 def profiles_from_predictions(
-    predictions: pa.Table, thresholds: Mapping[str, int], model_version: str, inferred_at: datetime
+    predictions: pa.Table, thresholds: Mapping[str, int | None], model_version: str, inferred_at: datetime
 ) -> list[InferredProfile]:
-    """tables.PREDICTIONS to profiles, by user id: the tags at or above their attribute's threshold.
+    """tables.PREDICTIONS to profiles, by user id: the tags at or above their attribute's threshold (None: none of it).
 
     A user of whom nothing was said (a malformed answer) has none: it must not take an older profile's place.
     """
@@ -57,9 +57,10 @@ def profiles_from_predictions(
     ]
 
 
-def _select_accepted(rows: Sequence[Mapping[str, Any]], thresholds: Mapping[str, int]) -> Iterator[InferredTag]:
+def _select_accepted(rows: Sequence[Mapping[str, Any]], thresholds: Mapping[str, int | None]) -> Iterator[InferredTag]:
     for row in rows:
-        if row["level"] >= thresholds[row["attribute"]]:
+        lowest = thresholds[row["attribute"]]
+        if lowest is not None and row["level"] >= lowest:
             yield InferredTag(row["attribute"], row["tag"], row["level"])
 
 

@@ -95,10 +95,10 @@ def fetch_lexicon(address: str, task: Path, folder: Path) -> Path | None:
     return path
 
 
-def fetch_labels(address: str, task: Path, folder: Path) -> Path:
-    """The true labels; for the evaluation alone."""
-    path = fetch_truth(address, "labels.parquet", folder) or fetch(address, "labels.parquet", folder)
-    if is_remote(address):
+def fetch_labels(address: str, task: Path, folder: Path) -> Path | None:
+    """The true labels, for the evaluation alone; None where no address was given."""
+    path = fetch_truth(address, "labels.parquet", folder)
+    if path is not None and is_remote(address):
         with _name_address_in_errors(path, address):
             own.check_labels(path, task)
     return path

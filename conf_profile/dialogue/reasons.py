@@ -6,7 +6,10 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """The value is what the API says; a tag below its threshold has a text of its own."""
+    """The value is what the API says; a tag below its threshold has a text of its own.
+
+    NO_LEVEL: nobody has judged the model, and no lowest level was given for the attribute (`gate.unjudged_levels`).
+    """
 
     MALFORMED = "malformed answer"
     UNKNOWN = "the evidence says nothing"
@@ -14,3 +17,4 @@ class Reason(StrEnum):
     NO_USER = "unknown user"
     NO_FEATURES = "the feature store gave no answer"
     NO_ANSWER = "the predictor gave no answer"
+    NO_LEVEL = "never accepted: the model is unjudged, and no lowest level was given"

@@ -44,6 +44,11 @@ ARM_TITLES: Mapping[str, str] = {
 """In the order of the tables: from knowing nothing to the best possible."""
 
 
+def is_vote(name: str) -> bool:
+    """Whether an arm is a vote over the teacher's samples."""
+    return name.startswith(teacher_arm("")) and name != TEACHER_SINGLE
+
+
 def arm_title(name: str) -> str:
     """The arm's name for readers; an arm that is not ours keeps its own."""
     return ARM_TITLES.get(name, name)

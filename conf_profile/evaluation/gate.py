@@ -5,29 +5,34 @@ and reported, also after one has failed, so that whoever reads a rejection sees 
 
 The policy, check by check (GateConfig holds the numbers):
 
+* labelled_users: on how many test users all the others stand. Reported only.
 * better_than_base: the paired difference in F1 to the untrained model is clear of zero.
 * not_below_constant: the upper end of the interval of the difference to the best constant answer, each attribute's most
   frequent tag, is not below -tolerance. A model that says less about people than no model does is no use.
-* better_than_champion, where there is a champion: the difference is above 0 and the lower end of its paired
+* better_than_champion, where there is a judged champion: the difference is above 0 and the lower end of its paired
   95% interval is above -tolerance. A new model must show that it is better.
-* not_below_sft, where there is no champion: the upper end of the interval is not below -tolerance. The second
+* unjudged_champion, in the place of that check where no labels were there for the champion. Reported only.
+* not_below_sft, where there is no judged champion: the upper end of the interval is not below -tolerance. The second
   stage need not have helped, but it must not have done harm that can be told from chance.
 * precision_at_thresholds: at the default thresholds something is accepted, with at least min_precision.
 * hierarchy: a higher level still means a higher precision and levels are not inflated (`hierarchy`).
-* slices, where there is a champion: no slice of at least min_slice_users loses more than max_slice_loss with
+* slices, where there is a judged champion: no slice of at least min_slice_users loses more than max_slice_loss with
   the interval of the paired difference wholly below zero. Both are asked for: among a dozen slices of fifty
   users one always loses some points by chance.
+
+What is asked of a candidate without any true label is another policy: `unjudged_gate`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from conf_profile.config import GateConfig
 from conf_profile.evaluation.bootstrap import Difference
+from conf_profile.evaluation.labelled_users import LabelledUsers
 
 NOT_REQUIRED_NOTE = " (reported, not required by the policy)"
 
@@ -53,7 +58,10 @@ class Opponent:
 
 @dataclass(frozen=True)
 class Candidate:
-    """The arm that may be promoted. `threshold_*` are measured at the default thresholds, rates in [0, 1]."""
+    """The arm that may be promoted. `threshold_*` are measured at the default thresholds, rates in [0, 1].
+
+    `users` are those that it was measured on; None where an evaluation of an earlier release does not tell.
+    """
 
     name: str
     f1: float
@@ -61,6 +69,7 @@ class Candidate:
     threshold_coverage: float
     hierarchy_passed: bool
     hierarchy_reasons: tuple[str, ...]
+    users: LabelledUsers | None = None
 
 
 @dataclass(frozen=True)
@@ -74,18 +83,26 @@ class Reason:
 
 @dataclass(frozen=True)
 class Decision:
-    """The gate's word and every reason for it."""
+    """The gate's word and every reason for it.
+
+    `judged` False: no true label had a part in it. Then `thresholds` holds each attribute's lowest accepted level, as
+    the operator gave it; None: never accepted.
+    """
 
     decision: Literal["promote", "reject"]
     reasons: tuple[Reason, ...]
+    judged: bool = True
+    thresholds: Mapping[str, int | None] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The content of gate.json; `reasons` are sentences, those of failed checks first."""
         ordered = sorted(self.reasons, key=lambda reason: reason.passed)
         return {
             "decision": self.decision,
+            "judged": self.judged,
             "reasons": [f"{'passed' if r.passed else 'FAILED'}: {r.message}" for r in ordered],
             "checks": [{"name": r.name, "passed": r.passed, "message": r.message} for r in self.reasons],
+            **({} if self.thresholds is None else {"thresholds": dict(self.thresholds)}),
         }
 
     def to_json(self) -> str:
@@ -100,22 +117,38 @@ def decide(
     base: Opponent,
     constant: Opponent,
     policy: GateConfig,
+    unjudged_champion: str = "",
 ) -> Decision:
     """Makes every check that applies; promotes only when all of them pass.
 
     `baseline` is the SFT student; None when the candidate is the SFT student itself. It is judged only where
-    there is no champion.
+    there is no `champion`. One that was never judged is none: `unjudged_champion` is its version.
     """
-    checks = [_better_than_base(candidate, base), _not_below_constant(candidate, constant, policy)]
+    checks = [_labelled_users(candidate.users)] if candidate.users else []
+    checks += [_better_than_base(candidate, base), _not_below_constant(candidate, constant, policy)]
+    if unjudged_champion:
+        checks.append(_unjudged_champion(unjudged_champion))
     if champion is not None:
         checks.append(_better_than_champion(candidate, champion, policy))
     elif baseline is not None:
-        checks.append(_not_below_baseline(candidate, baseline, policy))
+        checks.append(_not_below_baseline(candidate, baseline, policy, unjudged_champion))
     checks += [_precision(candidate, policy), _hierarchy(candidate, policy)]
     if champion is not None:
         checks.append(_slices(champion.slices, policy))
     promoted = all(check.passed for check in checks)
     return Decision("promote" if promoted else "reject", tuple(checks))
+
+
+def _labelled_users(users: LabelledUsers) -> Reason:
+    return Reason("labelled_users", True, f"measured on {users}, those who have true labels")
+
+
+def _unjudged_champion(version: str) -> Reason:
+    message = (
+        f"the champion {version} is unjudged, promoted without labels, and nothing that a judged candidate must be "
+        "better than: this one is compared with the baselines alone"
+    )
+    return Reason("unjudged_champion", True, message)
 
 
 def _better_than_base(candidate: Candidate, base: Opponent) -> Reason:
@@ -139,9 +172,10 @@ def _better_than_champion(candidate: Candidate, champion: Opponent, policy: Gate
     return Reason("better_than_champion", passed, _comparison(candidate, champion, wanted))
 
 
-def _not_below_baseline(candidate: Candidate, baseline: Opponent, policy: GateConfig) -> Reason:
+def _not_below_baseline(candidate: Candidate, baseline: Opponent, policy: GateConfig, unjudged_champion: str) -> Reason:
     passed = baseline.difference.high >= -policy.tolerance
-    wanted = f"no champion yet; wanted: the interval not wholly below {_limit(policy)}"
+    missing = "no judged champion" if unjudged_champion else "no champion"
+    wanted = f"{missing} yet; wanted: the interval not wholly below {_limit(policy)}"
     return Reason("not_below_sft", passed, _comparison(candidate, baseline, wanted))
 
 

@@ -31,6 +31,17 @@ class HierarchyPolicy:
     maximum_top_share: float = 0.5
     maximum_mean_level: float = 4.0
 
+    def is_inflated(self, top_share: float, mean_level: float) -> bool:
+        """Whether levels are far above the balanced 20% each and 3 on average. It needs no label."""
+        return top_share > self.maximum_top_share or mean_level > self.maximum_mean_level
+
+    def describe_levels(self, top_share: float, mean_level: float) -> str:
+        """What was found, beside the limits."""
+        return (
+            f"{top_share:.0%} of the answers are at level 5 (at most {self.maximum_top_share:.0%}) and the "
+            f"mean level is {mean_level:.2f} (at most {self.maximum_mean_level:.2f}); balanced: 20% and 3"
+        )
+
 
 @dataclass(frozen=True)
 class Hierarchy:
@@ -59,10 +70,10 @@ def hierarchy(cells: Cells, bootstrap: UserBootstrap, policy: HierarchyPolicy | 
     spread = interval(_slope(bootstrap.sums(sums)))
     top_share, mean_level = level_balance(level_counts(cells))
     flat = slope < policy.minimum_slope or spread.low <= 0
-    inflated = top_share > policy.maximum_top_share or mean_level > policy.maximum_mean_level
+    inflated = policy.is_inflated(top_share, mean_level)
     reasons = (
         ("flat: " if flat else "") + _rise_in_words(slope, spread, policy),
-        ("inflated: " if inflated else "") + _levels_in_words(top_share, mean_level, policy),
+        ("inflated: " if inflated else "") + policy.describe_levels(top_share, mean_level),
     )
     return Hierarchy(slope, spread.low, spread.high, top_share, mean_level, flat, inflated, reasons)
 
@@ -79,13 +90,6 @@ def _rise_in_words(slope: float, spread: Interval, policy: HierarchyPolicy) -> s
     return (
         f"precision rises by {100 * slope:.1f} points a level (95% interval {100 * spread.low:.1f} to "
         f"{100 * spread.high:.1f}; wanted: at least {100 * policy.minimum_slope:.1f}, clear of 0)"
-    )
-
-
-def _levels_in_words(top_share: float, mean_level: float, policy: HierarchyPolicy) -> str:
-    return (
-        f"{top_share:.0%} of the answers are at level 5 (at most {policy.maximum_top_share:.0%}) and the "
-        f"mean level is {mean_level:.2f} (at most {policy.maximum_mean_level:.2f}); balanced: 20% and 3"
     )
 
 

@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conf_profile.evaluation.arms import last_trained_arm
+from conf_profile.evaluation.arms import arm_title, last_trained_arm
+from conf_profile.evaluation.labelled_users import find_labelled_users, is_judged
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -43,7 +44,7 @@ class CardFacts:
 
 def candidate_arm(evaluation: Mapping[str, Any]) -> str | None:
     """The arm that the version holds: the named candidate, else the last trained one there is."""
-    arms = evaluation.get("arms", {})
+    arms = evaluation.get("arms", {}) if is_judged(evaluation) else evaluation.get("answers", {})
     named = evaluation.get("candidate")
     return str(named) if named in arms else last_trained_arm(arms)
 
@@ -65,7 +66,13 @@ def _metadata(facts: CardFacts) -> ModelCardData:
         license="apache-2.0",
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["user-profiling", "label-free", "confidence-calibration", "conf-profile"],
+        tags=[
+            "user-profiling",
+            "label-free",
+            "confidence-calibration",
+            "conf-profile",
+            *([] if is_judged(facts.evaluation) else ["unjudged"]),
+        ],
         base_model=_BASE_MODELS.get(student.get("source", ""), student.get("model")),
         model_name=facts.model if results else None,
         eval_results=results or None,
@@ -119,6 +126,10 @@ def _values(facts: CardFacts) -> dict[str, Any]:
     evaluation, gate = facts.evaluation, facts.gate
     return {
         "model": facts.model,
+        "judged": is_judged(evaluation),
+        "labelled": find_labelled_users(evaluation),
+        "agreement": _agreement(evaluation),
+        "answers": _answers(evaluation),
         "dataset": evaluation.get("dataset") or facts.run_config.get("data", {}).get("name", "unknown"),
         "users": [(str(name).replace("_", " "), count) for name, count in evaluation.get("users", {}).items()],
         "teacher": _teacher(facts.run_config.get("teacher", {})),
@@ -153,9 +164,36 @@ def _arms(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
+def _agreement(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Of an evaluation without labels: how often the version names the tag of another arm."""
+    own = [pair for pair in evaluation.get("agreement", ()) if pair["first"] == candidate_arm(evaluation)]
+    return [
+        (
+            arm_title(pair["second"]),
+            f"{_number(pair['share'])} ({_number(pair['low'])} to {_number(pair['high'])})",
+            _number(pair["by_chance"]),
+            _number(pair["drift_bits"]),
+        )
+        for pair in own
+    ]
+
+
+def _answers(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Of an evaluation without labels, by attribute: answered, balance of the levels, agreement of the samples."""
+    said = evaluation.get("answers", {}).get(candidate_arm(evaluation), {}).get("per_attribute", {})
+    samples = evaluation.get("samples", {}).get("agreement", {})
+    return [
+        (name, f"{found['answered']:,}", _number(found["balance"]), _number(samples.get(name)))
+        for name, found in said.items()
+    ]
+
+
 def _attributes(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
     arm = evaluation.get("arms", {}).get(candidate_arm(evaluation), {})
-    return [(name, *_rates(scores)) for name, scores in arm.get("per_attribute", {}).items()]
+    labelled = evaluation.get("labelled_test_users_by_attribute", {})
+    return [
+        (name, str(labelled.get(name, "–")), *_rates(scores)) for name, scores in arm.get("per_attribute", {}).items()
+    ]
 
 
 def _confidence(evaluation: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """Slices of the users: by a category such as the region, by how much history there is, by self-report.
 
 A slice is a name and a mask over users. Slices of one kind (the part of the name before the colon) cover
-every user once. No label is read here.
+every user once. A slice's number of users counts those with a true label: the others have no part in its figures.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def by_self_report(present: BoolArray) -> dict[str, BoolArray]:
 def evaluate(slices: Mapping[str, BoolArray], counts: FloatArray) -> dict[str, tuple[int, Scores]]:
     """Users and micro scores of each slice, from counts [users, attributes, 3] (`metrics.counts`)."""
     per_user = counts.sum(axis=1)
-    return {name: (int(mask.sum()), scores(per_user[mask].sum(axis=0))) for name, mask in slices.items()}
+    return {name: (_count_labelled(mask, counts), scores(per_user[mask].sum(axis=0))) for name, mask in slices.items()}
 
 
 def differences(
@@ -64,8 +64,13 @@ def differences(
     for position, (name, mask) in enumerate(slices.items()):
         limits = interval(spread[:, position])
         difference = Difference(names[0], names[1], "f1", float(point[position]), limits.low, limits.high)
-        found[name] = (int(mask.sum()), difference)
+        found[name] = (_count_labelled(mask, counts[0]), difference)
     return found
+
+
+def _count_labelled(mask: BoolArray, counts: FloatArray) -> int:
+    """Users of a slice with something to be measured by; the last count is that of answerable cells."""
+    return int((mask & (counts[:, :, 2].sum(axis=1) > 0)).sum())
 
 
 def _history_name(lengths: IntArray) -> str:

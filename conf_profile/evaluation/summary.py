@@ -21,7 +21,10 @@ from conf_profile.evaluation.arms import (
     TEACHER_WEIGHTED,
     TRAINED_ARMS,
     arm_title,
+    is_vote,
+    teacher_arm,
 )
+from conf_profile.evaluation.labelled_users import LabelledUsers, find_labelled_users, is_judged
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -52,9 +55,11 @@ def build(
 ) -> dict[str, Any]:
     """The content of summary.json; DataError names what an input lacks.
 
-    `outcome` is promotion's {"promoted", "version", "uri"}; `seconds` maps step to wall time; `warnings` are
-    those of the check before the run.
+    `outcome` is promotion's {"promoted", "version", "uri"}; `seconds` maps step to wall time; `warnings` are those of
+    the check before the run. Without labels every arm of `metrics` is null, and `unjudged` holds what is known
+    nevertheless.
     """
+    judged, labelled = is_judged(evaluation), find_labelled_users(evaluation)
     try:
         return {
             "dataset": config.data.name,
@@ -62,7 +67,12 @@ def build(
             "seed": config.seed,
             "users": features_report["users"],
             "dropped_without_consent": features_report["dropped_without_consent"],
-            "metrics": _metrics(evaluation["arms"]),
+            "judged": judged,
+            "test_users": labelled.test if labelled else None,
+            "labelled_test_users": labelled.labelled if labelled else None,
+            "labelled_test_users_by_attribute": dict(labelled.by_attribute) if labelled else None,
+            "metrics": _metrics(evaluation["arms"] if judged else {}),
+            **({} if judged else {"unjudged": _label_free(evaluation, config.labelling.vote)}),
             "gate": {"decision": gate["decision"], "reasons": list(gate["reasons"])},
             "model": _model(outcome),
             "seconds": {step: round(float(value), 2) for step, value in seconds.items()},
@@ -71,6 +81,24 @@ def build(
         }
     except KeyError as error:
         raise DataError(f"the summary cannot be built: {error} is missing from a step's output") from error
+
+
+def unjudged_table(summary: Mapping[str, Any]) -> Table:
+    """What is known without labels, attribute by attribute, as a rich table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    known = summary["unjudged"]
+    title, legend = Text(_unjudged_title(summary)), Text(_legend(known))
+    result = Table(title=title, title_justify="left", caption=legend, caption_justify="left", header_style="bold")
+    result.add_column("", no_wrap=True)
+    for heading in ("answered", "samples", "same tag", "interval", "chance", "drift"):
+        result.add_column(heading, justify="right", no_wrap=True)
+    for name, found in known["per_attribute"].items():
+        result.add_row(Text(name), *_label_free_cells(found))
+    if known["overall"]:
+        result.add_row(Text("all"), *_label_free_cells(known["overall"]), style="bold")
+    return result
 
 
 def table(summary: Mapping[str, Any]) -> Table:
@@ -96,10 +124,11 @@ def render(summary: Mapping[str, Any]) -> Group:
     """What the terminal shows at the end of a run: the table, the gate's word, the model, time and memory."""
     from rich.console import Group
 
+    judged = summary.get("judged", True)
     return Group(
-        table(summary),
-        *_gate_lines(summary["gate"]),
-        _model_line(summary["model"]),
+        table(summary) if judged else unjudged_table(summary),
+        *_gate_lines(summary["gate"], judged),
+        _model_line(summary["model"], judged),
         *_warning_lines(summary),
         _cost(summary),
     )
@@ -120,6 +149,65 @@ def _scores(arm: Mapping[str, Any]) -> dict[str, Any]:
     return {**rates, "f1_ci": list(arm["f1_ci"]), "per_attribute": per_attribute}
 
 
+def _label_free(evaluation: Mapping[str, Any], vote: str) -> dict[str, Any]:
+    """The candidate's answers, the teacher's samples, and how far the candidate agrees with the vote.
+
+    That is the vote by which it was taught, or where the evaluation has not made that one another of the teacher's.
+    """
+    candidate = evaluation["candidate"]
+    said, samples = evaluation["answers"][candidate], evaluation["samples"]["agreement"]
+    pairs = [item for item in evaluation["agreement"] if item["first"] == candidate and is_vote(item["second"])]
+    pair = next((item for item in pairs if item["second"] == teacher_arm(vote)), pairs[0] if pairs else None)
+    users = max(1, said["cells"] // max(1, len(said["per_attribute"])))
+    known = [value for value in samples.values() if value is not None]
+    return {
+        "candidate": candidate,
+        "vote": pair["second"] if pair else None,
+        "overall": {
+            "answered": said["answered"] / max(1, said["cells"]),
+            "samples_agree": sum(known) / len(known) if known else None,
+            "level_counts": said["level_counts"],
+            "balance": said["balance"],
+            **_agreement(pair),
+        },
+        "per_attribute": {
+            name: {
+                "answered": found["answered"] / users,
+                "samples_agree": samples.get(name),
+                "level_counts": found["level_counts"],
+                "balance": found["balance"],
+                **_agreement(pair["per_attribute"][name] if pair else None),
+            }
+            for name, found in said["per_attribute"].items()
+        },
+    }
+
+
+def _agreement(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    if not found or not found["cells"]:
+        return dict.fromkeys(("same_tag", "same_tag_ci", "by_chance", "drift_bits"))
+    return {
+        "same_tag": found["share"],
+        "same_tag_ci": [found["low"], found["high"]],
+        "by_chance": found["by_chance"],
+        "drift_bits": found["drift_bits"],
+    }
+
+
+def _label_free_cells(found: Mapping[str, Any]) -> list[str]:
+    limits = found["same_tag_ci"]
+    return [
+        *(_percent(found[name]) for name in ("answered", "samples_agree", "same_tag")),
+        f"{100 * limits[0]:.1f} to {100 * limits[1]:.1f}" if limits else "–",
+        _percent(found["by_chance"]),
+        "–" if found["drift_bits"] is None else f"{found['drift_bits']:.3f}",
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
 def _model(outcome: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"version": outcome["version"], "uri": outcome["uri"]} if outcome["promoted"] else None
 
@@ -130,25 +218,56 @@ def _order_arms(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _title(summary: Mapping[str, Any]) -> str:
+    return f"{_people(summary)}; in percent, on the true labels of {_labelled_users(summary) or 'the test users'}"
+
+
+def _unjudged_title(summary: Mapping[str, Any]) -> str:
+    users = f"{summary['test_users']:,} test users"
+    return f"{_people(summary)}; unjudged: {users} without a true label, so nobody knows how often it is right"
+
+
+def _legend(known: Mapping[str, Any]) -> str:
+    """What the columns are."""
+    parts = [f"in percent: answered by {arm_title(known['candidate'])!r}; two of the teacher's samples that agree"]
+    if known["vote"]:
+        parts += [
+            f"its tag is that of {arm_title(known['vote'])!r}, with the 95% interval, and what chance would give",
+            "the drift of its tags from that vote's in bits",
+        ]
+    return "; ".join(parts)
+
+
+def _people(summary: Mapping[str, Any]) -> str:
     dropped = summary["dropped_without_consent"]
     return (
         f"{summary['dataset']}, preset {summary['preset']}, seed {summary['seed']}: {summary['users']:,} "
-        f"users ({dropped:,} without consent left out); in percent, on the true labels of the test users"
+        f"users ({dropped:,} without consent left out)"
     )
 
 
-def _gate_lines(gate: Mapping[str, Any]) -> list[Text]:
+def _labelled_users(summary: Mapping[str, Any]) -> LabelledUsers | None:
+    """None for a summary of an earlier release."""
+    if summary.get("labelled_test_users") is None:
+        return None
+    return LabelledUsers(
+        summary["test_users"], summary["labelled_test_users"], summary["labelled_test_users_by_attribute"]
+    )
+
+
+def _gate_lines(gate: Mapping[str, Any], judged: bool) -> list[Text]:
     from rich.text import Text
 
-    promoted = gate["decision"] == "promote"
-    verdict = Text("Gate: promoted" if promoted else "Gate: rejected", style="bold green" if promoted else "bold red")
+    promoted, status = gate["decision"] == "promote", "" if judged else ": unjudged"
+    word, style = ("promoted", "bold green") if promoted else ("rejected", "bold red")
+    verdict = Text(f"Gate: {word}{status}", style=style)
     return [verdict, *(Text(f"  {reason}") for reason in gate["reasons"])]
 
 
-def _model_line(model: Mapping[str, Any] | None) -> Text:
+def _model_line(model: Mapping[str, Any] | None, judged: bool) -> Text:
     from rich.text import Text
 
-    return Text(f"Model: {model['version']} at {model['uri']}" if model else "Model: nothing was uploaded")
+    status = "" if judged else ", unjudged"
+    return Text(f"Model: {model['version']} at {model['uri']}{status}" if model else "Model: nothing was uploaded")
 
 
 def _warning_lines(summary: Mapping[str, Any]) -> list[Text]:

@@ -50,6 +50,11 @@ class Version:
     manifest: bytes = field(repr=False)
 
     @property
+    def judged(self) -> bool:
+        """Whether true labels have judged it. False: it was promoted without any, because the operator allowed it."""
+        return self.extra.get("judged") is not False
+
+    @property
     def bytes(self) -> int:
         """Size of all files."""
         return sum(file.size for file in self.files.values())

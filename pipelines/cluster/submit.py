@@ -145,6 +145,7 @@ def preflight_request(
         kfp_endpoint=kfp_endpoint,
         makes_bucket=True,
         starts_run=bool(values),
+        allows_unjudged=submission.config.gate.unjudged == "allow",
         has_steps_keys=has_steps_keys,
     )
 

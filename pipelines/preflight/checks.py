@@ -7,6 +7,7 @@ from pipelines.preflight.declared import declared_objects, object_findings
 from pipelines.preflight.endpoint import endpoint_findings
 from pipelines.preflight.finding import Finding
 from pipelines.preflight.image import image_findings
+from pipelines.preflight.labels import labels_findings
 from pipelines.preflight.nodes import node_findings
 from pipelines.preflight.request import PreflightRequest
 from pipelines.preflight.stores.store import store_findings
@@ -18,6 +19,7 @@ def findings(request: PreflightRequest) -> list[Finding]:
     return [
         *image_findings(request.image),
         *endpoint_findings(request),
+        *labels_findings(request),
         *cluster_findings(request, state),
         *store_findings(request, state),
     ]

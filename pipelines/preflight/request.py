@@ -24,6 +24,7 @@ class PreflightRequest:
     the data set does not have. `labels_secret` without a name: the labels are read with the steps' own keys.
     `makes_bucket`: the caller makes a missing `storage.bucket` afterwards. `has_steps_keys`: this process has been
     given the steps' keys, as the chart's upload job is. `starts_run`: a run is started after the checks.
+    `allows_unjudged`: its model may be promoted without labels.
     """
 
     image: str
@@ -39,6 +40,7 @@ class PreflightRequest:
     makes_bucket: bool = False
     has_steps_keys: bool = False
     starts_run: bool = True
+    allows_unjudged: bool = False
 
 
 def parse_address(uri: str) -> ObjectAddress | None:

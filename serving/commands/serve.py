@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 POLL_SECONDS = 10.0
+_UNJUDGED_NOTE = "the model is unjudged: it was promoted without labels, and nobody has measured how often it is right"
 
 
 @click.command(short_help="Serve a model on this machine, the champion by default.")
@@ -109,6 +110,8 @@ def _serve(storage: Storage, folder: Path, options: Options) -> None:
         click.echo("starting vLLM, about a minute; logs are in " + str(folder / "logs"), err=True)
         with local.start_serving(registry, repository, folder, options) as running:
             click.echo(json.dumps(running.state))
+            if "status" in running.state:
+                click.echo(_UNJUDGED_NOTE, err=True)
             click.echo(_example(running.state, local.example_user(storage.run) if storage.run else None), err=True)
             sys.stdout.flush()
             running.run()

@@ -64,6 +64,7 @@ class Predictor:
     folder: Path
     url: str
     child: Child
+    judged: bool = True
 
 
 class OtherFeaturesError(ServingError):
@@ -90,12 +91,13 @@ class LocalServing:
 
     @property
     def state(self) -> dict[str, Any]:
-        """Addresses, model and version."""
+        """Addresses, model and version; the status of a version that nobody has judged."""
         return {
             "url": self.url,
             "predictor": self._predictor.url,
             "model": self._options.name,
             "version": self._predictor.version,
+            **({} if self._predictor.judged else {"status": bundle.UNJUDGED_STATUS}),
             "web": f"{self.url}/web" if self._options.web else None,
         }
 
@@ -166,11 +168,12 @@ class LocalServing:
         # Also a version that is there already: a file that was damaged since is found by its hash and fetched again.
         self._registry.fill(version, folder)
         # The transformer would refuse it, when the vLLM that it asks now is about to end.
-        bundle.load(folder).check_thresholds(name for name, _ in self._options.thresholds)
+        model = bundle.load(folder)
+        model.check_thresholds(name for name, _ in self._options.thresholds)
         given = PredictorArguments(port=free_port(), device=self._options.device, served_name=self._options.name)  # type: ignore[arg-type]
         log = self._work / "logs" / f"predictor-{version}.log"
         child = processes.start("the predictor", command(folder, given), environment(given, self._options.threads), log)
-        predictor = Predictor(version, folder, f"http://127.0.0.1:{given.port}", child)
+        predictor = Predictor(version, folder, f"http://127.0.0.1:{given.port}", child, model.judged)
         try:
             child.wait_until(lambda: _answers(f"{predictor.url}/health"), PREDICTOR_SECONDS)
             _first_answer(predictor, self._options.name)

@@ -21,6 +21,7 @@ from conf_profile.dialogue.prompts import Message, UserFeatures
 from conf_profile.dialogue.task import Task
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import ServingError
+from conf_profile.evaluation.labelled_users import is_judged
 from conf_profile.registry.version_files import (
     CALIBRATION,
     EVALUATION,
@@ -34,6 +35,8 @@ from conf_profile.students import examples
 ADVICE = "give a model's folder, or fetch the model again"
 UNRELEASED_VERSION = "unreleased"
 """The version of a folder that no registry has published."""
+UNJUDGED_STATUS = "unjudged"
+"""The status of a version that no true label has judged."""
 GREEDY, VOTE = "greedy", "vote"
 LOWEST_LEVEL = 1
 
@@ -41,6 +44,9 @@ LOWEST_LEVEL = 1
 @dataclass(frozen=True)
 class Bundle:
     """One model version as the transformer sees it. `thresholds` are the model's own: attribute -> lowest level.
+
+    None: that attribute's answers are never accepted, whatever a request says. `judged` is False for a version that no
+    true label has judged; it alone has such attributes.
 
     `calibration` is for the score of one answer, `vote_calibration` for that of a vote over several.
     """
@@ -51,8 +57,9 @@ class Bundle:
     vote_calibration: Calibration
     prompt: PromptConfig
     max_completion_tokens: int
-    thresholds: Mapping[str, int]
+    thresholds: Mapping[str, int | None]
     evaluation: Mapping[str, Any]
+    judged: bool = True
 
     def messages(self, features: UserFeatures) -> tuple[Message, ...]:
         """The prompt, by the one function that training uses."""
@@ -65,6 +72,11 @@ class Bundle:
             raise ServingError(
                 f"thresholds: the model knows no attribute {', '.join(strange)}; it has {', '.join(names)}"
             )
+
+    def override_thresholds(self, *given: Mapping[str, int]) -> Mapping[str, int | None]:
+        """The model's own thresholds and others over them, later over earlier; what is never accepted stays so."""
+        levels = {name: level for layer in given for name, level in layer.items()}
+        return {name: None if own is None else levels.get(name, own) for name, own in self.thresholds.items()}
 
     @property
     def grammar(self) -> str:
@@ -81,6 +93,8 @@ def load(folder: Path) -> Bundle:
     profile = tables.read_json(folder / PROFILE, ADVICE)
     task = tasks.load(tasks.find(folder))
     manifest = tables.read_json(folder / MANIFEST, ADVICE) if (folder / MANIFEST).is_file() else {}
+    evaluation = tables.read_json(folder / EVALUATION, ADVICE) if (folder / EVALUATION).is_file() else {}
+    judged = is_judged(evaluation)
     return Bundle(
         version=str(manifest.get("version", UNRELEASED_VERSION)),
         task=task,
@@ -88,8 +102,9 @@ def load(folder: Path) -> Bundle:
         vote_calibration=_vote_calibration(folder / VOTE_CALIBRATION, task),
         prompt=PromptConfig.model_validate(profile["prompt"]),
         max_completion_tokens=int(profile["max_completion_tokens"]),
-        thresholds=_thresholds(folder / THRESHOLDS, task),
-        evaluation=tables.read_json(folder / EVALUATION, ADVICE) if (folder / EVALUATION).is_file() else {},
+        thresholds=_thresholds(folder / THRESHOLDS, task, judged),
+        evaluation=evaluation,
+        judged=judged,
     )
 
 
@@ -100,6 +115,8 @@ def _vote_calibration(path: Path, taxonomy: Taxonomy) -> Calibration:
     return Calibration(VOTE, dict.fromkeys(taxonomy.names, Partition(EVEN_BOUNDARIES)))
 
 
-def _thresholds(path: Path, taxonomy: Taxonomy) -> Mapping[str, int]:
+def _thresholds(path: Path, taxonomy: Taxonomy, judged: bool) -> Mapping[str, int | None]:
     given = tables.read_json(path, ADVICE) if path.is_file() else {}
-    return {name: int(given.get(name, LOWEST_LEVEL)) for name in taxonomy.names}
+    missing = LOWEST_LEVEL if judged else None
+    levels = {name: given.get(name, missing) for name in taxonomy.names}
+    return {name: None if level is None else int(level) for name, level in levels.items()}

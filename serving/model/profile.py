@@ -74,10 +74,10 @@ def empty_profile(bundle: Bundle, reason: Reason) -> Profile:
     return Profile({name: Attribute(None, None, None, False, reason) for name in bundle.task.names})
 
 
-def profile(completions: Sequence[Completion], bundle: Bundle, thresholds: Mapping[str, int]) -> Profile:
+def profile(completions: Sequence[Completion], bundle: Bundle, thresholds: Mapping[str, int | None]) -> Profile:
     """The profile that one completion gives, or the weighted vote over several.
 
-    `thresholds` names the lowest level that is accepted, for every attribute.
+    `thresholds` names the lowest level that is accepted, for every attribute; None: no level is.
     """
     parsed = [parse_or_none(completion.text, bundle.task) for completion in completions]
     found = [(answer, completion) for answer, completion in zip(parsed, completions, strict=True) if answer]
@@ -112,10 +112,12 @@ def _vote(parsed: Sequence[ProfileAnswer | None], bundle: Bundle) -> dict[str, _
     return said
 
 
-def _judge(said: _AttributeAnswer, name: str, partition: Calibration, threshold: int) -> Attribute:
+def _judge(said: _AttributeAnswer, name: str, partition: Calibration, threshold: int | None) -> Attribute:
     if said.tag is None:
         return Attribute(None, None, None, False, Reason.UNKNOWN)
     level = int(confidence.apply(partition, name, np.array([said.score]))[0])
+    if threshold is None:
+        return Attribute(said.tag, level, said.score, False, Reason.NO_LEVEL)
     if level < threshold:
         return Attribute(said.tag, level, said.score, False, f"below threshold {threshold}")
     return Attribute(said.tag, level, said.score, True)

@@ -18,6 +18,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from conf_profile.dialogue.output_format import LEVELS
+from conf_profile.evaluation.agreement import divergence
 from serving.model.bundle import Bundle
 from serving.model.profile import Profile
 
@@ -78,6 +79,8 @@ class DriftCollector(Collector):
 def baseline(bundle: Bundle) -> Mapping[str, tuple[Counts, Counts]]:
     """Attribute -> counts of predicted tags, and shares of levels 1-5, of the candidate at its evaluation."""
     evaluation = bundle.evaluation
+    if not bundle.judged:
+        return _unjudged_baseline(bundle)
     arm = evaluation.get("arms", {}).get(evaluation.get("candidate", ""))
     if arm is None:
         return {}
@@ -88,19 +91,14 @@ def baseline(bundle: Bundle) -> Mapping[str, tuple[Counts, Counts]]:
     }
 
 
-def divergence(found: npt.ArrayLike, expected: npt.ArrayLike) -> float:
-    """Jensen-Shannon divergence of two lists of counts, in bits; 0 where one of them is empty."""
-    first, second = np.asarray(found, dtype=np.float64), np.asarray(expected, dtype=np.float64)
-    if not first.sum() or not second.sum():
-        return 0.0
-    first, second = first / first.sum(), second / second.sum()
-    middle = (first + second) / 2
-    return (_relative_entropy(first, middle) + _relative_entropy(second, middle)) / 2
-
-
-def _relative_entropy(shares: Counts, of: Counts) -> float:
-    there = shares > 0
-    return float((shares[there] * np.log2(shares[there] / of[there])).sum())
+def _unjudged_baseline(bundle: Bundle) -> Mapping[str, tuple[Counts, Counts]]:
+    """The same where no label was there: such an evaluation counts the answers themselves."""
+    answers = bundle.evaluation.get("answers", {}).get(bundle.evaluation.get("candidate", ""), {})
+    return {
+        name: (np.asarray(said["tag_counts"], dtype=np.float64), np.asarray(said["level_counts"], dtype=np.float64))
+        for name, said in answers.get("per_attribute", {}).items()
+        if name in bundle.task.names
+    }
 
 
 def _predicted_tags(matrix: Sequence[Sequence[int]]) -> Counts:

@@ -12,7 +12,8 @@ STAGE_SECONDS = Histogram(
 )
 """Stages: features, predictor, parse."""
 ANSWERS = Counter("conf_profile_answers", "Answers by what became of them", ["attribute", "level", "outcome"])
-"""Outcome: accepted, below_threshold, unknown, malformed, no_consent, unknown_user, failed; level: 1-5 or none."""
+"""Outcome: accepted, below_threshold, never_accepted (of an unjudged model), unknown, malformed, no_consent,
+unknown_user, failed; level: 1-5 or none."""
 MALFORMED_COMPLETIONS = Counter("conf_profile_malformed_completions", "Completions that do not follow the grammar")
 RETRIES = Counter("conf_profile_predictor_retries", "Requests to the predictor that were tried again")
 OTHER_VERSION = Counter("conf_profile_other_version", "Answers by the predictor's version instead of one's own")

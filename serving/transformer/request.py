@@ -67,9 +67,9 @@ def _instance(entry: Any, place: int) -> Instance:
     return Instance(user_id, entry.get("features"))
 
 
-def thresholds(wanted: ProfileRequest, bundle: Bundle, settings: Settings) -> Mapping[str, int]:
-    """The request's over the configuration's over the model's own."""
-    return {**bundle.thresholds, **settings.thresholds, **wanted.thresholds}
+def thresholds(wanted: ProfileRequest, bundle: Bundle, settings: Settings) -> Mapping[str, int | None]:
+    """The request's over the configuration's over the model's own; None: never accepted."""
+    return bundle.override_thresholds(settings.thresholds, wanted.thresholds)
 
 
 def _thresholds(given: Any, bundle: Bundle) -> Mapping[str, int]:

@@ -25,6 +25,7 @@ from kserve.errors import InvalidInput
 
 from conf_profile.dialogue.reasons import Reason
 from serving.model import profile
+from serving.model.bundle import UNJUDGED_STATUS, Bundle
 from serving.model.profile import Attribute, Profile
 from serving.telemetry import metrics, tracing
 from serving.telemetry.logs import FIELDS
@@ -187,7 +188,7 @@ class ProfileTransformer(kserve.Model):  # type: ignore[misc]  # kserve is not a
             served.drift.observe(found)
         if instance.features is None:
             self._offer_write_back(instance.user_id, found, served)
-        shown = _entry_json(instance, asked.known[row], served.bundle.version, found, asked.wanted.explain)
+        shown = _entry_json(instance, asked.known[row], served.bundle, found, asked.wanted.explain)
         if (error := _error(asked.known[row], reply)) is not None:
             shown["error"] = {"code": error.status, "message": str(error)}
         return shown
@@ -261,10 +262,12 @@ async def _answer(
 
 
 def _entry_json(
-    instance: Instance, known: FeatureLookup, version: str, found: Profile, explain: bool
+    instance: Instance, known: FeatureLookup, bundle: Bundle, found: Profile, explain: bool
 ) -> dict[str, Any]:
-    """One user's entry of the answer."""
-    shown: dict[str, Any] = {"user_id": instance.user_id, "model_version": version}
+    """One user's entry of the answer; `model_status` stands in those of a version that nobody has judged."""
+    shown: dict[str, Any] = {"user_id": instance.user_id, "model_version": bundle.version}
+    if not bundle.judged:
+        shown["model_status"] = UNJUDGED_STATUS
     if known.as_of is not None:
         shown["features_as_of"] = known.as_of.isoformat()
     if explain:
@@ -328,6 +331,7 @@ _OUTCOMES = {
     Reason.NO_USER: "unknown_user",
     Reason.NO_FEATURES: "failed",
     Reason.NO_ANSWER: "failed",
+    Reason.NO_LEVEL: "never_accepted",
 }
 
 

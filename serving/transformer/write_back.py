@@ -110,13 +110,13 @@ def to_inferred_profile(
     """
     if all(attribute.tag is None for attribute in found.attributes.values()):
         return None
-    lowest = {**bundle.thresholds, **thresholds}
+    lowest = bundle.override_thresholds(thresholds)
     tags = (_tag(name, attribute, lowest[name]) for name, attribute in found.attributes.items())
     return InferredProfile(user_id, tuple(tag for tag in tags if tag), bundle.version, now or datetime.now(UTC))
 
 
-def _tag(name: str, attribute: Attribute, lowest: int) -> InferredTag | None:
-    if attribute.tag is None or attribute.level is None or attribute.level < lowest:
+def _tag(name: str, attribute: Attribute, lowest: int | None) -> InferredTag | None:
+    if attribute.tag is None or attribute.level is None or lowest is None or attribute.level < lowest:
         return None
     return InferredTag(name, attribute.tag, attribute.level)
 

@@ -64,7 +64,8 @@ async function predict(state, user) {
 /* ---- what is known of the user */
 
 function showModel(state) {
-  byId("model").textContent = `Model ${state.model}, version ${state.version}`;
+  const status = state.status === "unjudged" ? " (unjudged: nobody has measured how often it is right)" : "";
+  byId("model").textContent = `Model ${state.model}, version ${state.version}${status}`;
 }
 
 function showFeatures(features) {
@@ -131,7 +132,7 @@ function showAnswer(card, answer) {
 /** Everything of a card that follows its slider. */
 function showThreshold(card) {
   const threshold = card.slider.valueAsNumber;
-  const [outcome, sentence] = judge(card.answer, threshold);
+  const [outcome, sentence] = judge(card.answer, threshold, isAdjustable(card));
   card.root.classList.toggle("accepted", outcome === "accepted");
   card.root.classList.toggle("withheld", outcome === "withheld");
   card.root.querySelector(".outcome").textContent = sentence;
@@ -143,9 +144,13 @@ function showThreshold(card) {
   card.root.querySelector(".marker").setAttribute("d", `M${across(threshold)} 0V64`);
 }
 
-function judge(answer, threshold) {
+/** An attribute of an unjudged model may have no threshold at all: then nothing that is said of it is accepted. */
+const isAdjustable = (card) => card.attribute.threshold !== null;
+
+function judge(answer, threshold, adjustable) {
   if (answer === null) return ["unasked", ""];
   if (!("level" in answer)) return ["silent", `– ${answer.reason}`];
+  if (!adjustable) return ["withheld", `✕ ${answer.reason}`];
   if (answer.level >= threshold) return ["accepted", "✓ accepted"];
   return ["withheld", `✕ withheld: below τ\u00a0${threshold}`];
 }
@@ -155,9 +160,9 @@ function judge(answer, threshold) {
 /** One slider for each card and one for all; `tau` is where all begin, null for the model's own thresholds. */
 function connectSliders(cards, tau) {
   const all = byId("all");
-  const set = (card, threshold) => { card.slider.value = threshold; showThreshold(card); };
+  const set = (card, threshold) => { card.slider.value = threshold ?? 5; showThreshold(card); };
   const moveAll = () => {
-    for (const card of cards) set(card, all.value);
+    for (const card of cards.filter(isAdjustable)) set(card, all.value);
     all.name = "tau"; // goes along when another user is shown
     describeAll(cards);
   };
@@ -167,6 +172,7 @@ function connectSliders(cards, tau) {
     describeAll(cards);
   };
   for (const card of cards) {
+    card.slider.disabled = !isAdjustable(card);
     card.slider.addEventListener("input", () => { showThreshold(card); describeAll(cards); });
   }
   all.addEventListener("input", moveAll);
@@ -176,7 +182,7 @@ function connectSliders(cards, tau) {
 }
 
 function describeAll(cards) {
-  const different = new Set(cards.map((card) => card.slider.value));
+  const different = new Set(cards.filter(isAdjustable).map((card) => card.slider.value));
   const [first] = different;
   if (different.size === 1) byId("all").value = first;
   byId("all-value").textContent = different.size === 1 ? `τ ${first}` : "each its own";

@@ -20,7 +20,7 @@ from conf_profile.dialogue.output_format import LEVELS
 from conf_profile.dialogue.prompts import UserFeatures, quote
 from conf_profile.dialogue.reasons import Reason
 from conf_profile.features import FeatureSchema
-from serving.model.bundle import Bundle
+from serving.model.bundle import UNJUDGED_STATUS, Bundle
 from serving.transformer.features import FeatureLookup
 from serving.transformer.transformer import ProfileTransformer
 from serving.transformer.versions import ServedVersion
@@ -75,12 +75,16 @@ def _sender(name: str, media_type: str) -> Callable[[], Awaitable[Response]]:
 
 
 def _state(served: ServedVersion) -> dict[str, Any]:
-    """The model served now: per attribute the tags, the default threshold, and what the evaluation measured."""
+    """The model served now: per attribute the tags, the default threshold, and what the evaluation measured.
+
+    A threshold is null where the model's answers are never accepted.
+    """
     bundle, settings = served.bundle, served.settings
-    thresholds = {**bundle.thresholds, **settings.thresholds}
+    thresholds = bundle.override_thresholds(settings.thresholds)
     return {
         "model": settings.name,
         "version": bundle.version,
+        **({} if bundle.judged else {"status": UNJUDGED_STATUS}),
         "attributes": [
             {
                 "name": attribute.name,

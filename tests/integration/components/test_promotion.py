@@ -103,6 +103,48 @@ def test_smoke_profiles_are_kept_with_the_version_and_apart_from_the_evaluation(
         registry.read(version, "smoke.json")
 
 
+UNJUDGED = {
+    "judged": False,
+    "candidate": "sft_grpo",
+    "answers": {"sft_grpo": {"per_attribute": {}}},
+    "smoke": {
+        "profiles": [
+            {"features": {"watch": ["a"]}, "answers": {n: {"tag": "x", "level": 3} for n in ("age", "gender")}}
+        ]
+    },
+}
+ALLOWED = {**PROMOTE, "judged": False, "thresholds": {"age": 4, "gender": None}}
+
+
+def test_an_unjudged_model_that_was_allowed_is_marked_in_all_that_is_published(promote, config, tmp_path):
+    promote(b"judged")
+    outcome = promote(b"unjudged", ALLOWED, "any", evaluation=UNJUDGED)
+    registry = connect(config)
+    version = registry.download(None, tmp_path / "served")
+    assert version.name == outcome["version"] and not version.judged
+    assert registry.require_champion().metrics == {"arm": "sft_grpo", "judged": False}
+    served = {name: json.loads((tmp_path / "served" / name).read_text()) for name in ("thresholds.json", "smoke.json")}
+    assert served["thresholds.json"] == {"age": 4, "gender": None}
+    # A rollout compares what is served: a tag that is never accepted is never shown.
+    assert served["smoke.json"]["profiles"][0]["answers"] == {"age": {"tag": "x", "level": 3}}
+    measured = json.loads((tmp_path / "served" / "evaluation.json").read_text())
+    assert (measured["judged"], measured["thresholds"]) == (False, {"age": 4, "gender": None})
+    assert "**Unjudged.**" in (tmp_path / "served" / "README.md").read_text()
+    judged = next(one for one in registry.list_versions() if one.name != version.name)
+    assert judged.judged and judged.extra["judged"] is True
+
+
+def test_the_command_shows_which_versions_are_unjudged(promote, config):
+    promote(b"judged")
+    promote(b"unjudged", ALLOWED, "any", evaluation=UNJUDGED)
+    options = ["--bucket", config.bucket, "--model", config.model]
+    shown = CliRunner().invoke(models_command, ["list", *options]).stdout
+    assert shown.count("unjudged") == 1 and "0.430" in shown
+    assert "F1 unjudged" in CliRunner().invoke(models_command, ["show", *options]).stdout
+    listed = json.loads(CliRunner().invoke(models_command, ["list", "--json", *options]).stdout)
+    assert sorted(one["judged"] for one in listed) == [False, True]
+
+
 def test_addresses_that_may_hold_a_password_stay_out_of_the_manifest(promote, config):
     promote(run_config=json.dumps({"seed": 1, "features": {"redis_url": "host,password=hush"}, "storage": {}}))
     assert connect(config).show().extra["config"] == {"seed": 1}

@@ -191,7 +191,6 @@ def own_tables(bucket, made_tables):
     ("name", "content", "message"),
     [
         ("lexicon.json", None, "lacks lexicon.json"),
-        ("labels.parquet", None, "lacks labels.parquet"),
         ("task.yaml", b"attributes: {age: [only]}", "task.yaml"),
         ("labels.parquet", b"no table", "labels.parquet: cannot be read as Parquet"),
     ],
@@ -217,6 +216,38 @@ def test_labels_may_lie_apart(server, bucket, own_tables):
     given = arguments_of(server.kept["runs"][-1])
     assert given["labels_uri"] == f"s3://conf-profile/apart-{own_tables}/labels.parquet"
     assert given["ceiling_uri"] == ""
+
+
+def test_without_labels_a_run_is_started_that_is_said_to_be_unjudged(server, bucket, own_tables):
+    bucket.delete(f"{own_tables}/labels.parquet")
+    place = ["--data-uri", f"s3://conf-profile/{own_tables}"]
+    result = submit(server, "--no-wait", *place)
+    assert result.exit_code == 0, result.exception
+    assert arguments_of(server.kept["runs"][-1])["labels_uri"] == ""
+    told = " ".join(result.stderr.split())
+    assert "warning: labels: there are none, so the run is unjudged, and its model will be rejected" in told
+    allowed = ["--set", "gate.unjudged=allow", "--set", "gate.unjudged_levels.age=4"]
+    told = " ".join(submit(server, "--no-wait", *place, *allowed).stderr.split())
+    assert "note: labels: there are none, so the run is unjudged; gate.unjudged allows" in told
+
+
+def test_a_place_that_was_named_for_labels_must_have_some(server, bucket, own_tables):
+    bucket.delete(f"{own_tables}/labels.parquet")
+    place = f"s3://conf-profile/{own_tables}"
+    result = submit(server, "--no-wait", "--data-uri", place, "--labels-uri", place)
+    assert isinstance(result.exception, ConfProfileError)
+    assert f"{place}: lacks labels.parquet; put it there, or leave --labels-uri out" in str(result.exception)
+    assert server.kept["runs"] == []
+
+
+def test_levels_of_unknown_attributes_are_refused_before_anything_is_started(server, own_tables):
+    for place in (["--data-uri", f"s3://conf-profile/{own_tables}"], []):
+        result = submit(server, "--no-wait", "--set", "gate.unjudged_levels.agee=4", *place)
+        assert isinstance(result.exception, ConfigError)
+        assert "gate.unjudged_levels names 'agee', which the taxonomy does not have; it has age" in str(
+            result.exception
+        )
+    assert server.kept["runs"] == []
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,13 @@ def test_the_champion_of_the_moment_is_fetched_and_named(storage, champion, tmp_
     assert fetch_champion("", storage, tmp_path / "no-one") == Rival()
 
 
+def test_a_rival_that_nobody_has_judged_is_known_as_such(storage, tmp_path):
+    models = connect(storage)
+    version = models.publish(model_folder(tmp_path / "unjudged", b"u"), manifest_extra={"judged": False}).name
+    models.promote(version, {})
+    assert fetch_champion(version, storage, tmp_path / "now") == Rival(version, tmp_path / "now", judged=False)
+
+
 def test_the_rival_is_replaced(storage, champion, promote):
     rival = champion(b"one")
     outcome = promote(b"mine", rival)

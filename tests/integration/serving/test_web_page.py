@@ -99,7 +99,7 @@ class PredictorHandler(BaseHTTPRequestHandler):
         pass
 
 
-def model_folder(folder, version, thresholds):
+def model_folder(folder, version, thresholds, evaluation=EVALUATION):
     folder.mkdir(parents=True)
     TAGS.save(folder / "task.yaml")
     confidence.save(EVEN, folder / "calibration.json")
@@ -107,7 +107,7 @@ def model_folder(folder, version, thresholds):
         "profile": {"prompt": {"student_style": "brief"}, "max_completion_tokens": 48},
         "manifest": {"version": version},
         "thresholds": thresholds,
-        "evaluation": EVALUATION,
+        "evaluation": evaluation,
     }
     for name, content in contents.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
@@ -328,6 +328,34 @@ def test_without_the_predictor_the_features_stay_and_the_reason_is_told(browse, 
     assert "Check that the predictor is running, then press Show again." in page.text("message")
     assert ".." not in page.text("message")
     assert page.shows("known") and page.cards["age"][0] == ""
+
+
+def test_an_unjudged_model_says_so_on_the_page_and_in_every_answer(browse, transformer):
+    body = {"instances": [{"user_id": "gardener"}, {"user_id": "refused"}], "parameters": {"thresholds": {"gender": 1}}}
+
+    def predict():
+        return httpx.post(f"{transformer.url}/v1/models/conf-profile:predict", json=body).json()["predictions"]
+
+    assert not any("model_status" in entry for entry in predict())
+    given = {"age": 4, "gender": None, "life_stage": None}
+    folder = model_folder(transformer.file.parent / "models" / "v2-unjudged", "v2", given, {"judged": False})
+    before = transformer.settings["model"]
+    try:
+        transformer.reload(lambda: transformer.json("/web/state")["version"] == "v2", model=str(folder))
+        answers = predict()
+        assert [entry["model_status"] for entry in answers] == ["unjudged", "unjudged"]
+        gender = answers[0]["profile"]["gender"]
+        assert gender["tag"] is None and gender["reason"].startswith("never accepted: the model is unjudged")
+        page = browse(user="gardener", tau=1)
+        assert page.text("model").endswith("version v2 (unjudged: nobody has measured how often it is right)")
+        assert page.text("all-value") == "τ 1"
+        assert page.cards["age"][0] == "accepted"
+        assert (
+            page.cards["gender"][0] == "withheld"
+            and "✕ never accepted: the model is unjudged" in page.cards["gender"][1]
+        )
+    finally:
+        transformer.reload(lambda: transformer.json("/web/state")["version"] == "v1", model=before)
 
 
 def test_the_page_follows_a_change_of_model_and_goes_when_it_is_turned_off(browse, transformer):

@@ -29,7 +29,9 @@ def test_a_full_evaluation(world: World) -> None:
 
     assert json.loads((world.folder / "evaluation.json").read_text()) == result
     assert result["users"] == {"test": 120, "train": 60, "validation": 60}
+    assert result["judged"] is True
     assert result["labelled_test_users"] == 120
+    assert result["labelled_test_users_by_attribute"] == {"age": 120, "gender": 120}
     assert result["candidate"] == "sft_grpo"
     assert list(result["arms"]) == [
         "majority_tag", "base", "teacher_single", "teacher_majority", "teacher_weighted",
@@ -95,10 +97,18 @@ def test_unlabelled_cells_are_ignored(world: World) -> None:
     world.write_labels(kept)
     result = world.score({"sft": world.predict("sft", 1.0)})
     assert result["labelled_test_users"] == 30
+    assert result["labelled_test_users_by_attribute"] == {"age": 30, "gender": 0}
     assert result["arms"]["sft"]["support"] == 30
+    # A slice has as many users as it could be measured on.
+    assert {line["users"] for line in result["slices"]} == {10, 20} | {line["users"] for line in history(result)}
+    assert sum(line["users"] for line in history(result)) == 30
     assert result["arms"]["sft"]["f1"] == 1.0
     assert result["arms"]["sft"]["per_attribute"]["gender"]["support"] == 0
     assert result["thresholds"]["gender"] == 5
+
+
+def history(result):
+    return [line for line in result["slices"] if line["slice"].startswith("history")]
 
 
 def test_thresholds_come_from_validation_users_alone(world: World) -> None:
@@ -158,9 +168,17 @@ def test_label_of_another_attribute_is_refused(world: World) -> None:
         world.score({"sft": world.predict("sft", 0.7)})
 
 
-def test_no_labelled_test_user_is_an_error(world: World) -> None:
-    world.write_labels({})
-    with pytest.raises(DataError, match="no test user has a true label"):
+@pytest.mark.parametrize(
+    ("users", "message"),
+    [
+        ((), "labels of 0 users, of whom 0 are among the run's 240"),
+        (("u0", "u2", "x1"), "labels of 3 users, of whom 2 are among the run's 240 and none among its 120 test users"),
+    ],
+)
+def test_labels_of_no_test_user_are_an_error_that_counts_whom_they_are_of(world: World, users, message) -> None:
+    """Not a run without labels: whoever gave some thinks that the model was judged."""
+    world.write_labels({(user, "age"): 0 for user in users})
+    with pytest.raises(DataError, match=message):
         world.score({"sft": world.predict("sft", 0.7)})
 
 

@@ -67,7 +67,8 @@ class Run:
 
     ARTEFACTS = ("evaluation", "gate", "labelling", "features", "sft", "grpo", "filtering", "reference", "outcome")
 
-    def __init__(self, world: World, with_champion: bool = False) -> None:
+    def __init__(self, world: World, with_champion: bool = False, gate: GateConfig | None = None) -> None:
+        """With a `gate` of its own it is a run without labels."""
         self.folder = world.folder
         predictions = {
             "base": world.silent("base"),
@@ -76,8 +77,11 @@ class Run:
         }
         if with_champion:
             predictions["champion"] = world.predict("champion", 0.9)
-        world.score(predictions, world.candidates(0.5), world.predict("ceiling", 0.9))
-        gate_step.run(self.folder / "evaluation.json", self.folder / "gate.json", GateConfig())
+        if gate is None:
+            world.score(predictions, world.candidates(0.5), world.predict("ceiling", 0.9))
+        else:
+            world.score_without_labels(predictions, world.candidates(0.5))
+        gate_step.run(self.folder / "evaluation.json", self.folder / "gate.json", gate or GateConfig())
         counts = {name: [1, 2, 3, 4, 5] for name in world.taxonomy.names}
         self.write("labelling", {"users": 120, "raw_levels": counts, "calibrated_levels": counts})
         self.write("features", {"users": 240, "dropped_without_consent": 7})
@@ -157,6 +161,45 @@ def test_rejection_is_told_with_its_failed_check_and_offers_no_model(tmp_path) -
     checks = json.loads((rejected.folder / "gate.json").read_text())["checks"]
     assert {check["message"] in of_the_model for check in checks if not check["passed"]} == {True}
     assert {check["message"] in of_the_model for check in checks if check["passed"]} == {False}
+
+
+def test_the_number_of_labelled_users_is_shown_wherever_a_figure_stands_on_them(tmp_path) -> None:
+    world = World(tmp_path)
+    kept = {key: tag for key, tag in world.truth.items() if int(key[0][1:]) < 60 or key[1] == "age"}
+    world.write_labels(kept)
+    page = "".join(outline(Run(world).report()).text)
+    assert "on the true labels of all 120 test users (age 120, gender 30)" in page
+    assert "Test users120of 120 have true labels: age 120, gender 30" in page
+    assert "age (n=120)" in page and "gender (n=30)" in page
+    assert "measured on all 120 test users (age 120, gender 30)" in page
+
+
+def test_a_run_without_labels_has_a_page_that_says_so_and_shows_what_is_known(tmp_path) -> None:
+    rejected = Run(World(tmp_path), with_champion=True, gate=GateConfig())
+    rejected.write("labelling", {"vote": "em"})
+    rejected.write("outcome", {"promoted": False, "version": None, "uri": None})
+    page = outline(rejected.report())
+    text = " ".join("".join(page.text).split())
+    assert "Rejected: unjudged. There are no true labels, so nobody knows how often its answers are right." in text
+    assert "--set gate.unjudged=allow" in text
+    for heading in ("What can be said without labels", "By attribute", "To choose the least levels by", "Confidence"):
+        assert heading in page.headings
+    for heading in ("Results", "Slices", "Confusion", "Reliability", "Default thresholds", "Given levels", "Serve it"):
+        assert heading not in page.headings
+    assert "Student after SFT + GRPO = Teacher, vote by EM" in text
+    assert "Student after SFT + GRPO = Champion until now" in text
+    assert "The last four columns compare the candidate with Teacher, vote by EM." in text
+    assert "Students: confidence on the test users" in page.headings
+
+
+def test_an_unjudged_promotion_is_marked_and_names_the_given_levels(tmp_path) -> None:
+    promoted = Run(World(tmp_path), gate=GateConfig(unjudged="allow", unjudged_levels={"age": 2}))
+    text = " ".join("".join(outline(promoted.report()).text).split())
+    assert "Promoted as version v7, unjudged." in text
+    assert "None of them is a judgement" in text
+    assert "The new champion, unjudged: its card and every answer of its API say so." in text
+    assert "agelevel 2 gendernever accepted" in text
+    assert serving_command(promoted.report())[-1] == "champion://conf-profile/models/conf-profile@v7"
 
 
 def test_the_command_names_the_runs_own_store_and_folder(finished: Run, tmp_path) -> None:

@@ -32,8 +32,11 @@ VALUES = {
 }
 CACHED = {"cached": {"values": [], "overrides": [], "caching": True}}
 """As `submit` compiles it for a run whose arguments name the content of its data."""
+UNLABELLED = {"unlabelled": {"values": [], "overrides": [], "without_labels": True}}
+"""As a run of it is when its data set has no labels: their address is empty, and so is the ceiling's."""
 ENDED = {"ended": {"values": [], "overrides": [], "until": "predictions"}}
 """As `compile --until` makes it."""
+COMPILED = VALUES | CACHED | ENDED | UNLABELLED
 TRUTH = {"labels_uri", "ceiling_uri", "labels_digest"}
 GPU_STEPS = {"sft": "4", "rejection": "1", "reference": "1", "grpo": "4", "evaluation": "1"}
 OPTIONAL = {"rejection", "rollout"}
@@ -44,12 +47,16 @@ COMPILE = """
 import json, sys
 from pathlib import Path
 from conf_profile.config import resolve
-from pipelines import resources
+from pipelines import cluster_data, resources
 from pipelines.compile import compile_to
 for name, given in json.loads(sys.argv[2]).items():
     config = resolve(overrides=given["overrides"])
     declared, caching = resources.load(map(Path, given["values"])), given.get("caching", False)
-    compile_to(Path(sys.argv[1]) / f"{name}.yaml", config, declared, caching=caching, until=given.get("until", ""))
+    values = cluster_data.default_arguments(config, caching=caching)
+    if given.get("without_labels"):
+        values |= {"labels_uri": "", "ceiling_uri": ""}
+    target, until = Path(sys.argv[1]) / f"{name}.yaml", given.get("until", "")
+    compile_to(target, config, declared, caching=caching, defaults=values, until=until)
 """
 
 
@@ -58,9 +65,9 @@ def compiled(tmp_path_factory):
     """Compiled in a process of its own: the image's name comes from the environment, and kfp must not warn."""
     folder = tmp_path_factory.mktemp("compiled")
     environment = {key: value for key, value in os.environ.items() if key != "CONF_PROFILE_IMAGE"}
-    command = [sys.executable, "-W", "error:::kfp", "-c", COMPILE, str(folder), json.dumps(VALUES | CACHED | ENDED)]
+    command = [sys.executable, "-W", "error:::kfp", "-c", COMPILE, str(folder), json.dumps(COMPILED)]
     subprocess.run(command, check=True, env=environment, cwd=ROOT, capture_output=True)
-    return {name: (folder / f"{name}.yaml").read_text(encoding="utf-8") for name in VALUES | CACHED | ENDED}
+    return {name: (folder / f"{name}.yaml").read_text(encoding="utf-8") for name in COMPILED}
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +288,7 @@ def test_every_parameter_has_a_default(documents, name):
 
 
 def test_true_labels_reach_the_evaluation_and_what_judges_it_and_no_step_that_trains(documents):
-    for name in VALUES | CACHED:
+    for name in VALUES | CACHED | UNLABELLED:
         outer = documents[name][0]["root"]["dag"]["tasks"]
         assert {name for name, task in outer.items() if TRUTH & set(reads(task))} == {"evaluation"}
         judges = {"evaluation", "gate", "promotion", "report", "rollout"}
@@ -295,6 +302,15 @@ def test_a_run_that_ends_with_predictions_knows_no_label(documents):
     student = outer["predictions"]["inputs"]["artifacts"]["student"]["taskOutputArtifact"]
     assert student == {"producerTask": "grpo", "outputArtifactKey": "student"}
     assert "predictions" in pipeline["root"]["outputDefinitions"]["artifacts"]
+
+
+def test_without_labels_the_pipeline_is_the_same_but_for_empty_addresses(documents):
+    """So one compiled pipeline serves both kinds of runs, and what holds of labels holds where there are none."""
+    unlabelled, labelled = (documents[name][0] for name in ("unlabelled", "training-pipeline"))
+    given = [unlabelled["root"]["inputDefinitions"]["parameters"][name] for name in ("labels_uri", "ceiling_uri")]
+    assert [(one["defaultValue"], one["isOptional"]) for one in given] == [("", True), ("", True)]
+    assert unlabelled["root"]["dag"] == labelled["root"]["dag"]
+    assert unlabelled["deploymentSpec"] == labelled["deploymentSpec"]
 
 
 def test_the_check_would_find_a_leak(spec):
@@ -321,6 +337,8 @@ def leaks(given):
 def test_no_argument_but_the_evaluations_own_leads_to_the_labels():
     given = cluster_data.default_arguments(RunConfig())
     assert not leaks(given)
+    # Without labels there is nothing that another argument could lead to.
+    assert not leaks({**given, "labels_uri": "", "ceiling_uri": ""})
     assert leaks({**given, "workspace": "s3://conf-profile/truth"}) == {"workspace"}
     assert leaks({**given, "task_uri": given["labels_uri"]}) == {"task_uri"}
 

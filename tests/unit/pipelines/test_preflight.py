@@ -17,6 +17,7 @@ from pipelines.preflight.cluster import ClusterState, UnansweredQuestion, read_c
 from pipelines.preflight.declared import declared_objects, object_findings
 from pipelines.preflight.endpoint import endpoint_findings
 from pipelines.preflight.image import image_findings
+from pipelines.preflight.labels import labels_findings
 from pipelines.preflight.request import parse_address
 from pipelines.preflight.stores.keys import StoreKeys, find_keys
 from pipelines.preflight.stores.probe import NO_KEYS, UNREACHABLE_STORE, UNTRUSTED_CERTIFICATE, Outcome, Place
@@ -322,3 +323,16 @@ def test_all_errors_are_raised_at_once_and_the_rest_is_printed():
 
 def test_without_errors_the_run_may_start():
     preflight.require([Finding("warning", "something", "do it")], Console(file=io.StringIO()))
+
+
+def test_a_run_without_labels_is_told_of_before_it_is_paid_for():
+    (found,) = labels_findings(request(labels_addresses={"labels": "", "ceiling": ""}))
+    assert found.level == "warning" and "its model will be rejected" in found.what
+    assert "--labels-uri" in found.remedy and "gate.unjudged" in found.remedy
+    (found,) = labels_findings(request(labels_addresses={"labels": ""}, allows_unjudged=True))
+    assert found.level == "note" and "gate.unjudged allows" in found.what
+
+
+def test_labels_that_there_are_and_runs_that_are_not_started_are_no_finding():
+    assert labels_findings(request(labels_addresses={"labels": "s3://b/labels.parquet"})) == []
+    assert labels_findings(request(labels_addresses={"labels": ""}, starts_run=False)) == []

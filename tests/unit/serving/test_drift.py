@@ -1,5 +1,7 @@
 """Drift of served answers: the divergence, the baseline read off an evaluation, the window."""
 
+from dataclasses import replace
+
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -47,6 +49,14 @@ def test_the_baseline_is_what_the_candidate_predicted_at_its_evaluation():
     assert tags.tolist() == [50, 50]
     assert levels.tolist() == pytest.approx([0.2] * 5)
     assert baseline(bundle({})) == {}
+
+
+def test_an_unjudged_model_has_a_baseline_of_its_answers_alone():
+    counted = {"gender": {"tag_counts": [40, 60], "level_counts": [20] * 5}}
+    answers = {"sft": {"per_attribute": {}}, "sft_grpo": {"per_attribute": counted}}
+    evaluation = {"judged": False, "candidate": "sft_grpo", "answers": answers}
+    tags, levels = baseline(replace(bundle(evaluation), judged=False))["gender"]
+    assert (tags.tolist(), levels.tolist()) == ([40, 60], [20] * 5)
 
 
 def test_answers_like_those_at_evaluation_show_no_drift_and_others_do():

@@ -28,6 +28,7 @@ def test_the_words_of_the_api_stay():
     assert [reason.value for reason in Reason] == [
         "malformed answer", "the evidence says nothing", "no consent", "unknown user",
         "the feature store gave no answer", "the predictor gave no answer",
+        "never accepted: the model is unjudged, and no lowest level was given",
     ]  # fmt: skip
 
 
@@ -50,6 +51,7 @@ def test_every_reason_is_an_outcome_of_the_metrics():
         Reason.NO_USER: "unknown_user",
         Reason.NO_FEATURES: "failed",
         Reason.NO_ANSWER: "failed",
+        Reason.NO_LEVEL: "never_accepted",
     }
     assert transformer._outcome(Attribute("old", 2, 0.3, False, "below threshold 3")) == "below_threshold"
     assert transformer._outcome(Attribute("old", 4, 0.7, True)) == "accepted"

@@ -4,12 +4,15 @@ import json
 import math
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
+from conf_profile import tables
 from conf_profile.config import PromptConfig
 from conf_profile.consensus import confidence
 from conf_profile.consensus.confidence import Calibration, Partition
+from conf_profile.data.inferred import profiles_from_predictions
 from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.output_format import Answer, ProfileAnswer, render
 from conf_profile.dialogue.prompts import UserFeatures
@@ -21,7 +24,7 @@ from serving.model import bundle as bundles
 from serving.model import levels, profile
 from serving.model.bundle import Bundle
 from serving.model.profile import Completion
-from serving.transformer import features, request
+from serving.transformer import features, request, write_back
 from serving.transformer.request import BadRequestError
 
 TAGS = tasks.parse({"attributes": {"age": ["young", "old"], "gender": ["female", "male"]}})
@@ -52,6 +55,33 @@ def test_thresholds_of_the_request_go_over_the_configuration_over_the_model():
     body = {"instances": [{"user_id": "u"}], "parameters": {"thresholds": {"gender": 5}}}
     configured = SETTINGS.model_copy(update={"thresholds": {"age": 2, "gender": 4}})
     assert request.thresholds(parse(body), BUNDLE, configured) == {"age": 2, "gender": 5}
+
+
+UNJUDGED = replace(BUNDLE, thresholds={"age": 3, "gender": None}, judged=False)
+
+
+def test_what_an_unjudged_model_never_accepts_no_request_and_no_configuration_accepts():
+    body = {"instances": [{"user_id": "u"}], "parameters": {"thresholds": {"age": 1, "gender": 1}}}
+    configured = SETTINGS.model_copy(update={"thresholds": {"gender": 1}})
+    limits = request.thresholds(request.parse(body, UNJUDGED, configured), UNJUDGED, configured)
+    assert limits == {"age": 1, "gender": None}
+    found = profile.profile([Completion(answer(), (4.5, 5.0))], UNJUDGED, limits)
+    assert found.attributes["age"].to_json()["accepted"]
+    assert found.attributes["gender"].to_json() == {
+        "tag": None, "level": 5, "score": 1.0, "accepted": False,
+        "reason": "never accepted: the model is unjudged, and no lowest level was given",
+    }  # fmt: skip
+
+
+def test_of_an_unjudged_model_nothing_is_passed_on_that_is_never_accepted():
+    found = profile.profile([Completion(answer(), (4.5, 5.0))], UNJUDGED, {"age": 1, "gender": None})
+    passed = write_back.to_inferred_profile("u", found, UNJUDGED, {"gender": 1})
+    assert [(tag.attribute, tag.tag) for tag in passed.tags] == [("age", "old")]
+    rows = [{"user_id": "u", "attribute": name, "tag": "old", "level": 5, "score": 1.0} for name in ("age", "gender")]
+    (stored,) = profiles_from_predictions(
+        tables.from_rows(rows, tables.PREDICTIONS), UNJUDGED.thresholds, "v1", datetime.now(UTC)
+    )
+    assert [tag.attribute for tag in stored.tags] == ["age"]
 
 
 @pytest.mark.parametrize(
@@ -243,6 +273,17 @@ def test_a_students_folder_is_enough_and_a_version_says_more(folder):
     (folder / "manifest.json").write_text('{"version": "v7"}')
     found = bundles.load(folder)
     assert (found.version, found.thresholds) == ("v7", {"age": 4, "gender": 1})
+
+
+def test_a_version_that_nobody_has_judged_accepts_what_has_a_level_and_nothing_else(folder):
+    (folder / "evaluation.json").write_text('{"judged": false}')
+    assert bundles.load(folder).thresholds == {"age": None, "gender": None}
+    (folder / "thresholds.json").write_text('{"age": 4, "gender": null}')
+    found = bundles.load(folder)
+    assert (found.judged, found.thresholds) == (False, {"age": 4, "gender": None})
+    (folder / "evaluation.json").write_text('{"arms": {}}')
+    (folder / "thresholds.json").write_text('{"age": 4}')
+    assert bundles.load(folder).judged
 
 
 def test_the_prompt_is_the_one_of_training(folder):

@@ -40,14 +40,14 @@ EVALUATION = {
 def settings_of(tmp_path_factory):
     """Settings for a new model folder of this version."""
 
-    def make(version, evaluation=None, **settings):
+    def make(version, evaluation=None, model_thresholds=None, **settings):
         folder = tmp_path_factory.mktemp(version)
         TAGS.save(folder / "task.yaml")
         confidence.save(EVEN, folder / "calibration.json")
         contents = {
             "profile": {"prompt": {"student_style": "brief"}, "max_completion_tokens": 48},
             "manifest": {"version": version},
-            "thresholds": {"age": 4, "gender": 2},
+            "thresholds": model_thresholds or {"age": 4, "gender": 2},
             **({"evaluation": evaluation} if evaluation else {}),
         }
         for name, content in contents.items():
@@ -113,6 +113,18 @@ def test_where_nothing_was_accepted_there_is_no_precision(ask, settings_of):
 def test_a_model_without_an_evaluation_has_nothing_measured(ask, settings_of):
     (answer,) = ask(settings_of("v1"), "/web/state")
     assert [attribute["measured"] for attribute in answer.json()["attributes"]] == [NOTHING, NOTHING]
+
+
+def test_an_unjudged_model_says_so_and_has_no_threshold_where_nothing_is_accepted(ask, settings_of):
+    (answer, before) = ask(
+        settings_of("v1", {"judged": False}, thresholds={"age": 5, "gender": 1}, model_thresholds={"age": 4}),
+        "/web/state",
+        settings_of("v2", EVALUATION),
+        "/web/state",
+    )
+    state = answer.json()
+    assert state["status"] == "unjudged" and "status" not in before.json()
+    assert [attribute["threshold"] for attribute in state["attributes"]] == [5, None]
 
 
 def test_the_page_follows_the_version_that_is_served(ask, settings_of):

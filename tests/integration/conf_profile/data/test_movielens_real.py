@@ -32,7 +32,7 @@ def test_943_people(built) -> None:
     labels = tables.read(built.labels, tables.LABELS)
     assert built.users == 943
     assert len(labels) == 3 * 943
-    known = tasks.load(built.taxonomy)
+    known = tasks.load(built.task)
     for attribute in known.names:
         tags = set(labels.filter(pc.equal(labels.column("attribute"), attribute)).column("tag").to_pylist())
         assert tags == set(known[attribute].tags), attribute

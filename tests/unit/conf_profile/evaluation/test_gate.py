@@ -14,6 +14,7 @@ from conf_profile.config import GateConfig
 from conf_profile.errors import DataError
 from conf_profile.evaluation.bootstrap import Difference
 from conf_profile.evaluation.gate import Candidate, Opponent, SliceDifference, decide
+from conf_profile.evaluation.labelled_users import LabelledUsers
 
 POLICY = GateConfig(min_precision=0.4, max_slice_loss=0.05, min_slice_users=50, tolerance=0.0)
 CANDIDATE = Candidate("sft_grpo", 0.55, 0.62, 0.4, True, ("precision rises", "levels are balanced"))
@@ -142,6 +143,24 @@ def test_clearly_below_the_constant_answer_is_rejected(difference, tolerance, re
     assert reason.message.endswith("not required by the policy)") != required
 
 
+def test_it_is_told_on_how_many_labelled_users_the_others_stand() -> None:
+    few = replace(CANDIDATE, users=LabelledUsers(75, 3, {"age": 3, "gender": 1}))
+    decision = decide(few, None, SFT, BASE, CONSTANT, POLICY)
+    assert decision.reasons[0].message == (
+        "measured on 3 of the 75 test users (age 3, gender 1), those who have true labels"
+    )
+    assert decision.decision == "promote" and decision.to_dict()["judged"]
+
+
+def test_an_unjudged_champion_is_not_the_measure_and_it_is_said() -> None:
+    decision = decide(CANDIDATE, None, SFT, BASE, CONSTANT, POLICY, unjudged_champion="v3")
+    assert checks(decision)["unjudged_champion"] and checks(decision)["not_below_sft"]
+    told = {reason.name: reason.message for reason in decision.reasons}
+    assert "the champion v3 is unjudged" in told["unjudged_champion"]
+    assert "compared with the baselines alone" in told["unjudged_champion"]
+    assert "no judged champion yet" in told["not_below_sft"]
+
+
 def test_accepting_nothing_is_rejected_whatever_the_floor() -> None:
     silent = replace(CANDIDATE, threshold_precision=0.0, threshold_coverage=0.0)
     policy = POLICY.model_copy(update={"min_precision": 0.0})
@@ -251,6 +270,18 @@ def test_step_with_champion_judges_slices() -> None:
     decision = judge(evaluation(arms=arms, slice_differences=[worse]), POLICY)
     assert decision.decision == "reject"
     assert checks(decision)["better_than_champion"] and not checks(decision)["slices"]
+
+
+def test_step_with_an_unjudged_champion_compares_with_sft() -> None:
+    arms = evaluation()["arms"] | {"champion": {"f1": 0.9}}
+    given = evaluation(
+        arms=arms, compared_with="v3", champion_judged=False, users={"test": 40}, labelled_test_users=30,
+        labelled_test_users_by_attribute={"age": 30},
+    )  # fmt: skip
+    assert list(checks(judge(given, POLICY))) == [
+        "labelled_users", "better_than_base", "not_below_constant", "unjudged_champion", "not_below_sft",
+        "precision_at_thresholds", "hierarchy",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

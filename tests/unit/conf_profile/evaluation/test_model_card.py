@@ -10,6 +10,8 @@ from conf_profile.evaluation.model_card import CardFacts, candidate_arm, render
 EVALUATION = {
     "dataset": "world",
     "users": {"train": 700, "second_stage": 400, "validation": 100, "test": 250},
+    "labelled_test_users": 240,
+    "labelled_test_users_by_attribute": {"age": 240, "gender": 31},
     "candidate": "sft_grpo",
     "arms": {
         "sft": {"precision": 0.4, "recall": 0.38, "f1": 0.39, "f1_ci": [0.36, 0.42]},
@@ -57,7 +59,8 @@ def test_the_card_tells_the_figures_with_their_intervals():
     for line in (
         "| **sft_grpo** (this model) | 0.451 | 0.410 | 0.430 (0.400 to 0.460) |",
         "| sft | 0.400 | 0.380 | 0.390 (0.360 to 0.420) |",
-        "| age | 0.500 | 0.480 | 0.490 |",
+        "Micro averages over the true labels of 240 of the 250 test users (age 240, gender 31); 95% intervals",
+        "| age | 240 | 0.500 | 0.480 | 0.490 |",
         "| second stage | 400 |",
         "| region: north | 120 | – | – | 0.440 |",
         "| age | 4 |",
@@ -93,6 +96,46 @@ def test_missing_facts_are_left_out():
     assert "## Metrics" not in card and "## Slices" not in card and "## Provenance" not in card
     assert "## Intended use" in card
     assert "model-index" not in yaml.safe_load(card.split("---")[1])
+
+
+UNJUDGED = {
+    "judged": False,
+    "users": {"train": 700, "test": 250},
+    "candidate": "sft_grpo",
+    "answers": {"sft_grpo": {"per_attribute": {"age": {"answered": 230, "balance": 0.05}}}},
+    "agreement": [
+        {
+            "first": first,
+            "second": second,
+            "share": 0.8,
+            "low": 0.75,
+            "high": 0.85,
+            "by_chance": 0.4,
+            "drift_bits": 0.02,
+        }
+        for first, second in (("sft", "teacher_em"), ("sft_grpo", "teacher_em"))
+    ],
+    "samples": {"agreement": {"age": 0.61}},
+    "thresholds": {"age": 4, "gender": None},
+}
+
+
+def test_the_card_of_an_unjudged_version_says_so_first_and_claims_no_accuracy():
+    card = render(CardFacts("m", UNJUDGED, {"decision": "promote", "reasons": ["passed: unjudged: allowed"]}))
+    data = ModelCard(card).data
+    assert "unjudged" in data.tags and data.eval_results is None
+    assert "unjudged" not in ModelCard(render(FACTS)).data.tags and "Unjudged" not in render(FACTS)
+    text = card.partition("# m")[2].strip()
+    assert text.split("\n\n")[1].startswith("**Unjudged.** There were no true labels")
+    for line in (
+        "| Teacher, vote by EM | 0.800 (0.750 to 0.850) | 0.400 | 0.020 |",
+        "| age | 230 | 0.050 | 0.610 |",
+        "The operator gave these levels (`gate.unjudged_levels`); nothing was measured at them.",
+        "| gender | never accepted |",
+    ):
+        assert line in card, line
+    assert card.count("vote by EM |") == 1
+    assert "## Metrics" not in card and "## Slices" not in card and "GRPO" in card
 
 
 def test_a_model_without_a_second_stage_does_not_claim_one():

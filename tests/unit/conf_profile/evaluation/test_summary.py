@@ -26,6 +26,9 @@ ARMS = {
     "sft": arm(0.5),
     "sft_grpo": arm(0.55),
 }
+LABELLED = {
+    "users": {"train": 2000, "test": 590}, "labelled_test_users": 500, "labelled_test_users_by_attribute": {"age": 500},
+}  # fmt: skip
 GATE = {"decision": "promote", "reasons": ["passed: F1 is higher [bold]than[/bold] base"], "checks": []}
 PROMOTED = {"promoted": True, "version": "v7", "uri": "s3://b/models/m/versions/v7"}
 REJECTED = {"promoted": False, "version": None, "uri": None}
@@ -35,7 +38,7 @@ SECONDS = {"features": 3.14159, "sft": 60.0, "grpo": 90.0}
 
 def summary(outcome=PROMOTED, arms=None, gate=GATE) -> dict:
     config = resolve("tiny", overrides=["seed=3"])
-    return build(config, {"arms": arms or ARMS}, gate, outcome, FEATURES, SECONDS, 1234.56)
+    return build(config, {"arms": arms or ARMS, **LABELLED}, gate, outcome, FEATURES, SECONDS, 1234.56)
 
 
 def shown(content: dict) -> str:
@@ -48,9 +51,12 @@ def shown(content: dict) -> str:
 def test_summary_has_exactly_the_promised_keys() -> None:
     content = summary()
     assert list(content) == [
-        "dataset", "preset", "seed", "users", "dropped_without_consent", "metrics", "gate", "model",
-        "seconds", "peak_rss_mib", "warnings",
+        "dataset", "preset", "seed", "users", "dropped_without_consent", "judged", "test_users", "labelled_test_users",
+        "labelled_test_users_by_attribute", "metrics", "gate", "model", "seconds", "peak_rss_mib", "warnings",
     ]  # fmt: skip
+    assert content["judged"] is True
+    assert (content["test_users"], content["labelled_test_users"]) == (590, 500)
+    assert content["labelled_test_users_by_attribute"] == {"age": 500}
     assert (content["dataset"], content["preset"], content["seed"]) == ("world", "tiny", 3)
     assert (content["users"], content["dropped_without_consent"]) == (2950, 50)
     assert content["gate"] == {"decision": "promote", "reasons": GATE["reasons"]}
@@ -91,6 +97,7 @@ def test_table_shows_arms_in_order_and_reasons_as_they_are() -> None:
     assert "53.0 to 57.0" in text
     assert "Ceiling" not in text
     assert "2,950 users (50 without consent left out)" in text
+    assert "on the true labels of 500 of the 590 test users" in " ".join(text.split())
     # Reasons are text, not markup of the terminal.
     assert "[bold]than[/bold]" in text
     assert "Model: v7 at s3://b/models/m/versions/v7" in text
@@ -100,6 +107,62 @@ def test_table_shows_arms_in_order_and_reasons_as_they_are() -> None:
 def test_unknown_arms_are_shown_under_their_own_name() -> None:
     text = shown(summary(arms=ARMS | {"rejection_sampling": arm(0.52)}))
     assert "rejection_sampling" in text
+
+
+def test_a_summary_of_an_earlier_release_is_shown_as_it_was() -> None:
+    new = ("judged", "test_users", "labelled_test_users", "labelled_test_users_by_attribute")
+    text = " ".join(shown({key: value for key, value in summary().items() if key not in new}).split())
+    assert "in percent, on the true labels of the test users" in text and "unjudged" not in text
+
+
+def agreeing(share: float) -> dict:
+    return {"cells": 90, "share": share, "low": share - 0.1, "high": share + 0.1, "by_chance": 0.4, "drift_bits": 0.02}
+
+
+def unjudged(vote: str = "em", pairs=("majority", "em"), outcome=REJECTED, decision: str = "reject") -> dict:
+    said = {"answered": 90, "level_counts": [18] * 5, "balance": 0.0}
+    evaluation = {
+        "judged": False, **LABELLED, "labelled_test_users": 0, "labelled_test_users_by_attribute": {"age": 0},
+        "candidate": "sft_grpo",
+        "answers": {"sft_grpo": {**said, "cells": 100, "per_attribute": {"age": said}}},
+        "agreement": [
+            {"first": "sft_grpo", "second": f"teacher_{name}", **agreeing(0.5 + 0.1 * place),
+             "per_attribute": {"age": agreeing(0.5 + 0.1 * place)}}
+            for place, name in enumerate(pairs)
+        ],
+        "samples": {"users": 9, "samples": 10, "agreement": {"age": 0.7}},
+    }  # fmt: skip
+    config = resolve("tiny", overrides=[f"labelling.vote={vote}"])
+    gate = {"decision": decision, "reasons": ["FAILED: unjudged: there are no true labels"]}
+    return build(config, evaluation, gate, outcome, FEATURES, SECONDS, 1.0)
+
+
+def test_an_unjudged_run_has_no_metric_and_the_agreement_with_the_vote_that_taught_it() -> None:
+    content = unjudged()
+    assert (content["judged"], content["labelled_test_users"]) == (False, 0)
+    assert set(content["metrics"].values()) == {None}
+    known = content["unjudged"]
+    assert (known["candidate"], known["vote"]) == ("sft_grpo", "teacher_em")
+    assert known["per_attribute"]["age"] == {
+        "answered": 0.9, "samples_agree": 0.7, "level_counts": [18] * 5, "balance": 0.0,
+        "same_tag": 0.6, "same_tag_ci": [0.5, 0.7], "by_chance": 0.4, "drift_bits": 0.02,
+    }  # fmt: skip
+    # This one is not among the votes that an evaluation makes.
+    assert unjudged("majority_blind")["unjudged"]["vote"] == "teacher_majority"
+    assert unjudged(pairs=())["unjudged"]["overall"]["same_tag"] is None
+
+
+def test_the_table_of_an_unjudged_run_says_so() -> None:
+    text = shown(unjudged())
+    assert "unjudged: 590 test users without a true label, so nobody knows how often it is right" in " ".join(
+        text.split()
+    )
+    for part in ("Gate: rejected: unjudged", "FAILED: unjudged", "60.0", "50.0 to 70.0", "nothing was uploaded"):
+        assert part in text
+    promoted = shown(unjudged(outcome=PROMOTED, decision="promote"))
+    assert "Gate: promoted: unjudged" in promoted
+    assert "Model: v7 at s3://b/models/m/versions/v7, unjudged" in promoted
+    assert "–" in shown(unjudged(pairs=()))
 
 
 def test_missing_input_is_named() -> None:
