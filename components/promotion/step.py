@@ -74,7 +74,7 @@ def file_hash(path: Path) -> str:
 
 def _add_given_levels(measured: dict[str, Any], decision: dict[str, Any]) -> dict[str, Any]:
     """An unjudged model's thresholds are the operator's, which the gate read; labels have chosen a judged one's."""
-    return measured if is_judged(measured) else measured | {"thresholds": decision["thresholds"]}
+    return measured if is_judged(measured) else measured | {"thresholds": decision.get("thresholds") or {}}
 
 
 def _promote(model: Path, facts: model_card.CardFacts, target: Registry, expected_champion: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ outputs are compared with the run's own: a step is a function of its inputs.
 import json
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 from kfp import dsl, local
 
@@ -14,6 +15,7 @@ from components.evaluation.component import evaluation
 from components.features.component import features
 from components.filtering.component import filtering
 from components.gate.component import gate
+from components.gate.step import judge
 from components.grpo.component import grpo
 from components.labelling.component import labelling
 from components.predictions.component import predictions
@@ -21,11 +23,13 @@ from components.promotion.component import promotion
 from components.reference.component import reference
 from components.rejection.component import rejection
 from components.report.component import report
+from components.report.step import run as write_report
 from components.rollout.component import rollout
 from components.sft.component import sft
 from components.steps import BY_NAME
 from components.synthesis.component import synthesis
 from conf_profile import tables
+from conf_profile.config import GateConfig
 
 pytestmark = pytest.mark.slow
 
@@ -201,6 +205,43 @@ def test_evaluation(finished, alone):
     expected = json.loads(finished.artefact("evaluation", "evaluation").read_text())
     assert found["arms"].keys() == expected["arms"].keys()
     assert found["arms"]["teacher_weighted"] == expected["arms"]["teacher_weighted"]
+
+
+def test_evaluation_without_labels_and_the_gate_and_the_report_after_it(finished, alone, tmp_path):
+    """The run's students and candidates once more, for a few of its users, in a pipeline that was given no labels."""
+    people = tables.read(finished.artefact("features", "features"), tables.FEATURES)
+    measured = people.filter(pc.equal(people["split"], "test")).slice(0, 12)
+    tables.write(tmp_path / "features", measured, tables.FEATURES)
+    files = {
+        "features": tmp_path / "features",
+        "sft_student": finished.artefact("sft", "student"),
+        "student": finished.artefact("grpo", "student"),
+    }
+    parameters = finished.parameters(
+        taxonomy="taxonomy_uri",
+        ceiling="ceiling_uri",
+        config="evaluation_config",
+        student_config="student_config",
+        storage="storage_config",
+        seed="seed",
+    )
+    nothing = {"labels": "", "champion_version": "", "labels_digest": ""}
+    outputs = alone(evaluation, files, {**parameters, **nothing}, finished.candidates)
+    found = json.loads(outputs["evaluation"].read_text())
+    assert not found["judged"] and {"arms", "paired", "hierarchy"}.isdisjoint(found)
+    assert "ceiling" not in found["answers"]
+    assert 0 < found["agreement"][0]["share"] < 1
+    assert json.loads(outputs["confusion"].read_text()) is None
+
+    refused = judge(found, GateConfig())
+    assert refused.decision == "reject" and not refused.reasons[0].passed
+    allowed = GateConfig(unjudged="allow", unjudged_levels={"age": 1})
+    (tmp_path / "gate.json").write_text(judge(found, allowed).to_json())
+    (tmp_path / "outcome.json").write_text('{"promoted": false}')
+    write_report(
+        outputs["evaluation"], tmp_path / "gate.json", *[None] * 6, tmp_path / "outcome.json", tmp_path / "page", "{}"
+    )
+    assert "nobody knows how often its answers are right" in (tmp_path / "page").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("untrained", [False, True])
