@@ -170,8 +170,13 @@ def test_an_attribute_without_a_label_of_a_test_user_is_a_warning(place):
 def test_no_labels_are_told(place):
     good_tables(place, truth=())
     found = check()
-    assert found["errors"] == []
-    assert only(found["notes"]).startswith("there are no labels: the run will be unjudged")
+    assert (found["errors"], found["labels"]) == ([], None)
+    assert only(found["warnings"]).startswith("labels: there are none, so the run is unjudged, and its model will be")
+    allowed = check("--set=gate.unjudged=allow", "--set=gate.unjudged_levels={age: 4}")
+    assert (allowed["errors"], allowed["warnings"]) == ([], [])
+    assert only(allowed["notes"]).startswith("labels: there are none, so the run is unjudged; gate.unjudged allows")
+    strange = check("--set=gate.unjudged=allow", "--set=gate.unjudged_levels={height: 4}")
+    assert "names 'height', which the taxonomy does not have" in only(strange["errors"])
 
 
 def test_a_lexicon_that_finds_nothing_is_an_error(place):
