@@ -14,7 +14,6 @@ import click
 
 from conf_profile.config import RunConfig, StudentConfig, TeacherConfig, resolve
 from conf_profile.config_layers import merge
-from conf_profile.data.dataset import BEHAVIOUR
 from conf_profile.errors import ConfigError
 
 SectionT = TypeVar("SectionT", StudentConfig, TeacherConfig)
@@ -56,6 +55,8 @@ def is_path(model: str) -> bool:
 def _resolve_own_tables(
     path: Path, preset: str, file: Path | None, overrides: tuple[str, ...], values: Mapping[str, Any]
 ) -> RunConfig:
+    from conf_profile.data.dataset import BEHAVIOUR
+
     has_tables = (path.expanduser() / BEHAVIOUR).exists()
     own = resolve(preset, file, overrides, merge(values, {"data": {"name": "parquet"}}))
     named = values.get("data", {}).get("name") is not None

@@ -37,7 +37,8 @@ def check(path: Path, task: Task) -> None:
 
 def check_tag(attribute: str, tag: str, taxonomy: Taxonomy, where: str) -> None:
     """DataError where the task has no such attribute, or the attribute no such tag."""
-    _check_attribute(attribute, where, taxonomy)
+    if attribute not in taxonomy.names:
+        raise DataError(f"{where}: attribute {attribute!r} is not in the taxonomy; it has {', '.join(taxonomy.names)}")
     if tag not in taxonomy[attribute].index:
         raise DataError(
             f"{where}: {attribute} has the tag {tag!r}, which is not in the taxonomy; it has "
@@ -86,24 +87,21 @@ def _check_evidence(evidence: object, where: str, task: Task) -> None:
     if not isinstance(evidence, Mapping):
         raise DataError(f"{where} must map attributes to tag -> weight, not be {evidence!r}")
     for attribute, weights in evidence.items():
-        _check_attribute(attribute, where, task)
+        _refuse_bare_tag(attribute, where, task)
         if not isinstance(weights, Mapping):
-            tags = ", ".join(task[attribute].tags)
-            raise DataError(f"{where}: {attribute} must map tags to weights, not be {weights!r}; its tags are {tags}")
+            raise DataError(f"{where}: {attribute} must map tags to weights, not be {weights!r}")
         for tag, weight in weights.items():
             check_tag(attribute, tag, task, where)
             if not _is_number(weight):
                 raise DataError(f"{where}: {attribute} {tag!r} has the weight {weight!r}; give a number, in nats")
 
 
-def _check_attribute(name: str, where: str, task: Taxonomy) -> None:
+def _refuse_bare_tag(name: str, where: str, task: Task) -> None:
     owner = next((attribute.name for attribute in task.attributes if name in attribute.index), None)
     if name not in task.names and owner is not None:
         raise DataError(
             f"{where}: {name!r} is a tag of {owner}, not an attribute; write {{{owner!r}: {{{name!r}: WEIGHT}}}}"
         )
-    if name not in task.names:
-        raise DataError(f"{where}: attribute {name!r} is not in the taxonomy; it has {', '.join(task.names)}")
 
 
 def _is_number(value: object) -> bool:

@@ -19,10 +19,12 @@ from conf_profile.data.dataset import Dataset
 from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.prompts import Message, render_messages
 from conf_profile.dialogue.task import Task
+from conf_profile.evaluation.unjudged_gate import check_levels
 from pipelines.check import champion
 from pipelines.check.cost import CostFacts, MachineFacts, Price, estimate_cost, estimate_machine, existing_parent
 from pipelines.check.people import People, read_people
 from pipelines.preflight.finding import Finding
+from pipelines.preflight.labels import unjudged_finding
 
 if TYPE_CHECKING:
     from conf_profile.registry.registry import Registry
@@ -89,6 +91,7 @@ def inspect(
     ConfProfileError where something cannot be read at all.
     """
     task = tasks.load(data.task)
+    check_levels(config.gate, task.names)
     people = read_people(config, data, task)
     prompts = [render_messages(user, task, "full", config.prompt.max_keyphrases) for user in people.sample]
     judged = "evaluation" in steps
@@ -100,7 +103,7 @@ def inspect(
     machine = estimate_machine(config, people.facts.profiled, people.facts.asked, data_bytes, folder)
     findings = [
         *_people_findings(people, config),
-        *_label_findings(labels, data, judged),
+        *_label_findings(config, labels, data, judged),
         *_lexicon_findings(config, data, hits),
         *_champion_findings(rival, config, own_store),
         *_teacher_findings(config, cost),
@@ -224,11 +227,11 @@ def _coverage_findings(people: People) -> Iterator[Finding]:
         )
 
 
-def _label_findings(labels: LabelFacts | None, data: Dataset, judged: bool) -> Iterator[Finding]:
+def _label_findings(config: RunConfig, labels: LabelFacts | None, data: Dataset, judged: bool) -> Iterator[Finding]:
     if not judged:
         return
     if labels is None:
-        yield Finding("note", "there are no labels: the run will be unjudged", f"add labels.parquet to {data.folder}")
+        yield unjudged_finding(config.gate.unjudged == "allow", f"put labels.parquet into {data.folder}")
     elif not labels.profiled:
         yield Finding(
             "error",

@@ -108,7 +108,9 @@ def read_people(config: RunConfig, data: Dataset, task: Task) -> People:
 
 
 def _snapshots(table: pa.Table, moment: datetime) -> Snapshots:
-    rows = table.filter(pc.less_equal(table["event_timestamp"], pa.scalar(moment, table["event_timestamp"].type)))
+    visible = pc.less_equal(table["event_timestamp"], pa.scalar(moment, table["event_timestamp"].type))
+    # A filter copies the texts, and mostly all rows are visible.
+    rows = table if pc.all(visible).as_py() else table.filter(visible)
     encoded = rows["user_id"].combine_chunks().dictionary_encode()
     codes = encoded.indices.to_numpy(zero_copy_only=False)
     times = rows["event_timestamp"].cast(pa.int64()).to_numpy()

@@ -51,8 +51,6 @@ def run(config: RunConfig, out: Path | None, until: str) -> None:
             data = build_in_run_folder(folder, config)
         console.print(f"data: {data.name}, {data.users} users as of {data.as_of} ({data.source})")
         own_store = not champion.uses_endpoint(config.storage)
-        if data.labels is None and not until:
-            console.print(_unjudged_note(config), style="yellow", markup=False, highlight=False, soft_wrap=True)
         with _storage(config, folder):
             warnings = _check(config, data, folder, console, until, own_store)
             finished = _run_pipeline(config, data, folder, console, until)
@@ -72,15 +70,6 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PipelineError(f"{folder}: cannot be made: {error.strerror}; give another --out") from error
-
-
-def _unjudged_note(config: RunConfig) -> str:
-    """What a run without labels comes to, said before it begins."""
-    if config.gate.unjudged == "allow":
-        end = "gate.unjudged allows its model to be promoted nevertheless"
-    else:
-        end = "its model will be rejected (gate.unjudged; docs/data.md says how to allow it)"
-    return f"labels: there is no labels.parquet, so the run is unjudged: nobody will know how often it is right; {end}"
 
 
 @contextmanager

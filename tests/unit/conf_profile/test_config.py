@@ -28,6 +28,17 @@ def test_later_layers_win(tmp_path):
     assert (resolved.grpo.steps, resolved.grpo.kl, resolved.grpo.rollouts) == (9, 0.5, 3)
 
 
+def test_the_presets_number_of_users_is_the_generated_worlds(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: {name: parquet, path: my_tables}\n")
+    assert config.resolve("tiny").data.users == 4500
+    assert config.resolve("tiny", file).data.users is None
+    assert config.resolve("tiny", overrides=["data.name=movielens-100k"]).data.users is None
+    assert config.resolve("tiny", overrides=["data.name=movielens-100k", "data.users=90"]).data.users == 90
+    file.write_text("data: {name: movielens-100k, users: 80}\n")
+    assert config.resolve("tiny", file).data.users == 80
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

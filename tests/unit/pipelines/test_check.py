@@ -1,6 +1,7 @@
 """The check before a run: what cannot work stops it, what looks wrong is said, each with what to do."""
 
 import json
+from datetime import timedelta
 
 import pytest
 import yaml
@@ -8,9 +9,11 @@ from click.testing import CliRunner
 
 from benchmarks.scale import inputs
 from conf_profile.cli.main import cli
+from conf_profile.dialogue import task as tasks
 from conf_profile.errors import ConfProfileError
+from pipelines.check.champion import find_differences, find_missing_features
 from pipelines.check.cost import FIGURES
-from support.own_tables import LEXICON, TASK, events, forms, labels, snapshots, user_ids, write_own_tables
+from support.own_tables import DAY, LEXICON, TASK, events, forms, labels, snapshots, user_ids, write_own_tables
 
 USERS = user_ids(600)
 
@@ -129,6 +132,18 @@ def test_a_prompt_that_cuts_many_keyphrases_is_a_warning_with_the_share_and_the_
     assert check("--set=prompt.max_keyphrases=17")["warnings"] == []
 
 
+def test_the_check_reads_what_is_known_at_the_moment_of_the_run(place):
+    """The latest row up to features.as_of decides, of consent and of behaviour."""
+    later = DAY + timedelta(days=2)
+    withdrawn = [row | {"event_timestamp": later, "consent": False} for row in forms(USERS[:100])]
+    grown = [row | {"event_timestamp": later} for row in snapshots(USERS, keyphrases=8)]
+    good_tables(place, behaviour=[*grown, *snapshots(USERS)], demographics=[*withdrawn, *forms(USERS)])
+    people = check()["people"]
+    assert (people["profiled"], people["without_consent"], people["keyphrases_median"]) == (500, 100, 8)
+    people = check("--set=features.as_of=2025-01-02T00:00:00+00:00")["people"]
+    assert (people["profiled"], people["without_consent"], people["keyphrases_median"]) == (600, 0, 4)
+
+
 def test_nobodys_consent_is_an_error(place):
     good_tables(place, demographics=forms(USERS, consent=False))
     assert any("none of 600 users of demographics.parquet had given consent" in each for each in check()["errors"])
@@ -155,8 +170,13 @@ def test_an_attribute_without_a_label_of_a_test_user_is_a_warning(place):
 def test_no_labels_are_told(place):
     good_tables(place, truth=())
     found = check()
-    assert found["errors"] == []
-    assert only(found["notes"]).startswith("there are no labels: the run will be unjudged")
+    assert (found["errors"], found["labels"]) == ([], None)
+    assert only(found["warnings"]).startswith("labels: there are none, so the run is unjudged, and its model will be")
+    allowed = check("--set=gate.unjudged=allow", "--set=gate.unjudged_levels={age: 4}")
+    assert (allowed["errors"], allowed["warnings"]) == ([], [])
+    assert only(allowed["notes"]).startswith("labels: there are none, so the run is unjudged; gate.unjudged allows")
+    strange = check("--set=gate.unjudged=allow", "--set=gate.unjudged_levels={height: 4}")
+    assert "names 'height', which the taxonomy does not have" in only(strange["errors"])
 
 
 def test_a_lexicon_that_finds_nothing_is_an_error(place):
@@ -245,6 +265,29 @@ def test_relative_models_become_absolute_and_names_of_a_hub_stay(place):
 
     assert student("models/mine") == student("./models/mine") == str(place / "models" / "mine")
     assert student("Qwen/Qwen3-8B") == "Qwen/Qwen3-8B"
+
+
+@pytest.mark.parametrize(
+    ("change", "differences", "missing"),
+    [
+        ({}, [], []),
+        ({"instruction": "You infer who reads."}, [], []),
+        ({"attributes": {"age": ["25+", "18-24"], "gender": ["female", "male"]}}, [], []),
+        ({"attributes": {"age": ["18-24", "25+"]}}, ["attribute gender is new"], []),
+        ({"attributes": TASK["attributes"] | {"job": ["cook", "nurse"]}}, ["attribute job is gone"], []),
+        (
+            {"attributes": TASK["attributes"] | {"age": ["18-24", "25-64"]}},
+            ["age has the tags 18-24, 25+ (before: 18-24, 25-64)"],
+            [],
+        ),
+        ({"features": {"borrowed": "list"}}, [], []),
+        ({"features": TASK["features"] | {"visits": "number"}}, [], ["visits (number) is missing"]),
+    ],
+)
+def test_what_a_champions_task_may_differ_in(change, differences, missing):
+    task, other = tasks.parse(TASK), tasks.parse(TASK | change)
+    assert find_differences(task, other) == differences
+    assert find_missing_features(task, other) == missing
 
 
 def test_the_figures_a_user_are_those_of_the_scale_page():
