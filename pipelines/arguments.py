@@ -11,7 +11,7 @@ from conf_profile.config import RunConfig
 from conf_profile.data import dataset
 from conf_profile.data.dataset import Dataset
 from conf_profile.dialogue import task as tasks
-from conf_profile.evaluation.unjudged_gate import check_levels
+from conf_profile.evaluation.unjudged.gate import check_levels
 from conf_profile.storage import configuration_file
 
 CEILING = "ceiling.parquet"

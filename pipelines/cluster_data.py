@@ -19,7 +19,7 @@ from conf_profile.data import dataset, inputs
 from conf_profile.data.dataset import Dataset
 from conf_profile.dialogue import task as tasks
 from conf_profile.errors import DataError, RegistryError
-from conf_profile.evaluation.unjudged_gate import check_levels
+from conf_profile.evaluation.unjudged.gate import check_levels
 from conf_profile.registry.registry import ANY_CHAMPION
 from conf_profile.storage import configuration_file, object_address, object_errors, object_store
 from conf_profile.storage.object_address import ObjectAddress

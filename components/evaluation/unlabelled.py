@@ -18,10 +18,11 @@ from components.evaluation.cells import Population, read_predictions
 from components.evaluation.teacher import REPORTED_VOTES, Samples
 from conf_profile.consensus import ballots, confidence
 from conf_profile.dialogue.taxonomy import Taxonomy
-from conf_profile.evaluation import agreement, hierarchy, metrics
+from conf_profile.evaluation import hierarchy, metrics
 from conf_profile.evaluation.arms import BASE, CHAMPION, SFT, TRAINED_ARMS, teacher_arm
 from conf_profile.evaluation.bootstrap import UserBootstrap
 from conf_profile.evaluation.metrics import NO_TAG, Cells
+from conf_profile.evaluation.unjudged import agreement
 
 
 def describe(

@@ -10,12 +10,12 @@ from typing import Any
 from conf_profile import tables
 from conf_profile.config import GateConfig
 from conf_profile.errors import DataError
-from conf_profile.evaluation import unjudged_gate
 from conf_profile.evaluation.arms import BASE, CHAMPION, MAJORITY_TAG, SFT, is_vote
 from conf_profile.evaluation.bootstrap import Difference
 from conf_profile.evaluation.gate import Candidate, Decision, Opponent, SliceDifference, decide
 from conf_profile.evaluation.labelled_users import find_labelled_users, is_judged
-from conf_profile.evaluation.unjudged_gate import ReplacedChampion, UnjudgedCandidate, VoteAgreement
+from conf_profile.evaluation.unjudged import gate as unjudged_gate
+from conf_profile.evaluation.unjudged.gate import ReplacedChampion, UnjudgedCandidate, VoteAgreement
 from conf_profile.files import write_text
 
 

@@ -18,7 +18,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from conf_profile.dialogue.output_format import LEVELS
-from conf_profile.evaluation.agreement import divergence
+from conf_profile.evaluation.unjudged.agreement import divergence
 from serving.model.bundle import Bundle
 from serving.model.profile import Profile
 

@@ -116,7 +116,7 @@ class World:
             candidates,
             self.folder / "features.parquet",
             None,
-            self.folder / "taxonomy.yaml",
+            self.folder / "task.yaml",
             self.folder / "no-such-ceiling.parquet",
             self.folder / "evaluation.json",
             CONFIG,

@@ -218,7 +218,7 @@ def test_evaluation_without_labels_and_the_gate_and_the_report_after_it(finished
         "student": finished.artefact("grpo", "student"),
     }
     parameters = finished.parameters(
-        taxonomy="taxonomy_uri",
+        task_file="task_uri",
         ceiling="ceiling_uri",
         config="evaluation_config",
         student_config="student_config",

@@ -35,7 +35,7 @@ def given(folder, behaviour=None, seed=0):
         labels_digest="",
     )
     places = Places(str(folder / "workspace"), str(folder / "answers"), "")
-    return arguments.with_inputs(config, inputs, "", places)
+    return arguments.pipeline_arguments(config, inputs, "", places)
 
 
 def run_to(folder, values, until, barrier=None):

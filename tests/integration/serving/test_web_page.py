@@ -258,8 +258,8 @@ def test_a_user_at_the_models_own_thresholds(browse):
     assert page.text("model") == "Model conf-profile, version v1"
     assert page.text("message") == ""
     assert "2025-06-01 12:00 UTC" in page.text("as-of")
-    assert "Searched for pension calculator Submitted nothing" in page.text("keyphrases")
-    assert "age 61 gender not given" in page.text("sign-up")
+    assert "search pension calculator submit nothing" in page.text("lists")
+    assert "age 61 gender not given" in page.text("scalars")
     assert page.text("all-value") == "each its own"
     age, gender, stage = (page.cards[name] for name in ("age", "gender", "life stage"))
     assert age[0] == "accepted" and "old ✓ accepted level 4, score 0.70" in age[1]
@@ -316,7 +316,7 @@ def test_an_unknown_user_and_no_user_are_told_what_to_do(browse):
 def test_any_id_may_be_asked_for_and_a_user_without_behaviour_has_a_page(browse):
     page = browse(user="a/b ö?")
     assert page.text("message") == "" and page.text("as-of") == "No behaviour yet."
-    assert "signature hello" in page.text("sign-up")
+    assert "signature hello" in page.text("scalars")
 
 
 def test_without_the_predictor_the_features_stay_and_the_reason_is_told(browse, predictor):

@@ -24,6 +24,7 @@ from conf_profile.consensus.confidence import Calibration, Partition
 from conf_profile.data.inferred import InferredProfile, InferredTag
 from conf_profile.dialogue import task as tasks
 from conf_profile.errors import ServingError
+from conf_profile.features import DEFAULT_FEATURES
 from feature_repo import erasure, inferred
 from feature_repo import store as feature_store
 from feature_repo.definitions import INFERRED, SERVICE
@@ -157,7 +158,7 @@ def test_no_model_of_ours_reads_its_own_answers(store):
     assert views == {"behaviour", "demographics"}
     assert feature_store.read_online(store, list(PEOPLE)) == before
     row = feature_store.training_features(store, ["ada"], NOW + timedelta(days=1))
-    assert set(row.column_names) == set(feature_store.FEATURES_AT.names)
+    assert set(row.column_names) == {"user_id", "consent", *DEFAULT_FEATURES.names}
 
 
 def test_bringing_features_online_leaves_the_tags_alone(store):

@@ -166,7 +166,7 @@ def test_the_pipeline_labels_the_same_candidates_alike(tmp_path, method):
     world = World(tmp_path)
     (shard, _) = world.candidates(0.5, samples=10)
     run(
-        [shard], tmp_path / "taxonomy.yaml", None, tmp_path / "labels.pq", tmp_path / "calibration.json",
+        [shard], tmp_path / "task.yaml", None, tmp_path / "labels.pq", tmp_path / "calibration.json",
         tmp_path / "report.json", LabellingConfig(vote=method), samples=10,
     )  # fmt: skip
     expected = tables.read(tmp_path / "labels.pq", tables.PSEUDO_LABELS)

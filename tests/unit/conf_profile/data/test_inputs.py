@@ -31,11 +31,6 @@ def test_what_is_missing_is_named(tmp_path, address, message):
         inputs.fetch(address, "behaviour.parquet", tmp_path)
 
 
-def test_labels_without_an_address_are_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"labels\.parquet: no address was given"):
-        inputs.fetch_labels("", tmp_path / "task.yaml", tmp_path)
-
-
 def test_an_address_without_a_bucket_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(RegistryError, match="expected s3://BUCKET/PREFIX"):

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conf_profile.evaluation import agreement
 from conf_profile.evaluation.bootstrap import UserBootstrap
 from conf_profile.evaluation.labelled_users import LabelledUsers, find_labelled_users, is_judged
 from conf_profile.evaluation.metrics import NO_TAG, Cells
+from conf_profile.evaluation.unjudged import agreement
 
 NONE = NO_TAG
 

@@ -10,7 +10,7 @@ import pytest
 from components.gate.step import judge, run
 from conf_profile.config import GateConfig, RunConfig, resolve
 from conf_profile.errors import ConfigError, DataError
-from conf_profile.evaluation.unjudged_gate import (
+from conf_profile.evaluation.unjudged.gate import (
     ReplacedChampion,
     UnjudgedCandidate,
     VoteAgreement,
