@@ -225,6 +225,7 @@ def test_a_model_is_not_loaded_for_an_engine_that_is_missing(student, plan, monk
 
 def test_the_command_from_the_runs_folder_to_feast(source, student, tmp_path):
     arguments = {
+        "behaviour_uri": str(source.behaviour),
         "demographics_uri": str(source.demographics),
         "task_uri": str(student / "task.yaml"),
         "demographics_uri": str(source.demographics),
