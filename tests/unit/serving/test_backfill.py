@@ -228,7 +228,6 @@ def test_the_command_from_the_runs_folder_to_feast(source, student, tmp_path):
         "behaviour_uri": str(source.behaviour),
         "demographics_uri": str(source.demographics),
         "task_uri": str(student / "task.yaml"),
-        "demographics_uri": str(source.demographics),
         "as_of": source.as_of,
         "dtype": "float32",
         "storage_config": StorageConfig().for_step(),
