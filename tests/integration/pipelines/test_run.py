@@ -72,11 +72,14 @@ def test_summary(killed_then_finished):
     assert (summary["model"] is None) == (summary["gate"]["decision"] == "reject")
     assert set(summary["seconds"]) == STEPS
     assert summary["peak_rss_mib"] > 100
+    assert len(summary["warnings"]) == 1
+    assert "labelled test users: the 95% interval of an attribute is up to" in summary["warnings"][0]
 
 
 def test_report_is_one_self_contained_page(killed_then_finished):
     folder, _, _ = killed_then_finished
     page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Warnings</h2>" in page
     assert page.count("<svg") >= 5
     assert 'src="http' not in page and 'href="http' not in page
 
