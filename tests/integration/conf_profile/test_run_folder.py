@@ -6,6 +6,7 @@ from click.testing import CliRunner
 from conf_profile.cli.main import cli
 from conf_profile.config import StorageConfig
 from conf_profile.data.run_folder import lock_run_folder
+from conf_profile.dialogue import task as tasks
 from conf_profile.errors import LostPromotionError, PipelineError
 from conf_profile.registry import registry
 from pipelines.local import pipeline_process
@@ -30,6 +31,7 @@ def test_who_lost_a_promotion_competes_with_the_new_champion_next(run, tmp_path,
         competed_with.append(values["champion_version"])
         target = registry.connect(StorageConfig())
         folder = model_folder(tmp_path / f"model-{len(competed_with)}", str(len(competed_with)).encode())
+        tasks.builtin("profile").save(folder / "task.yaml")
         version = target.publish(folder, f"v{len(competed_with)}")
         target.promote(version.name, {})
         raise next(kinds)("another promotion came first")
