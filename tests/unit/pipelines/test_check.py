@@ -122,7 +122,7 @@ def test_one_row_an_event_is_an_error_that_names_the_way_to_snapshots(place):
     good_tables(place, behaviour=events(USERS))
     message = only(check()["errors"])
     assert message.startswith("600 of 600 users have several rows in behaviour.parquet with one keyphrase at most")
-    assert "`conf-profile ingest`" in message
+    assert "one row a user and moment" in message
 
 
 def test_a_prompt_that_cuts_many_keyphrases_is_a_warning_with_the_share_and_the_setting(place):
