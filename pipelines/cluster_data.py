@@ -66,9 +66,9 @@ def read_inputs(
     uri, labels_uri = complete_address(uri, config.storage), complete_address(labels_uri or uri, config.storage)
     etags, places = _look(uri, CACHED_BY_CONTENT)
     truth_etags, truth_places = _look_at_truth(labels_uri, guarded)
-    former = dataset.FORMER_TASK in places
-    required = [*dataset.REQUIRED_FILES, *([dataset.LEXICON] if config.teacher.kind == "lexicon" else [])]
-    missing = [name for name in required if name not in places and not (name == dataset.TASK and former)]
+    missing = dataset.missing_files(places)
+    if config.teacher.kind == "lexicon" and dataset.LEXICON not in places:
+        missing.append(dataset.LEXICON)
     if missing:
         why = "nothing of a data set lies there" if not places else f"lacks {', '.join(missing)}"
         raise DataError(f"{uri}: {why}; docs/data.md says what a data set has")

@@ -117,15 +117,14 @@ def _outputs() -> dict[str, Any]:
     """What is looked at of a run, as far as the run makes it."""
     from kfp import dsl
 
+    from pipelines.training import OUTPUTS
+
     return {
-        "features": ("features", "features", dsl.Dataset),
+        **{name: OUTPUTS[name] for name in ("features", "sft_student", "grpo_log", "predictions")},
         "candidates": ("synthesis", "candidates", List[dsl.Dataset]),  # noqa: UP006
         "labelling_report": ("labelling", "report", dsl.Artifact),
-        "sft_student": ("sft", "student", dsl.Model),
         "rejection_student": ("rejection", "student", dsl.Model),
         "reference": ("reference", "reference", dsl.Dataset),
         "filtered": ("filtering", "filtered", dsl.Dataset),
-        "grpo_log": ("grpo", "log", dsl.Artifact),
         "grpo_metrics": ("grpo", "metrics", dsl.Metrics),
-        "predictions": ("predictions", "predictions", dsl.Dataset),
     }

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -71,7 +70,9 @@ def storage_of_run(given: Storage, arguments: Mapping[str, Any]) -> Storage:
 
 def is_remote(storage: Storage) -> bool:
     """Whether a server is named; otherwise the run's own folder is served."""
-    return bool(storage.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))
+    from conf_profile.storage.object_address import environment_endpoint
+
+    return bool(storage.endpoint or environment_endpoint())
 
 
 def storage_config(storage: Storage) -> StorageConfig:

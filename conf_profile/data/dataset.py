@@ -195,12 +195,13 @@ def sha256(path: Path) -> str:
 
 def task_of(files: Mapping[str, T]) -> T:
     """Of a data set's files by name: the task, or an earlier release's taxonomy; KeyError where there is neither."""
-    return files[TASK] if TASK in files else files[FORMER_TASK]
+    return files[tasks.file_name(files)]
 
 
 def missing_files(present: Container[str]) -> list[str]:
     """Those of REQUIRED_FILES that are not there; a taxonomy of an earlier release stands for the task."""
-    return [name for name in REQUIRED_FILES if name not in present and not (name == TASK and FORMER_TASK in present)]
+    wanted = (BEHAVIOUR, DEMOGRAPHICS, tasks.file_name(present))
+    return [name for name in wanted if name not in present]
 
 
 def count_users(demographics: Path) -> int:

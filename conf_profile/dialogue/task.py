@@ -18,7 +18,7 @@ attributes alone, is a task with the paper's words and features.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -118,22 +118,31 @@ def parse(data: object, source: str = TASK) -> Task:
 def load(path: Path) -> Task:
     """Reads a task's file. Duplicate keys are an error (YAML itself would keep the last)."""
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except OSError as error:
         raise TaxonomyError(f"{path}: cannot read the task: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise TaxonomyError(f"{path}: the task is not UTF-8: {error}") from error
+    return parse_file(content, str(path))
+
+
+def parse_file(content: bytes, source: str) -> Task:
+    """`load` for a file's content."""
     try:
-        data = yaml.load(text, Loader=_UniqueKeyLoader)
+        data = yaml.load(content.decode("utf-8"), Loader=_UniqueKeyLoader)
+    except UnicodeDecodeError as error:
+        raise TaxonomyError(f"{source}: the task is not UTF-8: {error}") from error
     except yaml.YAMLError as error:
-        raise TaxonomyError(f"{path}: not a valid YAML file: {error}") from error
-    return parse(data, str(path))
+        raise TaxonomyError(f"{source}: not a valid YAML file: {error}") from error
+    return parse(data, source)
+
+
+def file_name(present: Container[str]) -> str:
+    """Which of some files holds the task: `task.yaml`, or the `taxonomy.yaml` of an earlier release."""
+    return FORMER_TASK if FORMER_TASK in present and TASK not in present else TASK
 
 
 def find(folder: Path) -> Path:
-    """The task's file in a folder: `task.yaml`, or the `taxonomy.yaml` of an earlier release."""
-    former = folder / FORMER_TASK
-    return former if former.is_file() and not (folder / TASK).is_file() else folder / TASK
+    """The task's file in a folder."""
+    return folder / file_name([name for name in (TASK, FORMER_TASK) if (folder / name).is_file()])
 
 
 def builtin(name: str) -> Task:

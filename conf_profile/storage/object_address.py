@@ -45,9 +45,14 @@ def parse(uri: str) -> ObjectAddress:
     return ObjectAddress(parts.netloc, parts.path.strip("/"), query.get("endpoint", ""), query.get("region", ""))
 
 
+def environment_endpoint() -> str:
+    """The endpoint that AWS's variables name; empty where they name none."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
 def find_endpoint(given: str | None) -> str:
     """The given endpoint, else the environment's; RegistryError where there is none."""
-    found = given or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    found = given or environment_endpoint()
     if not found:
         raise RegistryError(
             "no S3 endpoint: set storage.endpoint or AWS_ENDPOINT_URL (on a cluster: by the secret that "

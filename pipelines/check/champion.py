@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from conf_profile.config import StorageConfig
 from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.task import Task
 from conf_profile.errors import RegistryError
-from conf_profile.registry import version_files
+from conf_profile.storage.object_address import environment_endpoint
 
 if TYPE_CHECKING:
     from conf_profile.registry.registry import Registry
@@ -50,7 +47,7 @@ def _connect(config: StorageConfig) -> Registry | None:
 
 def uses_endpoint(config: StorageConfig) -> bool:
     """Whether the models are in a store that somebody named, not in the run's folder."""
-    return bool(config.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))
+    return bool(config.endpoint or environment_endpoint())
 
 
 def read_champion(registry: Registry) -> tuple[str, Task] | None:
@@ -58,11 +55,10 @@ def read_champion(registry: Registry) -> tuple[str, Task] | None:
     if registry.champion() is None:
         return None
     version = registry.show()
-    name = next((each for each in (tasks.TASK, tasks.FORMER_TASK) if each in version.files), None)
-    if name is None:
-        raise RegistryError(f"{registry.uri(version.name)}: has no {version_files.TASK}; promote another version")
-    where = f"{registry.uri(version.name)}: {name}"
-    return version.name, tasks.parse(yaml.safe_load(registry.read(version, name)), where)
+    name = tasks.file_name(version.files)
+    if name not in version.files:
+        raise RegistryError(f"{registry.uri(version.name)}: has no {name}; promote another version")
+    return version.name, tasks.parse_file(registry.read(version, name), f"{registry.uri(version.name)}: {name}")
 
 
 def find_differences(task: Task, champion: Task) -> list[str]:

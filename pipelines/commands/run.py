@@ -75,8 +75,9 @@ def _make_folder(folder: Path) -> None:
 @contextmanager
 def _storage(config: RunConfig, folder: Path) -> Iterator[None]:
     """The configured S3, else a SeaweedFS on the run's folder; steps find it through the environment."""
-    given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if config.storage.endpoint or given:
+    from pipelines.check.champion import uses_endpoint
+
+    if uses_endpoint(config.storage):
         if config.storage.endpoint:
             os.environ["AWS_ENDPOINT_URL_S3"] = config.storage.endpoint
         yield

@@ -6,7 +6,6 @@ artefact `executor-logs`. It is read with the S3 settings of whoever asks, which
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -114,8 +113,7 @@ def _endpoint(query: Mapping[str, str]) -> str:
     if named and "://" not in named:
         named = f"{'http' if query.get('disableSSL') == 'true' else 'https'}://{named}"
     # Whoever asks may reach the store by another address than the cluster.
-    given = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return object_address.find_endpoint(given or named)
+    return object_address.find_endpoint(object_address.environment_endpoint() or named)
 
 
 def _folder(executions: list[list[dict[str, Any]]]) -> StepFolder:

@@ -6,12 +6,11 @@ the registry can be written is seen by the promotion alone.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-from conf_profile.storage.object_address import ObjectAddress
+from conf_profile.storage.object_address import ObjectAddress, environment_endpoint
 from pipelines.preflight.cluster import ClusterState, is_in_pod
 from pipelines.preflight.declared import LABELS_SECRET, STEPS_SECRET
 from pipelines.preflight.finding import Finding
@@ -80,12 +79,7 @@ def _tables(request: PreflightRequest, addresses: Mapping[str, str], keys: Store
 def _data_endpoint(address: ObjectAddress, request: PreflightRequest, keys: StoreKeys) -> str:
     """Where the steps find an object, but as seen from here: the caller may reach the same store by another name."""
     values = request.resources.s3.endpoint
-    return address.endpoint or own_endpoint() or keys.endpoint or values or request.storage.endpoint or ""
-
-
-def own_endpoint() -> str:
-    """The endpoint of this process' environment."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    return address.endpoint or environment_endpoint() or keys.endpoint or values or request.storage.endpoint or ""
 
 
 def _check_addresses(addresses: Mapping[str, str]) -> Iterator[Finding]:
@@ -112,7 +106,7 @@ def _registry_findings(
     request: PreflightRequest, keys: StoreKeys, known: set[Place], probe: Probe
 ) -> Iterator[Finding]:
     storage = request.storage
-    endpoint = storage.endpoint or own_endpoint() or keys.endpoint or request.resources.s3.endpoint
+    endpoint = storage.endpoint or environment_endpoint() or keys.endpoint or request.resources.s3.endpoint
     place = Place(endpoint, storage.region, storage.bucket)
     if not endpoint or place in known:
         return
@@ -149,7 +143,7 @@ def _is_steps_view(place: Place) -> bool:
 
     An endpoint from the values or an address may be one that pods alone reach.
     """
-    return is_in_pod() or place.endpoint == own_endpoint()
+    return is_in_pod() or place.endpoint == environment_endpoint()
 
 
 def _guard_findings(

@@ -16,6 +16,7 @@ from components.synthesis import task as synthesis
 from conf_profile import config, tables
 from conf_profile.data import inputs
 from conf_profile.data.build import build
+from conf_profile.dialogue import task as tasks
 from conf_profile.errors import DataError, RegistryError
 from conf_profile.storage import object_store
 from conf_profile.storage.object_store import ObjectStore
@@ -129,6 +130,9 @@ def test_tables_in_the_store_are_checked_as_those_of_this_machine(given, store, 
         inputs.fetch_features(bad, given.demographics_uri, inputs.fetch_task(given.task_uri, tmp_path), tmp_path)
     with pytest.raises(DataError, match=r"bad/none\.parquet: there is no such object; correct the address"):
         inputs.fetch(bad.replace("behaviour", "none"), "behaviour.parquet", tmp_path)
+    owner.write_new("data/bad/taxonomy.yaml", b"attributes: {age: [young, old]}")
+    former = inputs.fetch_task(bad.replace("behaviour.parquet", "task.yaml"), tmp_path / "former")
+    assert tasks.load(former).names == ("age",)
     owner.write_new("data/bad/lexicon.json", b"{}")
     with pytest.raises(DataError, match="needs the key 'entries'"):
         tags = inputs.fetch_task(given.task_uri, tmp_path)

@@ -45,9 +45,6 @@ with the ConfigMap's file in it. The volumes: (list . "claim"), the claim empty 
 {{- define "conf-profile.features.volumeMounts" -}}
 - {name: features, mountPath: /var/lib/conf-profile/features}
 - {name: feature-store, mountPath: /var/lib/conf-profile/features/feature_store.yaml, subPath: feature_store.yaml, readOnly: true}
-{{- if .Values.features.task }}
-- {name: feature-store, mountPath: /var/lib/conf-profile/features/task.yaml, subPath: task.yaml, readOnly: true}
-{{- end }}
 {{- end }}
 
 {{- define "conf-profile.features.volumes" -}}
@@ -118,6 +115,9 @@ spec:
       volumeMounts:
         - {name: tmp, mountPath: /tmp}
         {{- include "conf-profile.features.volumeMounts" $root | nindent 8 }}
+        {{- if $root.Values.features.task }}
+        - {name: feature-store, mountPath: /var/lib/conf-profile/features/task.yaml, subPath: task.yaml, readOnly: true}
+        {{- end }}
         {{- with include "conf-profile.s3.volumeMounts" $root }}
         {{- . | nindent 8 }}
         {{- end }}

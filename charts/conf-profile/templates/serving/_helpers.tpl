@@ -155,7 +155,7 @@ serving.kserve.io/autoscalerClass: {{ ternary "external" "none" (eq (include "co
 {{- if eq (index . 1) "transformer" }}
 checksum/settings: {{ include "conf-profile.serving.settings" $root | sha256sum }}
 {{- if $root.Values.features.enabled }}
-checksum/features: {{ print (include "conf-profile.features.repository" $root) $root.Values.features.task | sha256sum }}
+checksum/features: {{ include "conf-profile.features.repository" $root | sha256sum }}
 {{- end }}
 {{- end }}
 {{- with (index $root.Values.serving (index . 1)).podAnnotations }}
