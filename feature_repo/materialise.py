@@ -14,8 +14,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import fsspec
+import pyarrow.dataset as ds
 from feast import FeatureStore
 
+from conf_profile import tables
+from conf_profile.data.exact import find_differences
 from conf_profile.errors import DataError
 from feature_repo import jobs
 from feature_repo import store as feature_store
@@ -65,6 +69,22 @@ def run(store: FeatureStore, intervals: Sequence[Interval]) -> None:
         print(f"{interval.view}: rows from {interval.start:%Y-%m-%d %H:%M} to {interval.end:%Y-%m-%d %H:%M} are online")
 
 
+def refuse_inexact_tables(environment: Mapping[str, str] = os.environ) -> None:
+    """DataError for a table that Feast would not read as it is meant: it casts nothing, and finds no text "7" among
+    numbers."""
+    features = declared_features(environment.get(TASK_VARIABLE, ""))
+    for name, make_table in zip(TABLES, (tables.behaviour_table, tables.demographics_table), strict=True):
+        files, path = fsspec.core.url_to_fs(environment[name])
+        differences = find_differences(
+            ds.dataset(path, filesystem=files, format="parquet").schema, make_table(features)
+        )
+        if differences:
+            raise DataError(
+                f"{environment[name]}: {'; '.join(differences)}; write it in the exact form with `conf-profile data "
+                "--dataset parquet --data FOLDER --out EXACT`, and put that one there"
+            )
+
+
 def main(given: Sequence[str] | None = None) -> None:
     """The program; status 2 and one line for what a user can put right."""
     parser = argparse.ArgumentParser(prog="python -m feature_repo.materialise")
@@ -82,6 +102,7 @@ def _materialise(options: argparse.Namespace) -> None:
         if options.register_only:
             print(f"{store.project}: the definitions are in the registry")
             return
+        refuse_inexact_tables()
         run(store, plan(store, datetime.now(UTC), timedelta(hours=options.late_hours), options.full))
 
 

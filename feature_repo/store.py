@@ -8,6 +8,7 @@ configuration). Feast 0.67 sends no usage statistics, and a test holds it to tha
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -295,12 +296,17 @@ def _refuse_duplicates(entities: pd.DataFrame) -> None:
 def _online_user(
     user_id: str, features: Mapping[str, FeatureType], response: Mapping[str, list[Any]], row: int
 ) -> OnlineUser | None:
-    values = {name: response[name][row] for name in features}
+    values = {name: _null_of_nan(response[name][row]) for name in features}
     consent = response[CONSENT][row]
     if consent is None and all(value is None for value in values.values()):
         return None
     any_list = next(name for name, kind in features.items() if kind == "list")
     return OnlineUser(UserFeatures(user_id, **values), consent, _moment(response[f"{any_list}__ts"][row]))
+
+
+def _null_of_nan(value: Any) -> Any:
+    """What some programs write where there is no number."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _moment(seconds: int) -> datetime | None:

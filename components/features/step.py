@@ -25,6 +25,7 @@ from conf_profile import tables
 from conf_profile.config import FeaturesConfig
 from conf_profile.data import splits
 from conf_profile.data.dataset import parse_time
+from conf_profile.data.exact import exact_table
 from conf_profile.dialogue import task as tasks
 from conf_profile.errors import DataError
 from conf_profile.features import FeatureSchema
@@ -56,16 +57,19 @@ def run(
 ) -> FeaturesReport:
     """Writes the table `features` (`tables.features_table`) with the task's features, and the report (JSON).
 
-    `as_of` is an ISO time with a zone, or empty for the time of the newest row; `workspace` receives Feast's registry.
+    `as_of` is an ISO time with a zone, or empty for the time of the newest row; `workspace` receives Feast's registry,
+    and a copy of a table that is not in the exact form.
     Raises DataError where nobody is left, or a table breaks its schema.
     """
     # Feast imports torch where it is installed, which takes as long as all of this step, and needs it for nothing here.
     with _hide_module("torch"):
         from feature_repo import store as feature_store
 
+    declared = tasks.load(task_file).features
+    behaviour = exact_table(behaviour, tables.behaviour_table(declared), workspace / "tables")
+    demographics = exact_table(demographics, tables.demographics_table(declared), workspace / "tables")
     moment = parse_time(as_of, "as_of") if as_of else find_newest_time(behaviour, demographics)
     everybody = known_users(behaviour, demographics)
-    declared = tasks.load(task_file).features
     store = feature_store.open_store(workspace, behaviour, demographics, config, declared)
     consenting = feature_store.consenting_users(store, everybody, moment)
     if not consenting:

@@ -17,10 +17,17 @@ if TYPE_CHECKING:
 @config_options
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write to.")
 def data(config: RunConfig, out: Path) -> None:
-    """Generate (world), fetch (movielens-100k) or check (parquet) a data set, and say what is in it."""
+    """Generate (world) or fetch (movielens-100k) a data set, or check and copy your own (parquet); say what is in it.
+
+    In the copy the tables have the exact types that Feast reads; your own folder is not changed.
+    """
     from conf_profile.data.build import build
 
     found = build(config, out)
+    if config.data.name == "parquet":
+        from conf_profile.data.exact import copy_dataset
+
+        found = copy_dataset(found, out)
     click.echo(f"{found.name}: {found.users} users as of {found.as_of}")
     for name, path in found.paths.items():
         click.echo(f"  {name}: {path}")

@@ -71,15 +71,18 @@ def check_folder(folder: Path, task_file: Path | None = None) -> Dataset:
 
 
 def check_features(behaviour_path: Path, demographics_path: Path, declared: FeatureSchema) -> tuple[pa.Table, pa.Table]:
-    """Reads and checks the two tables that Feast reads, with the declared features."""
-    behaviour = tables.read(behaviour_path, tables.behaviour_table(declared))
-    demographics = tables.read(demographics_path, tables.demographics_table(declared))
+    """Checks the two tables that Feast reads, with the declared features, and returns their users and moments: texts
+    are not held in memory."""
+    behaviour = tables.read_keys(behaviour_path, tables.behaviour_table(declared))
+    demographics = tables.read_keys(demographics_path, tables.demographics_table(declared))
     for data, path in ((behaviour, behaviour_path), (demographics, demographics_path)):
         _check_user_ids(data, path)
     if not len(demographics):
         raise DataError(f"{demographics_path}: is empty; it holds the consent without which nobody is profiled")
     if not len(behaviour):
         raise DataError(f"{behaviour_path}: is empty; there is nothing to infer a profile from")
+    _refuse_other_spelling(behaviour, behaviour_path, demographics, demographics_path)
+    _refuse_other_spelling(demographics, demographics_path, behaviour, behaviour_path)
     return behaviour, demographics
 
 
@@ -128,6 +131,19 @@ def _check_user_ids(data: pa.Table, path: Path) -> None:
     row = pc.index(pc.utf8_trim_whitespace(data.column("user_id")), "").as_py()
     if row >= 0:
         raise DataError(f"{path}: row {row} has a blank user_id; give every row the id of its user")
+
+
+def _refuse_other_spelling(data: pa.Table, path: Path, other: pa.Table, other_path: Path) -> None:
+    """An id that pandas has written as text from a number with a point names nobody in a table that it has not."""
+    users = pc.unique(data.column("user_id"))
+    pointed = users.filter(pc.match_substring_regex(users, r"^[0-9]+\.0$"))
+    meant = pc.replace_substring_regex(pointed, r"\.0$", "")
+    row = pc.index(pc.is_in(meant, pc.unique(other.column("user_id"))), True).as_py()
+    if row >= 0:
+        raise DataError(
+            f"{path}: user_id {pointed[row].as_py()!r} is {meant[row].as_py()!r} in {other_path}; write ids alike in "
+            "every table, in pandas by column.astype('Int64').astype('string')"
+        )
 
 
 def _find_as_of(given: Mapping[str, Any], folder: Path, behaviour: pa.Table, demographics: pa.Table) -> str:

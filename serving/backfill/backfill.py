@@ -240,7 +240,8 @@ def _cut(table: Path, shard: Shard, target: Path, schema: tables.TableSchema) ->
     if not pa.types.is_string(dataset.schema.field("user_id").type):
         user_id = user_id.cast(pa.string())  # a dictionary has no order; but a cast sees no statistics
     within = (user_id >= shard.first) & (user_id <= shard.last)
-    rows = dataset.scanner(columns=schema.schema.names, filter=within)
+    stored = [name for name in schema.schema.names if name in dataset.schema.names]
+    rows = dataset.scanner(columns=stored, filter=within)
     with tables.writer(target, schema) as out:
         for batch in rows.to_batches():
             out.write_table(tables.check(pa.Table.from_batches([batch]), schema, str(table)))

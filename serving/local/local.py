@@ -24,6 +24,7 @@ import yaml
 
 from conf_profile import tables
 from conf_profile.config import FeaturesConfig, parse_section
+from conf_profile.data.exact import exact_table
 from conf_profile.dialogue import task as tasks
 from conf_profile.errors import ConfProfileError, RegistryError, ServingError
 from conf_profile.files import write_text
@@ -226,13 +227,14 @@ def online_store(run: Path, work: Path) -> Path:
 
     arguments = tables.read_json(run / "workspace" / "arguments.json", "give the folder of a run that has begun")
     repository = work / "features"
+    # A run of an earlier release calls it so.
+    declared = tasks.load(Path(arguments.get("task_uri") or arguments["taxonomy_uri"])).features
     store = feature_store.open_store(
         repository,
-        Path(arguments["behaviour_uri"]),
-        Path(arguments["demographics_uri"]),
+        exact_table(Path(arguments["behaviour_uri"]), tables.behaviour_table(declared), repository / "tables"),
+        exact_table(Path(arguments["demographics_uri"]), tables.demographics_table(declared), repository / "tables"),
         parse_section(FeaturesConfig, arguments["features_config"]),
-        # A run of an earlier release calls it so.
-        tasks.load(Path(arguments.get("task_uri") or arguments["taxonomy_uri"])).features,
+        declared,
     )
     feature_store.materialise(store, arguments["as_of"])
     return repository

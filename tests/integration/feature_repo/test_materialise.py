@@ -2,10 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from conf_profile import tables
+from conf_profile.data import exact
 from conf_profile.errors import DataError
 from conf_profile.storage import object_store
 from conf_profile.storage.local_s3 import local_s3
@@ -122,6 +125,21 @@ def test_tables_that_are_not_there(repository, capsys):
     assert ended.value.code == 2
     message = capsys.readouterr().err
     assert message.startswith("materialise: ") and "behaviour.parquet" in message and message.count("\n") == 1
+
+
+def test_tables_that_feast_would_misread(repository, tmp_path, capsys):
+    write_tables(tmp_path / "tables", {"7": (OLD, "tea")})
+    path = tmp_path / "tables" / "behaviour.parquet"
+    table = pq.read_table(path)
+    numbers = table.set_column(0, "user_id", table.column("user_id").cast(pa.int64()))
+    pq.write_table(numbers, path)
+    with pytest.raises(SystemExit):
+        materialise.main([f"--repository={repository}"])
+    message = capsys.readouterr().err
+    assert f"{path}: the column 'user_id' has the type int64, not string; write it in the exact form" in message
+    exact.write_exact(path, tables.BEHAVIOUR, path)
+    materialise.main([f"--repository={repository}"])
+    assert watched(repository, "7") == ["tea"]
 
 
 def test_registry_and_tables_in_s3(tmp_path, monkeypatch):

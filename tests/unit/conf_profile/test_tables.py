@@ -4,7 +4,9 @@ import resource
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from conf_profile import tables
@@ -34,7 +36,7 @@ def test_columns_come_in_the_schemas_order_and_extra_ones_go():
     [
         (behaviour().drop_columns(["watch"]), "lacks the column.*watch"),
         (behaviour(watch="a"), "column 'watch'.*has the type string"),
-        (behaviour(event_timestamp=datetime(2026, 1, 1)), "timestamps without a zone"),
+        (behaviour(user_id=1.5), "column 'user_id'.*the number 1.5 in row 0"),
         (behaviour(user_id=None), "column 'user_id'.*is empty in 1 row.*row 0"),
         (behaviour(watch=["a", None]), "empty .null. element"),
         (pa.concat_tables([behaviour(), behaviour()]), "2 rows for user_id=u1"),
@@ -89,6 +91,63 @@ def test_a_full_disk_is_said_and_changes_nothing(tmp_path):
         write_text(path, "x" * 4096)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_everything_that_is_wrong_with_the_columns_is_said_at_once():
+    with pytest.raises(DataError) as refusal:
+        tables.check(behaviour(user_id=None, watch="a", search=[None]), tables.BEHAVIOUR, "x")
+    assert [line.split("'")[1] for line in str(refusal.value).splitlines()] == ["user_id", "watch", "search"]
+    with pytest.raises(DataError, match=r"lacks the column\(s\) user_id, watch"):
+        tables.check(behaviour().drop_columns(["user_id", "watch"]), tables.BEHAVIOUR, "x")
+
+
+def test_columns_that_may_be_null_may_be_missing():
+    row = {"user_id": "u1", "event_timestamp": NOW, "region": "x", "consent": True}
+    (read,) = tables.check(pa.Table.from_pylist([row]), tables.DEMOGRAPHICS, "x").to_pylist()
+    assert read == row | dict.fromkeys(("self_age", "self_gender", "signature"))
+
+
+def test_a_moment_without_a_zone_is_taken_as_utc_and_said_once(caplog):
+    for _ in range(2):
+        checked = tables.check(behaviour(event_timestamp=datetime(2026, 1, 1)), tables.BEHAVIOUR, "without zone")
+        assert checked.column("event_timestamp").to_pylist() == [NOW]
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        "column 'event_timestamp' of 'behaviour' has timestamp[us] without a zone: taken as UTC"
+    ]
+
+
+def test_a_column_of_lists_may_hold_more_than_two_gibibytes():
+    """Pages of zeros that nobody touches take no memory."""
+    count, size = 800, 1 << 20
+    texts = pa.StringArray.from_buffers(
+        count, pa.py_buffer(np.arange(count + 1, dtype=np.int32) * size), pa.py_buffer(np.zeros(count * size, np.uint8))
+    )
+    chunk = pa.ListArray.from_arrays(np.array([0, count], np.int32), texts)
+    users, none = pa.array(list("abc")), pa.array([[]] * 3, pa.list_(pa.string()))
+    table = pa.table(
+        {"user_id": users, "event_timestamp": pa.array([NOW] * 3), "watch": pa.chunked_array([chunk] * 3),
+         "search": none, "submit": none}
+    )  # fmt: skip
+    assert len(tables.check(table, tables.BEHAVIOUR, "x")) == 3
+    broken = pa.chunked_array([chunk, chunk, pa.array([[None]], pa.list_(pa.string()))])
+    with pytest.raises(DataError, match=r"null. element in row 2"):
+        tables.check(table.set_column(2, "watch", broken), tables.BEHAVIOUR, "x")
+
+
+def test_a_table_in_pieces_is_checked_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "BATCH_ROWS", 2)
+    path = tmp_path / "b.parquet"
+    rows = [{**ROW, "user_id": user} for user in "abcde"]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    assert tables.read_keys(path, tables.BEHAVIOUR).column("user_id").to_pylist() == list("abcde")
+    pq.write_table(pa.Table.from_pylist([*rows, ROW | {"user_id": "a"}]), path)
+    with pytest.raises(DataError, match="2 rows for user_id=a"):
+        tables.read_keys(path, tables.BEHAVIOUR)
+    pq.write_table(pa.Table.from_pylist([*rows, ROW | {"watch": [None]}]), path)
+    with pytest.raises(DataError, match=r"element in row 5"):
+        tables.read_keys(path, tables.BEHAVIOUR)
+    pq.write_table(behaviour().slice(0, 0), path)
+    assert len(tables.read_keys(path, tables.BEHAVIOUR)) == 0
 
 
 def test_dictionary_encoded_strings_are_accepted():
