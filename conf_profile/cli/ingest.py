@@ -42,31 +42,19 @@ def ingest(out: Path, mapping: Path | None, memory: str, **given: Any) -> None:
     from conf_profile.ingest.plan import make_plan, read_mapping
 
     values = (read_mapping(mapping) if mapping else {}) | _values(given)
-    if isinstance(values.get("users"), dict) and isinstance(users := _users(given), dict):
-        values["users"] = values["users"] | users
-    report = run_ingestion(make_plan(values, out, memory))
+    values |= _users(given, values.get("users", {}))
+    plan = make_plan(values, out, memory)
+    report = run_ingestion(plan)
     for line in report.lines():
         click.echo(line)
-    click.echo(
-        f"done     {out}, {report.seconds:.0f} s; write the attributes into {out / 'task.yaml'}, then check and run"
-    )
+    following = "check and run" if plan.task else f"write the attributes into {out / 'task.yaml'}, then check and run"
+    click.echo(f"done     {out}, {report.seconds:.0f} s; {following}")
 
 
 def _values(given: dict[str, Any]) -> dict[str, Any]:
     """The options that were given, as the keys of a mapping."""
-    plain = (
-        "user",
-        "time",
-        "kind",
-        "separator",
-        "time_format",
-        "snapshot",
-        "keyphrases",
-        "as_of",
-        "max_dropped",
-        "task",
-    )
-    values = {key: given[key] for key in plain if given[key] is not None}
+    plain = ("user", "time", "kind", "separator", "time_format", "snapshot", "keyphrases", "as_of", "max_dropped")
+    values = {key: given[key] for key in (*plain, "task") if given[key] is not None}
     if given["events"]:
         values["events"] = list(given["events"])
     if given["text"]:
@@ -75,20 +63,24 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
         values["consent_for_all"] = True
     if given["names"]:
         values["names"] = dict(map(_name, given["names"]))
-    if (users := _users(given)).get("path"):
-        values["users"] = users
     return values
 
 
-def _users(given: dict[str, Any]) -> dict[str, Any]:
-    found = {
+def _users(given: dict[str, Any], mapped: dict[str, Any]) -> dict[str, Any]:
+    """The key `users`, where the mapping or an option speaks of them."""
+    options = {
         "path": given["users"],
         "user": given["users_id"],
         "time": given["users_time"],
         "consent": given["consent"],
         "fields": list(given["fields"]) or None,
     }
-    return {key: value for key, value in found.items() if value is not None}
+    users = mapped | {key: value for key, value in options.items() if value is not None}
+    if users and "path" not in users:
+        raise click.UsageError(
+            "--consent, --field, --users-id and --users-time are columns of --users, which is missing"
+        )
+    return {"users": users} if users else {}
 
 
 def _name(text: str) -> tuple[str, str | None]:

@@ -18,7 +18,7 @@ from conf_profile.ingest.features import MAX_KINDS
 from conf_profile.ingest.plan import EventSource, Plan
 from conf_profile.ingest.report import Report
 from conf_profile.ingest.scan import Agreement, Layout, Role, Scan, make_scans, read_layout
-from conf_profile.ingest.sources import SourceFile, fetched, find_files, portions
+from conf_profile.ingest.sources import SourceFile, fetch_files, find_files, portions
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -68,7 +68,7 @@ def stage(connection: DuckDBPyConnection, plan: Plan, work: Path, report: Report
         roles: dict[str, Role] = {source.user: "user", source.time: "time", **dict.fromkeys(source.texts, "text")}
         agreement = Agreement(source.place, roles | ({source.kind: "kind"} if source.kind else {}))
         for portion in portions(found.files):
-            with fetched(portion, work) as paths:
+            with fetch_files(portion, work) as paths:
                 files += _stage_files(connection, plan, source, agreement, portion, paths, len(files))
     report.files += len(files)
     report.file_bytes += sum(staged.file.size for staged in files)
@@ -90,7 +90,7 @@ def write_ids(connection: DuckDBPyConnection, table: str, usable: str, what: str
     )
     if not pointed or others:
         return f'{table}."user"'
-    report.change(f"{what} written as whole numbers: 1.0 is '1'", int(count))
+    report.change(f"{what} written as whole numbers, 1.0 as '1'", int(count))
     return f"regexp_replace({table}.\"user\", '\\.0+$', '')"
 
 
@@ -259,7 +259,7 @@ def _count_kinds(connection: DuckDBPyConnection, plan: Plan, usable: str) -> dic
 
 def _find_place(connection: DuckDBPyConnection, plan: Plan, staged: StagedFile, condition: str, work: Path) -> str:
     """File and row of the first text for which a condition holds: the file is read once more, until there."""
-    with fetched([staged.file], work) as paths:
+    with fetch_files([staged.file], work) as paths:
         for scan in make_scans([staged.file], paths, [staged.layout], staged.source.columns):
             with explain_errors(scan.names):
                 for text in staged.source.texts:

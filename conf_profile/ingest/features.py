@@ -20,7 +20,7 @@ from conf_profile.files import write_text
 
 FeatureType = Literal["list", "text", "category", "number"]
 
-RESERVED = frozenset({"user_id", "event_timestamp", "consent", "split"})
+RESERVED_NAMES = frozenset({"user_id", "event_timestamp", "consent", "split"})
 """Columns of the tables that are no features."""
 MAX_NAME = MAX_LABEL = 40
 MAX_KINDS = 50
@@ -116,7 +116,7 @@ def check_names(found: Sequence[FoundFeature], names: Mapping[str, str | None], 
         remedy = f"name it otherwise, with --name '{word}=NAME' or under `names` of a mapping"
         if not _NAME.fullmatch(name):
             raise DataError(f"{word!r} would be the feature {name!r}, which does not match [a-z][a-z0-9_]*; {remedy}")
-        if name in RESERVED:
+        if name in RESERVED_NAMES:
             raise DataError(f"{word!r} would be the feature {name!r}, which is a column of every table; {remedy}")
         if name in task.attributes:
             raise DataError(f"{word!r} would be the feature {name!r}, which is an attribute of {task.path}; {remedy}")

@@ -25,7 +25,7 @@ class Note:
     first: str = ""
 
     def __str__(self) -> str:
-        return f"{self.count:,} {self.what}" + (f" (first: {self.first})" if self.first else "")
+        return f"{self.what}: {self.count:,}" + (f" (first: {self.first})" if self.first else "")
 
 
 @dataclass

@@ -26,7 +26,7 @@ _HEADER_BYTES = 1 << 20
 _PIECE_BYTES = 4096
 LINE_BYTES = 1 << 20
 _SAMPLE_OBJECTS = 20_480
-_ALLOWED: Mapping[Role, tuple[frozenset[ColumnKind], str]] = {
+_ALLOWED_KINDS: Mapping[Role, tuple[frozenset[ColumnKind], str]] = {
     "user": (frozenset({"text", "untyped", "whole", "decimal", "nothing"}), "ids are texts or whole numbers"),
     "time": (
         frozenset({"zoned", "zoneless", "day", "text", "untyped", "whole", "decimal", "nothing"}),
@@ -130,7 +130,7 @@ class Agreement:
     def _problem(self, file: SourceFile, layout: Layout, name: str, role: Role) -> str:
         kind, type_name = layout.columns[name], layout.types[name]
         where = f"{file.name}: the column {name!r}"
-        allowed, what = _ALLOWED.get(role, (frozenset({kind}), ""))
+        allowed, what = _ALLOWED_KINDS.get(role, (frozenset({kind}), ""))
         if kind not in allowed:
             return f"{where} has the type {type_name}; {what}"
         family = _FAMILIES.get(kind)
@@ -210,11 +210,10 @@ def _read_header(file: SourceFile, path: Path, wanted: Sequence[str]) -> tuple[l
     twice = sorted({name for name in wanted if names.count(name) > 1})
     if twice:
         raise DataError(f"{file.name}: two columns are called {twice[0]!r}; rename one of them")
-    counted: dict[str, int] = {}
-    for name in names:
-        counted[name] = counted.get(name, 0) + 1
-    # Columns that nobody reads may have one name, or none.
-    return [n if n and counted[n] == 1 else f"{n}#{place}" for place, n in enumerate(names)], best
+    # Columns that nobody reads may have one name, or none; DuckDB tells names apart by more than their case.
+    folded = [name.casefold() for name in names]
+    is_plain = [bool(n) and (n in wanted or folded.count(n.casefold()) == 1) for n in names]
+    return [n if plain else f"{n}#{place}" for place, (n, plain) in enumerate(zip(names, is_plain, strict=True))], best
 
 
 def _refuse_endless_lines(file: SourceFile, path: Path) -> None:
@@ -250,6 +249,7 @@ def _find_endless_line_in_gzip(path: Path) -> int | None:
 
 
 def _advice(missing: Sequence[str], layout: Layout) -> str:
-    near = [match for name in missing for match in difflib.get_close_matches(name, layout.columns, 1)]
+    names = {name.casefold(): name for name in layout.columns}
+    near = [names[match] for name in missing for match in difflib.get_close_matches(name.casefold(), names, 1)]
     shown = ", ".join(list(layout.columns)[:30])
     return f"it has {shown}" + (f"; did you mean {', '.join(near)}?" if near else "")

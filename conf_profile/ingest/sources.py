@@ -78,7 +78,7 @@ def portions(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
 
 
 @contextmanager
-def fetched(files: Sequence[SourceFile], folder: Path) -> Iterator[list[Path]]:
+def fetch_files(files: Sequence[SourceFile], folder: Path) -> Iterator[list[Path]]:
     """The files on this machine, in order, for as long as the block runs."""
     paths = [file.path or folder / f"{number}{_suffixes(file)}" for number, file in enumerate(files)]
     try:

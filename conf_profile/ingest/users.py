@@ -21,7 +21,7 @@ from conf_profile.ingest.features import FeatureType
 from conf_profile.ingest.plan import Plan, UserSource
 from conf_profile.ingest.report import Report
 from conf_profile.ingest.scan import Agreement, Layout, Role, Scan, make_scans, read_layout
-from conf_profile.ingest.sources import fetched, find_files, portions
+from conf_profile.ingest.sources import fetch_files, find_files, portions
 from conf_profile.ingest.values import ColumnKind
 
 if TYPE_CHECKING:
@@ -57,8 +57,10 @@ def stage(connection: DuckDBPyConnection, plan: Plan, source: UserSource, work: 
     agreement: Agreement | None = None
     found = find_files(source.place)
     for portion in portions(found.files):
-        with fetched(portion, work) as paths:
-            layouts = [read_layout(connection, f, p, _wanted(source)) for f, p in zip(portion, paths, strict=True)]
+        with fetch_files(portion, work) as paths:
+            layouts = [
+                read_layout(connection, f, p, _wanted_columns(source)) for f, p in zip(portion, paths, strict=True)
+            ]
             if agreement is None:
                 columns = _field_columns(source, layouts[0], portion[0].name)
                 agreement = Agreement(source.place, _roles(source, columns))
@@ -113,7 +115,7 @@ def select_demographics(plan: Plan, events: Events, users: Users | None, names: 
     Without a time of their own, rows count as known from the log's first event on.
     """
     fields = users.fields if users else []
-    columns = "".join(f", {_typed(field)} AS {identifier(names[field.column])}" for field in fields)
+    columns = "".join(f", {_field_value(field)} AS {identifier(names[field.column])}" for field in fields)
     nothing = "".join(f", NULL AS {identifier(names[field.column])}" for field in fields)
     start = f"(SELECT min(moment) FROM events WHERE {events.usable})"
     parts = []
@@ -128,7 +130,7 @@ def select_demographics(plan: Plan, events: Events, users: Users | None, names: 
     return f"SELECT * FROM ({' UNION ALL '.join(parts)}) ORDER BY user_id, event_timestamp"
 
 
-def _wanted(source: UserSource) -> list[str]:
+def _wanted_columns(source: UserSource) -> list[str]:
     given = (source.user, source.time, source.consent, *(source.fields or ()))
     return [name for name in given if name is not None]
 
@@ -274,6 +276,6 @@ def _field(
     return UserField(name, "category" if few and different <= MAX_CATEGORIES else "text", filled)
 
 
-def _typed(field: UserField) -> str:
+def _field_value(field: UserField) -> str:
     column = _column(field.column)
     return f"TRY_CAST({column} AS DOUBLE)" if field.type == "number" else column

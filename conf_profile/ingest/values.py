@@ -26,9 +26,9 @@ BLANK = r"[\s\p{Z}\p{C}]*"
 """Nothing that a reader would see: also zero-width characters, where nothing else stands beside them."""
 _NO_ID = ("nan", "none", "null", "<na>", "nat", "undefined")
 """What programs write for a missing id when they make a text of it."""
-_WHOLE = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL\(\d+,0\)")
+_WHOLE_TYPE = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL\(\d+,0\)")
 
-ZONED, ZONELESS, DAY, SECONDS, MILLISECONDS, MICROSECONDS, NANOSECONDS, UNREADABLE = range(8)
+ZONED_FORM, ZONELESS, DAY, SECONDS, MILLISECONDS, MICROSECONDS, NANOSECONDS, UNREADABLE = range(8)
 """Forms of a moment."""
 FORMS = {
     ZONELESS: "times without a zone, taken as UTC",
@@ -66,7 +66,7 @@ def kind_of(type_name: str) -> ColumnKind:
         return known[name]
     if name.startswith("ENUM("):
         return "text"
-    if _WHOLE.fullmatch(name):
+    if _WHOLE_TYPE.fullmatch(name):
         return "whole"
     if name.startswith("DECIMAL("):
         return "decimal"
@@ -93,26 +93,26 @@ def broken_id(column: str) -> str:
 def moment(column: str, kind: ColumnKind, time_format: str | None) -> Moment:
     """A moment between 1970 and whenever, from timestamps, days, ISO texts, and numbers since 1970 by their size."""
     if kind == "zoned":
-        return _checked(f"timezone('UTC', {column})", str(ZONED))
+        return _bounded_moment(f"timezone('UTC', {column})", str(ZONED_FORM))
     if kind in ("zoneless", "day"):
-        return _checked(f"CAST({column} AS TIMESTAMP)", str(ZONELESS if kind == "zoneless" else DAY))
+        return _bounded_moment(f"CAST({column} AS TIMESTAMP)", str(ZONELESS if kind == "zoneless" else DAY))
     if kind == "nothing":
         return Moment("CAST(NULL AS TIMESTAMP)", str(UNREADABLE))
     number = f"TRY_CAST({column} AS DOUBLE)"
     if kind in ("whole", "decimal"):
-        return _checked(_since_1970(number), _unit(number))
+        return _bounded_moment(_since_1970(number), _unit(number))
     if time_format is not None:
-        form = str(ZONED if "%z" in time_format.lower() else ZONELESS)
-        return _checked(f"CAST(try_strptime({column}, {literal(time_format)}) AS TIMESTAMP)", form)
+        form = str(ZONED_FORM if "%z" in time_format.lower() else ZONELESS)
+        return _bounded_moment(f"CAST(try_strptime({column}, {literal(time_format)}) AS TIMESTAMP)", form)
     form = (
-        f"CASE WHEN regexp_matches({column}, {literal(_HAS_ZONE)}) THEN {ZONED} WHEN {number} IS NOT NULL THEN "
+        f"CASE WHEN regexp_matches({column}, {literal(_HAS_ZONE)}) THEN {ZONED_FORM} WHEN {number} IS NOT NULL THEN "
         f"{_unit(number)} WHEN length({column}) <= 10 THEN {DAY} ELSE {ZONELESS} END"
     )
     iso = f"timezone('UTC', TRY_CAST({column} AS TIMESTAMP WITH TIME ZONE))"
-    return _checked(f"coalesce({iso}, {_since_1970(number)})", form)
+    return _bounded_moment(f"coalesce({iso}, {_since_1970(number)})", form)
 
 
-def _checked(value: str, form: str) -> Moment:
+def _bounded_moment(value: str, form: str) -> Moment:
     return Moment(f"CASE WHEN {value} BETWEEN TIMESTAMP '1970-01-02' AND TIMESTAMP '9999-01-01' THEN {value} END", form)
 
 

@@ -21,6 +21,7 @@ ALLOWED = {
     "benchmarks": {"benchmarks", "pipelines", "serving", "components", "feature_repo", "conf_profile"},
 }
 HEAVY = ("torch", "kfp", "kserve", "feast", "vllm", "transformers", "trl", "peft", "boto3", "datasets", "kubernetes")
+HEAVY += ("duckdb",)
 
 
 def files(room):

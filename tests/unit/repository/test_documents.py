@@ -34,7 +34,7 @@ FILES_OF_RUNS = """
     summary.json report.html evaluation.json gate.json smoke.json thresholds.json manifest.json champion.json
     calibration.json profile.json task.yaml taxonomy.yaml lexicon.json dataset.json s3.json backfill.json outputs.json
     generation_config.json config.json my.yaml pipeline.yaml task.yaml s3.yaml mine.yaml trainjob.yaml setup.py
-    vllm.yaml
+    vllm.yaml mapping.yaml ingest.json
 """
 """And of models, data sets, users and other projects: none of the checkout."""
 

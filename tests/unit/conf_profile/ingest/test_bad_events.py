@@ -42,17 +42,18 @@ TEXTS = {
     # the file's text, what the message says after its place
     "uid,ts,title\n7,2025-01-01,a\n": r"e\.csv: lacks the column\(s\) kind; it has uid, ts, title",
     "uid,ts,kinds,name\n7,2025-01-01,a,b\n": r"lacks the column\(s\) title, kind; it has .*; did you mean kinds\?",
+    "UID,ts,kind,title\n7,2025-01-01,a,b\n": r"lacks the column\(s\) uid; it has UID, .*; did you mean UID\?",
     "uid,ts,kind,title,uid\n7,2025-01-01,a,b,8\n": r"e\.csv: two columns are called 'uid'; rename one",
     GOOD + "9,2025-01-01T00:00:00Z,watch,a, b\n": r"e\.csv: line 4 has 5 fields, the header has 4; quote texts",
     GOOD + "9,2025-01-01T00:00:00Z\n": r"e\.csv: line 4 has 2 fields, the header has 4",
     GOOD + '9,2025-01-01T00:00:00Z,watch,"a\n': r"e\.csv: line 4 has a quote that is not closed",
     HEADER: r"no event can be used: the files have no row; name the right columns",
-    HEADER + "7,soon,a,b\n7,2025-01-01,a,b\n": r"50% of the texts cannot be used: 1 texts without a time that can be "
-    r"read \(first: .*e\.csv: row 0\); put them right.*--time-format\), or allow as many with --max-dropped 0.51",
-    HEADER + "7,2099-01-01,a,b\n7,2025-01-01,a,b\n": r"50% of the texts cannot be used: 1 texts in the future",
-    HEADER + " ,2025-01-01,a,b\nnan,2025-01-01,a,b\n": r"no event can be used: 2 texts without a user id",
-    HEADER + "7,2025-01-01,a,\n7,2025-01-01,a,\u200c\n": r"no event can be used: 2 blank texts \(first: .*row 0",
-    HEADER + "7,20250101,a,b\n": r"no event can be used: 1 texts without a time that can be read",
+    HEADER + "7,soon,a,b\n7,2025-01-01,a,b\n": r"50% of the texts cannot be used: texts without a time that can be "
+    r"read: 1 \(first: .*e\.csv: row 0\); put them right.*--time-format\), or allow as many with --max-dropped 0.51",
+    HEADER + "7,2099-01-01,a,b\n7,2025-01-01,a,b\n": r"50% of the texts cannot be used: texts in the future: 1",
+    HEADER + " ,2025-01-01,a,b\nnan,2025-01-01,a,b\n": r"no event can be used: texts without a user id: 2",
+    HEADER + "7,2025-01-01,a,\n7,2025-01-01,a,\u200c\n": r"no event can be used: blank texts: 2 \(first: .*row 0",
+    HEADER + "7,20250101,a,b\n": r"no event can be used: texts without a time that can be read: 1",
     HEADER + "7,1735689600,a,b\n7,1735689600000,a,b\n": r"are 1 times in seconds since 1970, 1 times in milli",
     HEADER + "".join(f"7,2025-01-01,k{n},b\n" for n in range(51)): r"name 51 kinds of events, more than 50; each would",
     HEADER + "7,2025-01-01,A b,x\n7,2025-01-01,a-b,y\n": r"'A b' and 'a-b' would both be the feature 'a_b'",
@@ -79,7 +80,7 @@ COLUMNS = [
     ({"title": [{"a": 1}, {"a": 2}]}, r"the column 'title' has the type STRUCT.*; keyphrases"),
     ({"kind": [[["a"]], [["b"]]]}, r"the column 'kind' has the type .*; kinds are texts"),
     ({"ts": [True, True]}, r"the column 'ts' has the type BOOLEAN; times are timestamps, days, ISO texts or numbers"),
-    ({"ts": [np.nan, np.nan]}, r"no event can be used: 2 texts without a time"),
+    ({"ts": [np.nan, np.nan]}, r"no event can be used: texts without a time that can be read: 2"),
     (
         {"title": ["a", "x" * (2 << 20)]},
         r"e\.parquet: row 1: a text of more than 1 MiB, one of 1; a keyphrase is short",
@@ -282,7 +283,7 @@ def test_ids_that_pandas_has_given_a_point_in_one_table_are_those_of_the_other(t
     (tmp_path / "u.csv").write_text("uid,ok\n7.0,yes\n8.0,no\n")
     report = run(tmp_path, "e.csv", users={"path": str(tmp_path / "u.csv"), "consent": "ok"}, consent_for_all=None)
     assert report.users_in_both == 2
-    assert [str(note) for note in report.changed] == ["2 ids of users written as whole numbers: 1.0 is '1'"]
+    assert [str(note) for note in report.changed] == ["ids of users written as whole numbers, 1.0 as '1': 2"]
 
 
 def test_equal_rows_of_a_user_are_one(tmp_path):
@@ -338,6 +339,8 @@ def test_memory_that_is_no_size(tmp_path):
         assert isinstance(done.exception, ConfProfileError) and "--memory" in str(done.exception)
     done = CliRunner().invoke(cli, [*arguments, "--name", "watch"])
     assert done.exit_code == 2 and "write WORD=NAME" in done.output
+    done = CliRunner().invoke(cli, [*arguments, "--field", "plan"])
+    assert done.exit_code == 2 and "columns of --users, which is missing" in done.output
 
 
 def test_what_is_written_is_read_by_whoever_reads_tasks(tmp_path):

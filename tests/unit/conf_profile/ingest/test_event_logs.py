@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from conf_profile.cli.main import cli
 from conf_profile.ingest.ingest import ingest
 from conf_profile.ingest.plan import make_plan, read_mapping
+from support.paths import ROOT
 
 ROWS = [
     ("7", "2025-01-02T10:00:00Z", "search", "چای سبز"),
@@ -119,6 +120,14 @@ def test_each_of_several_columns_is_a_kind(tmp_path):
     assert (row["seen"], row["query"], report.rows, report.texts) == (["a"], ["b"], 2, 4)
 
 
+def test_columns_that_nobody_reads_may_be_called_anything(tmp_path):
+    (tmp_path / "a.csv").write_text("uid,,UID,x,x,it's,ts,title\n7,,q,,,,2025-01-01,a\n")
+    frame().assign(x=[[1]] * 4).to_parquet(tmp_path / "b.parquet")
+    frame().assign(x="1")[["x", *COLUMNS]].to_parquet(tmp_path / "c.parquet")
+    report, behaviour, _ = run(tmp_path / "out", tmp_path / "[abc].*", kind=None)
+    assert (report.files, behaviour[1]["user_id"], behaviour[1]["title"][0]) == (3, "7", "a")
+
+
 def test_rows_of_one_moment_keep_their_order(tmp_path):
     lines = [f"7,2025-01-01,t{number}" for number in range(500)]
     for part in (0, 1):
@@ -175,7 +184,7 @@ IDS = [
     (pa.array([7.0]), ["7"], None),
     (pa.array(["007"]), ["007"], None),
     (pa.array([" 7 "]), ["7"], None),
-    (pa.array(["7.0"]), ["7"], "ids of events written as whole numbers: 1.0 is '1'"),
+    (pa.array(["7.0"]), ["7"], "ids of events written as whole numbers, 1.0 as '1'"),
     (pa.array(["v1.0", "1.0"]), ["1.0", "v1.0"], None),
     (pa.array(["a"]).dictionary_encode(), ["a"], None),
     (pa.array(["a"], pa.large_string()), ["a"], None),
@@ -289,6 +298,41 @@ def test_a_mapping_says_the_same_and_more(tmp_path):
     assert (row["watched"], row["searched"]) == (["a"], ["b"])
 
 
+def test_options_override_a_mapping(tmp_path):
+    users = write_users(tmp_path)
+    mapping = {
+        "events": ["e.csv"],
+        "user": "uid",
+        "time": "ts",
+        "text": "title",
+        "users": {"path": "users.csv", "user": "id"},
+    }
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(mapping))
+    arguments = ["--mapping", str(tmp_path / "m.yaml"), "--consent", users["consent"], "--field", "mail", "--as-of",
+                 "2025-01-08", "--name", "title=seen", "--out", str(tmp_path / "out")]  # fmt: skip
+    done = CliRunner().invoke(cli, ["ingest", *arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert pq.read_schema(tmp_path / "out" / "demographics.parquet").names[2:] == ["mail", "consent"]
+    assert pq.read_table(tmp_path / "out" / "behaviour.parquet").column("seen").to_pylist() == [["b"], ["a"], ["a"]]
+
+
+def test_the_sample_of_the_examples_is_ingested(tmp_path):
+    sample = ROOT / "examples" / "events"
+    users = {"path": str(sample / "customers.csv"), "consent": "agreed"}
+    report = ingest(
+        make_plan(
+            {"events": [str(sample / "events.csv")], "users": users, "user": "customer", "time": "at", "text": "title",
+             "kind": "event", "task": str(sample / "task.yaml")}, tmp_path / "out",
+        )
+    )  # fmt: skip
+    assert (report.users, report.dropped, report.changed, report.warnings) == (500, [], [], [])
+    task = yaml.safe_load((tmp_path / "out" / "task.yaml").read_text())
+    assert list(task["attributes"]) == ["household", "home"]
+    assert list(task["features"])[3:] == ["language", "plan", "age"]
+    assert set(task["features"]) >= {"viewed", "cart", "searched"}
+    assert (sample / "events.csv").stat().st_size < 100_000
+
+
 def test_the_command_line_says_what_it_did(tmp_path):
     write_csv(tmp_path / "e.csv", rows=[*ROWS, ("", "2025-01-01", "watch", "x")])
     users = "uid,agreed,plan\n7,true,pro\n008,false,pro\n"
@@ -300,7 +344,7 @@ def test_the_command_line_says_what_it_did(tmp_path):
     assert done.exit_code == 0, done.output
     for line in (
         "read     2 files, 5 rows, 5 texts",
-        f"dropped  1 texts without a user id (first: {tmp_path / 'e.csv'}: row 4)",
+        f"dropped  texts without a user id: 1 (first: {tmp_path / 'e.csv'}: row 4)",
         "feature  seen (list) from 'watch': 3 values",
         "feature  plan (category) from 'plan': 2 values",
         "written  2 snapshots of 2 users with events (4 texts), 1 user with consent",
