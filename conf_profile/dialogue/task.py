@@ -52,6 +52,8 @@ EXAMPLE_LEVEL = 5
 RESERVED_FEATURES = frozenset({"user_id", "event_timestamp", "consent", "split"})
 """Columns of the tables that are no features."""
 
+_JOINERS = "\u200c\u200d"
+"""Invisible, and part of words of several scripts and of emoji."""
 _FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _KEYS = ("instruction", "attributes", "features", "examples")
 _FEATURE_KEYS = ("type", "label", "max_characters", "self_report_of")
@@ -213,7 +215,9 @@ def _feature(name: object, given: object, attributes: frozenset[str], source: st
 
 def _label(given: object, where: str) -> str:
     label = given if isinstance(given, str) else ""
-    strange = any(not character.isprintable() or character in "<>{};:" for character in label)
+    strange = any(
+        not (character.isprintable() or character in _JOINERS) or character in "<>{};:" for character in label
+    )
     if not label or label != label.strip() or strange or len(label) > MAX_LABEL_CHARACTERS:
         raise TaxonomyError(
             f"{where} has the label {given!r}; a label is one line of 1-{MAX_LABEL_CHARACTERS} characters without "

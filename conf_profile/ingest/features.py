@@ -11,18 +11,17 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
+from conf_profile.dialogue import task as tasks
+from conf_profile.dialogue.task import MAX_LABEL_CHARACTERS, RESERVED_FEATURES
 from conf_profile.errors import DataError
+from conf_profile.features import FeatureType
 from conf_profile.files import write_text
 
-FeatureType = Literal["list", "text", "category", "number"]
-
-RESERVED_NAMES = frozenset({"user_id", "event_timestamp", "consent", "split"})
-"""Columns of the tables that are no features."""
-MAX_NAME = MAX_LABEL = 40
+MAX_NAME_CHARACTERS = 40
 MAX_KINDS = 50
 """More different kinds than this are no kinds: each would be a feature, a column and a line of the prompt."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -116,7 +115,7 @@ def check_names(found: Sequence[FoundFeature], names: Mapping[str, str | None], 
         remedy = f"name it otherwise, with --name '{word}=NAME' or under `names` of a mapping"
         if not _NAME.fullmatch(name):
             raise DataError(f"{word!r} would be the feature {name!r}, which does not match [a-z][a-z0-9_]*; {remedy}")
-        if name in RESERVED_NAMES:
+        if name in RESERVED_FEATURES:
             raise DataError(f"{word!r} would be the feature {name!r}, which is a column of every table; {remedy}")
         if name in task.attributes:
             raise DataError(f"{word!r} would be the feature {name!r}, which is an attribute of {task.path}; {remedy}")
@@ -141,17 +140,20 @@ def slug(word: str, prefix: str) -> str | None:
     name = re.sub(r"[^a-z0-9]+", "_", plain.lower()).strip("_")
     if not name:
         return None
-    return (name if name[0].isalpha() else f"{prefix}_{name}")[:MAX_NAME].rstrip("_")
+    return (name if name[0].isalpha() else f"{prefix}_{name}")[:MAX_NAME_CHARACTERS].rstrip("_")
 
 
 def label_of(word: str) -> str:
-    """The word as a prompt's label: one line, no marks of the prompt, at most MAX_LABEL characters."""
+    """The word as a prompt's label: one line, no marks of the prompt, at most MAX_LABEL_CHARACTERS characters."""
     shown = "".join(c if c.isprintable() or c in _JOINERS else " " for c in _NOT_IN_LABEL.sub(" ", word))
-    return " ".join(shown.split())[:MAX_LABEL].strip().rstrip(_JOINERS)
+    return " ".join(shown.split())[:MAX_LABEL_CHARACTERS].strip().rstrip(_JOINERS)
 
 
 def write_task(path: Path, found: Sequence[FoundFeature], task: TaskFile) -> None:
-    """`task.yaml`: what the given task says, and the features that were found, each with its word as the label."""
+    """`task.yaml`: what the given task says, and the features that were found, each with its word as the label.
+
+    TaxonomyError, with the place in the given task, where the two do not go together.
+    """
     features: dict[str, dict[str, Any]] = {}
     labels: set[str] = set()
     for feature in found:
@@ -161,6 +163,8 @@ def write_task(path: Path, found: Sequence[FoundFeature], task: TaskFile) -> Non
         label = str(given.get("label") or _free_label(label_of(feature.word) or feature.name, labels))
         labels.add(label)
         features[feature.name] = {**given, "type": feature.type, "label": label}
+    if task.attributes:
+        tasks.parse({**task.rest, "features": features}, str(task.path))
     text = _HEADER + ("" if task.attributes else _NO_ATTRIBUTES)
     if task.rest:
         text += _dump(task.rest)
@@ -171,7 +175,7 @@ def _free_label(label: str, labels: set[str]) -> str:
     """A prompt must tell two features apart."""
     if label not in labels:
         return label
-    return next(other for n in range(2, 1000) if (other := f"{label[: MAX_LABEL - 4]} {n}") not in labels)
+    return next(other for n in range(2, 1000) if (other := f"{label[: MAX_LABEL_CHARACTERS - 4]} {n}") not in labels)
 
 
 def _next_name(generated: str, found: Sequence[FoundFeature], names: Mapping[str, str | None], task: TaskFile) -> str:

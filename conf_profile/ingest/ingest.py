@@ -32,7 +32,6 @@ from conf_profile.tables import TableSchema
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-TASK = "task.yaml"
 BATCH_ROWS = 200_000
 _WORK = ".work"
 _UNIQUE = ("user_id", "event_timestamp")
@@ -67,7 +66,7 @@ def _build(connection: DuckDBPyConnection, plan: Plan, task: TaskFile, folder: P
     lists, scalars = _name(plan, task, events, users)
     _write_behaviour(connection, plan, events, lists, folder, report)
     _write_demographics(connection, plan, events, users, scalars, folder, report)
-    write_task(folder / TASK, [*lists, *scalars], task)
+    write_task(folder / dataset.TASK, [*lists, *scalars], task)
     _describe(connection, events, users, [*lists, *scalars], report)
 
 

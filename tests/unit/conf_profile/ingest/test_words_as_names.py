@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from conf_profile.errors import DataError
+from conf_profile.dialogue.task import load
+from conf_profile.errors import DataError, TaxonomyError
 from conf_profile.ingest.features import check_names, label_of, name_features, read_task, slug, write_task
 
 
@@ -81,7 +82,8 @@ def test_a_name_like_an_attribute(tmp_path):
 
 def test_the_task_takes_over_what_the_given_one_says(tmp_path):
     given = {
-        "instruction": "You infer.", "attributes": {"age": ["a", "b"]}, "examples": [{"features": {}, "answer": {}}],
+        "instruction": "You infer.", "attributes": {"age": ["a", "b"]},
+        "examples": [{"features": {"kind_1": ["x"]}, "answer": {"age": "a"}}],
         "features": {"seen": {"type": "list", "label": "watch", "max_characters": 20}, "gone": "text"},
     }  # fmt: skip
     (tmp_path / "given.yaml").write_text(yaml.safe_dump(given))
@@ -97,12 +99,29 @@ def test_the_task_takes_over_what_the_given_one_says(tmp_path):
     }
 
 
+def test_a_task_that_does_not_go_with_the_features_is_refused(tmp_path):
+    given = "attributes: {age: [a, b]}\nexamples: [{features: {watch: [x]}, answer: {age: a}}]"
+    (tmp_path / "given.yaml").write_text(given)
+    task = read_task(tmp_path / "given.yaml")
+    with pytest.raises(TaxonomyError, match=r"given\.yaml: example 1: unknown feature 'watch'; the features are seen"):
+        write_task(tmp_path / "task.yaml", name_features([("seen", "list")], {}, task, "kind"), task)
+
+
 def test_without_attributes_the_task_says_how_to_write_them(tmp_path):
     write_task(tmp_path / "task.yaml", name_features([("a", "list")], {}, read_task(None), "kind"), read_task(None))
     text = (tmp_path / "task.yaml").read_text()
     assert "# attributes:" in text
     uncommented = "\n".join(line.removeprefix("# ") for line in text.splitlines() if not line.endswith("tags:"))
     assert "attributes" in yaml.safe_load(uncommented.split("\n", 1)[1])
+
+
+def test_labels_of_every_script_are_a_tasks(tmp_path):
+    (tmp_path / "given.yaml").write_text("attributes: {age: [a, b]}")
+    task = read_task(tmp_path / "given.yaml")
+    words = ["جست‌وجو", "👨‍👩‍👧", "a;b", "{}", "x" * 80]
+    write_task(tmp_path / "task.yaml", name_features([(word, "list") for word in words], {}, task, "kind"), task)
+    labels = [feature.label for feature in load(tmp_path / "task.yaml").features]
+    assert labels == ["جست‌وجو", "👨‍👩‍👧", "a b", "kind_3", "x" * 40]
 
 
 def test_two_features_never_have_one_label(tmp_path):
