@@ -77,20 +77,29 @@ def stage(connection: DuckDBPyConnection, plan: Plan, work: Path, report: Report
     _refuse_mixed_units(connection)
     usable = _count_drops(connection, plan, files, work, report)
     _count_changes(connection, usable, report)
-    user = write_ids(connection, "events", usable, "ids of events", report)
+    pointed = [number for number, f in enumerate(files) if f.layout.columns[f.source.user] == "decimal"]
+    of_pointed = f'"file" IN ({", ".join(map(str, pointed)) or "NULL"})'
+    user = write_ids(connection, "events", usable, of_pointed, report)
     return Events(files, usable, user, _count_kinds(connection, plan, usable))
 
 
-def write_ids(connection: DuckDBPyConnection, table: str, usable: str, what: str, report: Report) -> str:
-    """SQL of a table's ids as they are written: without `.0` where each of them is a whole number and some have it."""
-    pointed, others, count = one_row(
+def write_ids(connection: DuckDBPyConnection, table: str, usable: str, of_pointed: str, report: Report) -> str:
+    """SQL of a table's ids as they are written: without `.0` where each of them is a whole number and some have it.
+
+    `of_pointed` is SQL of rows whose ids were numbers with a point, and are texts without it by now.
+    """
+    pointed, others, from_numbers = one_row(
         connection,
-        f"SELECT count_if(regexp_matches(id, '^[0-9]+\\.0+$')), count_if(NOT regexp_full_match(id, '[0-9]+(\\.0+)?')), "
-        f'coalesce(sum(c), 0) FROM (SELECT "user" AS id, count(*) AS c FROM {table} WHERE {usable} GROUP BY 1)',
+        f"SELECT coalesce(sum(c) FILTER (regexp_full_match(id, '[0-9]+\\.0+')), 0), "
+        f"count_if(NOT regexp_full_match(id, '[0-9]+(\\.0+)?')), coalesce(sum(n), 0) FROM (SELECT \"user\" AS id, "
+        f"count(*) AS c, count(*) FILTER ({of_pointed}) AS n FROM {table} WHERE {usable} GROUP BY 1)",
     )
-    if not pointed or others:
+    strips = pointed and not others
+    report.change(
+        f"ids of {table} written as whole numbers, 1.0 as '1'", int(from_numbers + (pointed if strips else 0))
+    )
+    if not strips:
         return f'{table}."user"'
-    report.change(f"{what} written as whole numbers, 1.0 as '1'", int(count))
     return f"regexp_replace({table}.\"user\", '\\.0+$', '')"
 
 

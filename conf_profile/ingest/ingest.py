@@ -32,7 +32,7 @@ from conf_profile.tables import TableSchema
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-BATCH_ROWS = 200_000
+BATCH_ROWS = 100_000
 _WORK = ".work"
 _UNIQUE = ("user_id", "event_timestamp")
 

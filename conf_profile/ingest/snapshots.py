@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 from conf_profile.ingest.plan import Period
 
-TEXTS_AT_ONCE = 1_000_000
-"""Texts that a table of snapshots holds at most, unless one snapshot has more."""
+TABLE_TEXTS, TABLE_BYTES = 1_000_000, 64 << 20
+"""What a table of snapshots holds at most, unless one snapshot has more."""
 
 _ROWS = pa.schema([("user", pa.string()), ("moment", pa.timestamp("us")), ("kind", pa.int32()), ("text", pa.string())])
 _US_OF_DAY = 86_400_000_000
@@ -69,7 +69,8 @@ class SnapshotBuilder:
         return np.flatnonzero(new_user), np.flatnonzero(new_user | new_period)
 
     def _build(self, rows: pa.RecordBatch, users: np.ndarray, ends: np.ndarray) -> Iterator[pa.Table]:
-        """Snapshots that end with these rows, TEXTS_AT_ONCE at a time."""
+        """Snapshots that end with these rows, in tables of limited size."""
+        limit = max(1, min(TABLE_TEXTS, TABLE_BYTES * len(rows) // max(1, rows.column("text").nbytes)))
         begins = users[np.searchsorted(users, ends, side="right") - 1]
         kinds = rows.column("kind").to_numpy()
         places = [np.flatnonzero(kinds == kind) for kind in range(len(self.features))]
@@ -82,7 +83,7 @@ class SnapshotBuilder:
         start = 0
         while start < len(ends):
             done = totals[start - 1] if start else 0
-            stop = max(start + 1, int(np.searchsorted(totals, done + TEXTS_AT_ONCE, side="right")))
+            stop = max(start + 1, int(np.searchsorted(totals, done + limit, side="right")))
             lists = [
                 _lists(rows.column("text"), place, since[start:stop], until[start:stop])
                 for place, since, until in zip(places, low, high, strict=True)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf_profile.errors import DataError
+from conf_profile.features import FeatureType
 from conf_profile.ingest import values
 from conf_profile.ingest.database import explain_errors, identifier, literal, one_row, rows
 from conf_profile.ingest.events import Events, write_ids
-from conf_profile.ingest.features import FeatureType
 from conf_profile.ingest.plan import Plan, UserSource
 from conf_profile.ingest.report import Report
 from conf_profile.ingest.scan import Agreement, Layout, Role, Scan, make_scans, read_layout
@@ -55,6 +55,7 @@ def stage(connection: DuckDBPyConnection, plan: Plan, source: UserSource, work: 
     """Reads the users' table. DataError with place and remedy for what cannot be used."""
     columns: dict[str, ColumnKind] = {}
     agreement: Agreement | None = None
+    pointed: list[str] = []
     found = find_files(source.place)
     for portion in portions(found.files):
         with fetch_files(portion, work) as paths:
@@ -67,12 +68,13 @@ def stage(connection: DuckDBPyConnection, plan: Plan, source: UserSource, work: 
                 _create_table(connection, list(columns))
             for file, layout in zip(portion, layouts, strict=True):
                 agreement.check(file, layout)
+                pointed += [file.name] if layout.columns[source.user] == "decimal" else []
             for scan in make_scans(portion, paths, layouts, list(agreement.roles)):
                 with explain_errors(scan.names):
                     _insert(connection, plan, source, scan, list(columns))
     report.files += len(found.files)
     _drop_unusable(connection, plan, source, report)
-    user = write_ids(connection, "users", "true", "ids of users", report)
+    user = write_ids(connection, "users", "true", f'"file" IN ({", ".join(map(literal, pointed)) or "NULL"})', report)
     _refuse_contradictions(connection, source, user)
     fields = (_field(connection, source, name, kind, report) for name, kind in columns.items())
     return Users(user, [field for field in fields if field])

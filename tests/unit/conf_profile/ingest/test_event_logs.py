@@ -181,7 +181,7 @@ def test_a_time_of_another_form_is_given(tmp_path):
 
 IDS = [
     (pa.array([7]), ["7"], None),
-    (pa.array([7.0]), ["7"], None),
+    (pa.array([7.0]), ["7"], "ids of events written as whole numbers, 1.0 as '1'"),
     (pa.array(["007"]), ["007"], None),
     (pa.array([" 7 "]), ["7"], None),
     (pa.array(["7.0"]), ["7"], "ids of events written as whole numbers, 1.0 as '1'"),

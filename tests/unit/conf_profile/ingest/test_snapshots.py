@@ -68,7 +68,7 @@ def test_they_hold_the_most_recent_texts_until_then(events, period, keyphrases, 
 
 @pytest.mark.parametrize("period", KEYS)
 def test_a_table_of_them_is_limited(period, monkeypatch):
-    monkeypatch.setattr(snapshots, "TEXTS_AT_ONCE", 4)
+    monkeypatch.setattr(snapshots, "TABLE_TEXTS", 4)
     rows = [(user, START + timedelta(days=day), day % 2, f"{user}{day}") for user in "abc" for day in range(9)]
     assert build(rows, period, 3) == expect(rows, period, 3)
 
