@@ -313,6 +313,26 @@ def check(data: pa.Table, table: TableSchema, source: str, first_row: int = 0) -
     return checked
 
 
+def check_stored(schema: pa.Schema, table: TableSchema, source: str) -> None:
+    """For whoever reads a file of a step column by column: DataError unless it has every column, each of a type that
+    differs from the table's in its width or coding alone."""
+    missing = [name for name in table.schema.names if schema.get_field_index(name) < 0]
+    if missing:
+        raise DataError(
+            f"{source}: the table {table.name!r} lacks the column(s) {', '.join(missing)}; it has "
+            f"{', '.join(schema.names)}"
+        )
+    for field in table.schema:
+        stored = schema.field(field.name).type
+        given = stored.value_type if pa.types.is_dictionary(stored) else stored
+        alike = any(kind(given) and kind(field.type) for kind in (_is_text, pa.types.is_integer))
+        if not (given == field.type or alike or pa.types.is_null(given)):
+            raise DataError(
+                f"{source}: column {field.name!r} of {table.name!r} has the type {stored}, expected {field.type}; "
+                f"{_remedy(given, field.type)}"
+            )
+
+
 def _check_column(column: pa.ChunkedArray, field: pa.Field, where: str, first_row: int) -> pa.ChunkedArray:
     converted = _convert(column, field.type, where, first_row)
     if field.nullable and pa.types.is_floating(field.type):

@@ -165,8 +165,7 @@ def _open_file(path: Path) -> Iterator[pq.ParquetFile]:
     """The file with its columns checked; DataError where it cannot be read, also later in the block."""
     try:
         with pq.ParquetFile(path, read_dictionary=["user_id", "attribute", "tag", "rationale"]) as file:
-            # The empty table has the file's columns and types, all that can be checked before reading.
-            tables.check(file.schema_arrow.empty_table(), tables.CANDIDATES, str(path))
+            tables.check_stored(file.schema_arrow, tables.CANDIDATES, str(path))
             yield file
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; expected the table 'candidates'") from error

@@ -195,8 +195,8 @@ def _people_findings(people: People, config: RunConfig) -> Iterator[Finding]:
             "error",
             f"{facts.event_users:,} of {facts.behaviour:,} users have several rows in behaviour.parquet with one "
             "keyphrase at most: they look like single events, and only the latest row of a user is read",
-            "make snapshots of them (one row a user and moment, with all texts until then), or keep one row a user if "
-            "that is all there is",
+            "make snapshots of them with `conf-profile ingest` (one row a user and moment, with all texts until then), "
+            "or keep one row a user if that is all there is",
         )
     if facts.cut_share > CUT_SHARE:
         yield Finding(
