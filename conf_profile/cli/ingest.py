@@ -24,6 +24,9 @@ import click
 @click.option("--users-time", metavar="COLUMN", help="Column of --users with the time of a row.")
 @click.option("--name", "names", multiple=True, metavar="WORD=NAME", help="Name of a kind's or field's feature; WORD= "
               "leaves it out. Repeatable.")  # fmt: skip
+@click.option("--labels", metavar="PATH", help="True labels for the evaluation: a column for each attribute of --task, "
+              "or the columns attribute and tag.")  # fmt: skip
+@click.option("--labels-id", metavar="COLUMN", help="Column of --labels with the id; default: --user.")
 @click.option("--separator", metavar="TEXT", help="Splits a text into several, as in 'tea;jazz'.")
 @click.option("--time-format", metavar="FORMAT", help="Of times that are no ISO texts, e.g. '%d.%m.%Y %H:%M'.")
 @click.option("--snapshot", type=click.Choice(("last", "daily", "weekly", "monthly")), help="Default: last.")
@@ -42,7 +45,7 @@ def ingest(out: Path, mapping: Path | None, memory: str, **given: Any) -> None:
     from conf_profile.ingest.plan import make_plan, read_mapping
 
     values = (read_mapping(mapping) if mapping else {}) | _values(given)
-    values |= _users(given, values.get("users", {}))
+    values |= _users(given, values.get("users", {})) | _labels(given, values.get("labels", {}))
     plan = make_plan(values, out, memory)
     report = run_ingestion(plan)
     for line in report.lines():
@@ -81,6 +84,15 @@ def _users(given: dict[str, Any], mapped: dict[str, Any]) -> dict[str, Any]:
             "--consent, --field, --users-id and --users-time are columns of --users, which is missing"
         )
     return {"users": users} if users else {}
+
+
+def _labels(given: dict[str, Any], mapped: dict[str, Any]) -> dict[str, Any]:
+    """The key `labels`, where the mapping or an option speaks of them."""
+    options = {"path": given["labels"], "user": given["labels_id"]}
+    labels = mapped | {key: value for key, value in options.items() if value is not None}
+    if labels and "path" not in labels:
+        raise click.UsageError("--labels-id is a column of --labels, which is missing")
+    return {"labels": labels} if labels else {}
 
 
 def _name(text: str) -> tuple[str, str | None]:

@@ -118,6 +118,11 @@ def check_names(found: Sequence[FoundFeature], names: Mapping[str, str | None], 
         if name in RESERVED_FEATURES:
             raise DataError(f"{word!r} would be the feature {name!r}, which is a column of every table; {remedy}")
         if name in task.attributes:
+            if feature.type != "list":
+                remedy = (
+                    f"the truth is no feature: leave it out with --name '{word}=' (--labels reads true labels); only "
+                    f"what users say of themselves may stay, under another name, with --name '{word}=NAME'"
+                )
             raise DataError(f"{word!r} would be the feature {name!r}, which is an attribute of {task.path}; {remedy}")
         first = by_name.setdefault(name, feature)
         merged = feature.type == first.type == "list" and names.get(word) == names.get(first.word) == name

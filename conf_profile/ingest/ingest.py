@@ -1,4 +1,5 @@
-"""From event logs to a data set's folder: `behaviour.parquet`, `demographics.parquet`, `task.yaml`, `ingest.json`.
+"""From event logs to a data set's folder: `behaviour.parquet`, `demographics.parquet`, `task.yaml`, `ingest.json`, and
+`labels.parquet` where true labels are given.
 
 The folder appears when everything is in it. DuckDB reads and sorts, with bounded memory and its temporary files in the
 folder to come; lists are built from the sorted rows batch by batch.
@@ -19,6 +20,7 @@ from conf_profile.data import dataset
 from conf_profile.errors import DataError
 from conf_profile.files import atomic_folder
 from conf_profile.ingest import events as event_tables
+from conf_profile.ingest import labels as label_tables
 from conf_profile.ingest import users as user_tables
 from conf_profile.ingest.database import explain_errors, literal, one_row, open_database
 from conf_profile.ingest.events import Events
@@ -58,6 +60,8 @@ def ingest(plan: Plan) -> Report:
 
 
 def _build(connection: DuckDBPyConnection, plan: Plan, task: TaskFile, folder: Path, report: Report) -> None:
+    if plan.labels is not None and not task.attributes:
+        raise DataError(f"{task.path}: has no attributes; write those that {plan.labels.place} has tags of")
     events = event_tables.stage(connection, plan, folder / _WORK, report)
     users = None
     if plan.users is not None:
@@ -67,6 +71,8 @@ def _build(connection: DuckDBPyConnection, plan: Plan, task: TaskFile, folder: P
     _write_behaviour(connection, plan, events, lists, folder, report)
     _write_demographics(connection, plan, events, users, scalars, folder, report)
     write_task(folder / dataset.TASK, [*lists, *scalars], task)
+    if plan.labels is not None:
+        label_tables.write(connection, plan.labels, events, folder, folder / _WORK, report)
     _describe(connection, events, users, [*lists, *scalars], report)
 
 

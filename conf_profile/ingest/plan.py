@@ -66,6 +66,14 @@ class UserSource:
 
 
 @dataclass(frozen=True)
+class LabelSource:
+    """The place with true labels of some users."""
+
+    place: str
+    user: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that `ingest` does. `as_of`: events after it are left out; None: the present moment.
 
@@ -86,6 +94,7 @@ class Plan:
     max_dropped: float = MAX_DROPPED
     memory: str = "2GB"
     task: Path | None = None
+    labels: LabelSource | None = None
 
 
 class EventMapping(StrictModel):
@@ -109,6 +118,13 @@ class UserMapping(StrictModel):
     fields: list[str] | None = None
 
 
+class LabelMapping(StrictModel):
+    """The key `labels`."""
+
+    path: str
+    user: str | None = None
+
+
 class MappingFile(StrictModel):
     """A mapping file, or the options of the command line in its form."""
 
@@ -118,6 +134,7 @@ class MappingFile(StrictModel):
     text: str | list[str] | None = None
     kind: str | None = None
     users: str | UserMapping | None = None
+    labels: str | LabelMapping | None = None
     consent_for_all: bool = False
     names: dict[str, str | None] = Field(default_factory=dict)
     separator: str | None = Field(None, min_length=1)
@@ -142,9 +159,10 @@ def read_mapping(path: Path) -> dict[str, Any]:
         place["path"] = _absolute(place["path"], path.parent)
     if "events" in given:
         given["events"] = [_absolute(e, path.parent) if isinstance(e, str) else e for e in given["events"]]
-    if isinstance(given.get("users"), str):
-        given["users"] = {"path": given["users"]}
-    for section, key in ((given.get("users"), "path"), (given, "task")):
+    for name in ("users", "labels"):
+        if isinstance(given.get(name), str):
+            given[name] = {"path": given[name]}
+    for section, key in ((given.get("users"), "path"), (given.get("labels"), "path"), (given, "task")):
         if section and section.get(key):
             section[key] = _absolute(section[key], path.parent)
     return given
@@ -178,6 +196,7 @@ def make_plan(values: Mapping[str, Any], out: Path, memory: str = "2GB") -> Plan
         max_dropped=given.max_dropped,
         memory=memory,
         task=Path(given.task) if given.task else None,
+        labels=_label_source(given),
     )
 
 
@@ -211,6 +230,18 @@ def _user_source(given: MappingFile) -> UserSource | None:
     if not user:
         raise ConfigError(f"{own.path}: --user not given; name the column with the user's id")
     return UserSource(own.path, user, own.time, own.consent, None if own.fields is None else tuple(own.fields))
+
+
+def _label_source(given: MappingFile) -> LabelSource | None:
+    if given.labels is None:
+        return None
+    own = LabelMapping(path=given.labels) if isinstance(given.labels, str) else given.labels
+    user = own.user or given.user
+    if not user:
+        raise ConfigError(f"{own.path}: --user not given; name the column with the user's id")
+    if not given.task:
+        raise ConfigError(f"{own.path}: labels are tags of a task's attributes; name the task.yaml with --task")
+    return LabelSource(own.path, user)
 
 
 def _parse(data: Any, source: str) -> MappingFile:

@@ -43,6 +43,8 @@ class Report:
     users: int = 0
     users_in_both: int = 0
     users_with_consent: int = 0
+    labels: int = 0
+    labelled_users: int = 0
     snapshots: int = 0
     texts_written: int = 0
     first_event: str = ""
@@ -75,6 +77,8 @@ class Report:
             f"written  {_plural(self.snapshots, 'snapshot')} of {_plural(self.users, 'user')} with events "
             f"({_plural(self.texts_written, 'text')}), {_plural(self.users_with_consent, 'user')} with consent"
         )
+        if self.labels:
+            yield f"labels   {_plural(self.labels, 'label')} of {_plural(self.labelled_users, 'user')}"
         yield from (f"warning  {warning}" for warning in self.warnings)
 
 

@@ -19,7 +19,7 @@ from conf_profile.ingest.values import ColumnKind, kind_of
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-Role = Literal["user", "time", "text", "kind", "field"]
+Role = Literal["user", "time", "text", "kind", "tag", "field"]
 
 _DELIMITERS = (",", "\t", ";", "|")
 _HEADER_BYTES = 1 << 20
@@ -37,6 +37,7 @@ _ALLOWED_KINDS: Mapping[Role, tuple[frozenset[ColumnKind], str]] = {
         "keyphrases are texts, or lists of texts: join the titles of numbered things first",
     ),
     "kind": (frozenset({"text", "untyped", "whole", "nothing"}), "kinds are texts or whole numbers"),
+    "tag": (frozenset({"text", "untyped", "whole", "nothing"}), "attributes and tags are texts or whole numbers"),
 }
 _FAMILIES: Mapping[ColumnKind, str] = {
     "text": "text", "whole": "number", "decimal": "number", "zoned": "timestamp", "zoneless": "timestamp",

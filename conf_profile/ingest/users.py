@@ -174,22 +174,32 @@ def _column(field: str) -> str:
 
 def _insert(connection: DuckDBPyConnection, plan: Plan, source: UserSource, scan: Scan, fields: Sequence[str]) -> None:
     kinds = scan.layout.columns
-    broken = values.broken_id(scan.column(source.user)) if kinds[source.user] == "decimal" else "false"
-    place = scan.file_name()
-    found = rows(connection, f"SELECT {place}, {scan.column(source.user)} FROM {scan.source()} WHERE {broken} LIMIT 1")
-    if found:
-        raise DataError(f"{found[0][0]}: the column {source.user!r} has the number {found[0][1]}, which is no whole "
-                        "number, or too large to be exact; write ids as texts or as integers")  # fmt: skip
+    refuse_broken_ids(connection, scan, source.user)
     moment = (
         values.moment(scan.column(source.time), kinds[source.time], plan.time_format).value if source.time else "NULL"
     )
     agreed = scan.column(source.consent) if source.consent else "NULL"
     cells = "".join(f", {_cell(scan.column(field), kinds[field])}" for field in fields)
     connection.execute(
-        f"INSERT INTO users SELECT {place}, row_number() OVER (PARTITION BY filename) - 1, "
+        f"INSERT INTO users SELECT {scan.file_name()}, row_number() OVER (PARTITION BY filename) - 1, "
         f"{values.user_id(scan.column(source.user), kinds[source.user])}, {moment}, {values.consent(agreed)}, "
         f"CAST({agreed} AS VARCHAR){cells} FROM {scan.source()}"
     )
+
+
+def refuse_broken_ids(connection: DuckDBPyConnection, scan: Scan, user: str) -> None:
+    """DataError for a number such as 7.5, which is nobody's id, and one from 2^53 on, which is several people's."""
+    if scan.layout.columns[user] != "decimal":
+        return
+    column = scan.column(user)
+    with explain_errors(scan.names):
+        found = rows(
+            connection,
+            f"SELECT {scan.file_name()}, {column} FROM {scan.source()} WHERE {values.broken_id(column)} LIMIT 1",
+        )
+    if found:
+        raise DataError(f"{found[0][0]}: the column {user!r} has the number {found[0][1]}, which is no whole number, "
+                        "or too large to be exact; write ids as texts or as integers")  # fmt: skip
 
 
 def _cell(column: str, kind: ColumnKind) -> str:

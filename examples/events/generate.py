@@ -93,8 +93,8 @@ def main() -> None:
     write("events.csv", ("customer", "at", "event", "title"), sorted(events, key=lambda event: event[1]))
     known = ("customer", "agreed", "language", "plan", "age")
     write("customers.csv", known, [tuple(customer[name] for name in known) for customer in customers])
-    truth = [(customer["customer"], name, customer[name]) for customer in customers[:LABELLED] for name in ATTRIBUTES]
-    write("labels.csv", ("user_id", "attribute", "tag"), truth)
+    truth = [(customer["customer"], *(customer[name] for name in ATTRIBUTES)) for customer in customers[:LABELLED]]
+    write("labels.csv", ("customer", *ATTRIBUTES), truth)
     entries = {
         thing: {name: {tag: 1.5}} for (name, tag), languages in THINGS.items() if name for things in languages
         for thing in things

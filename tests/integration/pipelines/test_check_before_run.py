@@ -66,12 +66,6 @@ def test_a_champion_with_the_same_task_is_told(place):
     assert (champion["differences"], champion["missing_features"]) == ([], [])
 
 
-def test_a_run_reads_tables_that_are_named_by_a_relative_path(place):
-    result = call(place, "run", *OWN, "--out", "features", "--until", "features")
-    assert result.returncode == 0, result.stderr
-    assert "features_report" in result.stdout
-
-
 def test_a_rejected_candidate_is_told_where_versions_are_listed(place):
     with local_s3(place / "rejected" / "s3") as access:
         connect(storage(access, "conf-profile"), access)

@@ -1,11 +1,9 @@
 """`conf-profile serve` with real vLLM on the model and the people of a small run: answers, a change of champion under
-load, a predictor that dies, the version that a report's command names, and nothing left behind."""
+load, a predictor that dies, and nothing left behind."""
 
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -14,53 +12,18 @@ import numpy as np
 import psutil
 import pytest
 
-from components.report import step as report_step
 from conf_profile import tables
 from conf_profile.config import StorageConfig
 from conf_profile.consensus import confidence
-from conf_profile.data import run_folder
 from conf_profile.errors import RolloutError
 from conf_profile.registry import registry
 from conf_profile.rollout import rollout, smoke
 from conf_profile.storage.local_s3 import local_s3
 from conf_profile.students import examples, folder
-from support.report_page import serving_command
-from support.running import environment
+from support.local_serving import Serving, alive
 from support.s3 import wait_until
 
 pytestmark = pytest.mark.slow
-
-
-class Serving:
-    """A running `conf-profile serve` and what it printed."""
-
-    def __init__(self, run, *arguments):
-        self.log = (run / "serve.log").open("w+b")
-        command = [sys.executable, "-m", "conf_profile", "serve", "--port=0", *arguments]
-        self.process = subprocess.Popen(
-            command, env=environment(), stdout=subprocess.PIPE, stderr=self.log, text=True, start_new_session=True
-        )
-        self.state = self.next_line()
-        self.family = psutil.Process(self.process.pid).children(recursive=True)
-
-    def next_line(self):
-        line = self.process.stdout.readline()
-        assert line, f"serve ended: {Path(self.log.name).read_text()[-3000:]}"
-        return json.loads(line)
-
-    def ask(self, *instances, **parameters):
-        body = {"instances": list(instances), "parameters": parameters}
-        return httpx.post(f"{self.state['url']}/v1/models/conf-profile:predict", json=body, timeout=60)
-
-    def prompts_seen(self):
-        """Requests that vLLM has finished, by its own counter."""
-        text = httpx.get(f"{self.state['predictor']}/metrics").text
-        lines = [line for line in text.splitlines() if line.startswith("vllm:request_success_total")]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
 
 
 def publish(run, student, thresholds):
@@ -215,31 +178,3 @@ def test_a_predictor_that_dies_is_a_503_and_the_end_of_the_server(serving, peopl
     assert serving.process.wait(60) == 2
     assert "the predictor ended with status" in Path(serving.log.name).read_text()
     wait_until(lambda: not any(alive(child) for child in serving.family), "the children to end")
-
-
-def test_the_reports_command_serves_its_version_whatever_the_champion_is(run, student, people):
-    """And SIGTERM ends all that was started."""
-    version = publish(run, student, {"age": 3})
-    publish(run, student, {"age": 4})
-    program, command, *arguments = serving_command(report_of(run, version))
-    assert (program, command) == ("conf-profile", "serve")
-    running = Serving(run, *arguments)
-    answer = running.ask({"user_id": people[0].user_id}).json()["predictions"][0]
-    assert (running.state["version"], answer["model_version"]) == (version, version)
-    assert running.stop() == 0
-    wait_until(lambda: not any(alive(child) for child in running.family), "the children to end")
-
-
-def report_of(run, version):
-    """The page that the report step writes of a run that promoted this version."""
-    uri = f"champion://conf-profile/models/conf-profile@{version}"
-    outcome, page = run / "promoted.json", run / "promoted.html"
-    outcome.write_text(json.dumps({"promoted": True, "version": version, "uri": uri}))
-    given = json.loads((run / "workspace" / "arguments.json").read_text())
-    files = run / "evaluation.json", run / "gate.json", *[None] * 6, outcome, page
-    report_step.run(*files, Path(given["configuration"]).read_text(), run_folder.find_run(given["configuration"]))
-    return page.read_text(encoding="utf-8")
-
-
-def alive(child):
-    return child.is_running() and child.status() != psutil.STATUS_ZOMBIE
