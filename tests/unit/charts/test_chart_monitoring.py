@@ -13,7 +13,8 @@ from serving.telemetry.drift import DriftCollector
 from support.chart_manifests import NAME, of_kind, one, pods, refusal, render
 
 ON = {"monitoring": {part: {"enabled": True} for part in ("serviceMonitor", "alerts", "dashboard")}}
-SELECTOR = re.compile(r"(conf_profile_\w+|vllm:\w+)\{([^}]*)\}")
+METRIC = r"conf_profile_\w+|vllm:\w+|kube_\w+"
+SELECTOR = re.compile(rf"({METRIC})\{{([^}}]*)\}}")
 OF_THE_SCRAPE = {"namespace", "service", "pod", "component"}
 VLLM = {
     "vllm:num_requests_running": "gauge",
@@ -23,6 +24,8 @@ VLLM = {
     "vllm:prefix_cache_queries_total": "counter",
 }
 """What vLLM's own loggers call them."""
+KUBE_STATE = {"kube_pod_container_status_waiting_reason", "kube_pod_init_container_status_waiting_reason"}
+"""Gauges of kube-state-metrics, which has no service of the release's: its samples name the pod."""
 
 
 def samples():
@@ -66,10 +69,13 @@ EXPRESSIONS = [pytest.param(expression, id=name) for name, expression in express
 def test_an_expression_asks_for_what_is_exposed(expression):
     known = samples()
     found = SELECTOR.findall(expression)
-    assert found and len(found) == len(re.findall(r"conf_profile_\w+|vllm:\w+", expression))
+    assert found and len(found) == len(re.findall(METRIC, expression))
     for name, selector in found:
         if name.startswith("vllm:"):
             assert name in VLLM
+            continue
+        if name.startswith("kube_"):
+            assert name in KUBE_STATE
             continue
         assert name in known, name
         asked = set(re.findall(r"(\w+)(?:=|!=|=~|!~)\"", selector))
@@ -80,12 +86,13 @@ def test_an_expression_asks_for_what_is_exposed(expression):
 def test_an_expression_is_balanced_and_of_one_release(expression):
     assert expression.count("(") == expression.count(")") and expression.count("{") == expression.count("}")
     for _, selector in SELECTOR.findall(expression):
-        assert 'namespace="' in selector and 'service="' in selector
+        assert 'namespace="' in selector and ('service="' in selector or f'pod=~"{NAME}-' in selector)
 
 
 def test_there_is_an_alert_for_each_thing_that_can_go_wrong():
     assert set(alerts()) == {
         "ConfProfileFailures",
+        "ConfProfileNotStarting",
         "ConfProfileDeadlines",
         "ConfProfileAbstentions",
         "ConfProfileMalformed",
