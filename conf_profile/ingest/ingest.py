@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 from conf_profile import tables
 from conf_profile.data import dataset
 from conf_profile.errors import DataError
-from conf_profile.files import atomic_folder
+from conf_profile.files import atomic_folder, leftovers
 from conf_profile.ingest import events as event_tables
 from conf_profile.ingest import labels as label_tables
 from conf_profile.ingest import users as user_tables
@@ -36,17 +37,21 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 100_000
 _WORK = ".work"
+_LOCK = "writer.lock"
 _UNIQUE = ("user_id", "event_timestamp")
 
 
 def ingest(plan: Plan) -> Report:
     """Builds the data set and says what it read, left out and changed. DataError with place and remedy."""
+    from filelock import FileLock
+
     _refuse_filled_folder(plan.out)
+    _remove_leftovers(plan.out)
     task, report, began = read_task(plan.task), Report(), time.monotonic()
     try:
         with atomic_folder(plan.out) as folder:
             (folder / _WORK).mkdir()
-            with open_database(folder / _WORK, plan.memory) as connection:
+            with FileLock(folder / _WORK / _LOCK), open_database(folder / _WORK, plan.memory) as connection:
                 _build(connection, plan, task, folder, report)
             shutil.rmtree(folder / _WORK)
             report.seconds = round(time.monotonic() - began, 1)
@@ -82,6 +87,15 @@ def _refuse_filled_folder(out: Path) -> None:
             raise DataError(f"{out}: is not empty; name a new folder with --out, or delete this one first")
     elif out.exists():
         raise DataError(f"{out}: is a file; name a new folder with --out")
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Deletes what killed ingestions have left beside `out`, up to the size of their logs; a living one has a lock."""
+    from filelock import FileLock, Timeout
+
+    for folder in leftovers(out.parent, out.name):
+        with suppress(Timeout), FileLock(folder / _WORK / _LOCK, timeout=0):
+            shutil.rmtree(folder)
 
 
 def _name(

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
+from filelock import FileLock
 
 from conf_profile.cli.main import cli
 from conf_profile.ingest.ingest import ingest
@@ -355,3 +356,14 @@ def test_the_command_line_says_what_it_did(tmp_path):
         {"what": "texts without a user id", "count": 1, "first": f"{tmp_path / 'e.csv'}: row 4"}
     ]
     assert written["features"]["seen"] == {"type": "list", "from": "watch", "values": 3}
+
+
+def test_what_a_killed_ingestion_has_left_goes_and_a_living_one_stays(tmp_path):
+    write_csv(tmp_path / "events.csv")
+    for name in ("killed", "living"):
+        (tmp_path / f".out.{name}.tmp" / ".work").mkdir(parents=True)
+        (tmp_path / f".out.{name}.tmp" / ".work" / "events.duckdb").write_bytes(b"x")
+    with FileLock(tmp_path / ".out.living.tmp" / ".work" / "writer.lock"):
+        run(tmp_path / "out", tmp_path / "events.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.living.tmp", "events.csv", "out"]
+    assert not any(path.name.startswith(".") for path in (tmp_path / "out").iterdir())
