@@ -478,4 +478,4 @@ def check_unique(data: pa.Table, table: TableSchema, source: str) -> None:
         return
     twice = counts.filter(pc.greater(counts.column("count_all"), 1)).slice(0, 1).to_pylist()[0]
     key = ", ".join(f"{name}={twice[name]!s}" for name in table.unique)
-    raise DataError(f"{source}: {table.name!r} has {twice['count_all']} rows for {key}; one is allowed")
+    raise DataError(f"{source}: {table.name!r} has {twice['count_all']} rows for {key}; keep one of them")

@@ -59,6 +59,8 @@ def _resolve_own_tables(
 
     has_tables = (path.expanduser() / BEHAVIOUR).exists()
     own = resolve(preset, file, overrides, merge(values, {"data": {"name": "parquet"}}))
+    if not path.expanduser().exists():
+        raise ConfigError(f"data.path {path}: there is no such folder; name the one with your tables with --data")
     named = values.get("data", {}).get("name") is not None
     if named or not has_tables or own.data.name == "world":
         lack = "" if has_tables else f" (it has no {BEHAVIOUR})"

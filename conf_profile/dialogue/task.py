@@ -45,6 +45,8 @@ DEFAULT_INSTRUCTION = (
     "You infer attributes of a user from what the user watched, searched for, submitted and wrote at sign-up. "
     "Self-reports can be false."
 )
+NEUTRAL_INSTRUCTION = "You infer attributes of a user from what is known of the user. Self-reports can be false."
+"""Of a task with features of its own."""
 MAX_INSTRUCTION_CHARACTERS = 4000
 MAX_FEATURES, MAX_LABEL_CHARACTERS, MAX_CHARACTERS = 64, 40, 4000
 EXAMPLE_LEVEL = 5
@@ -103,13 +105,19 @@ class Task(Taxonomy):
 def parse(data: object, source: str = TASK) -> Task:
     """Checks the form that the module's docstring shows; TaxonomyError names the offence and its place."""
     if not isinstance(data, Mapping) or not isinstance(data.get("attributes"), Mapping):
-        raise TaxonomyError(f"{source}: expected a mapping with the key 'attributes' (name -> list of tags)")
+        raise TaxonomyError(
+            f"{source}: expected a mapping with the key 'attributes' (name -> list of tags): what is inferred, e.g. "
+            "{home: [flat, house]}"
+        )
     _refuse_unknown(data, _KEYS, source)
     attributes = parse_attributes(data["attributes"], source)
     names = frozenset(attribute.name for attribute in attributes)
     given = data.get("features")
     features = _default_features(names) if given is None else _features(given, names, source)
-    task = Task(attributes, _instruction(data.get("instruction"), source), features)
+    instruction = data.get("instruction")
+    if instruction is None:
+        instruction = DEFAULT_INSTRUCTION if given is None else NEUTRAL_INSTRUCTION
+    task = Task(attributes, _instruction(instruction, source), features)
     examples = data.get("examples") or []
     if not isinstance(examples, Sequence) or isinstance(examples, str):
         raise TaxonomyError(f"{source}: 'examples' must be a list of examples, each with 'features' and 'answer'")
@@ -153,8 +161,6 @@ def builtin(name: str) -> Task:
 
 
 def _instruction(given: object, source: str) -> str:
-    if given is None:
-        return DEFAULT_INSTRUCTION
     text = " ".join(given.split()) if isinstance(given, str) else ""
     if not text or len(text) > MAX_INSTRUCTION_CHARACTERS:
         raise TaxonomyError(

@@ -98,6 +98,11 @@ def explain_errors(names: Sequence[tuple[str, str]] = ()) -> Iterator[None]:
         raise DataError(
             f"the memory does not suffice: {_first_line(error)}; give more with --memory, or fewer --keyphrases"
         ) from error
+    except RuntimeError as error:
+        # What DuckDB makes of Ctrl-C while it works.
+        if "interrupted" in str(error).lower():
+            raise KeyboardInterrupt from error
+        raise
     except duckdb.Error as error:
         message, where = str(error), [name for path, name in names if len(names) == 1 or path in str(error)]
         for path, name in names:
@@ -130,8 +135,8 @@ def _explain(message: str, place: str) -> str:
         return f"{found[1]}: line {found[2]} cannot be read as JSON: {found[3].strip()}; write one object a line"
     if "maximum_object_size" in message:
         return f"{place or 'JSON'}: line with an object of more than 16 MB; look for the wrong file, or cut the texts"
-    if "No space left on device" in message or "max_temp_directory_size" in message:
-        return f"the disk is full: {message.splitlines()[0]}; give --out on a larger one"
+    if any(said in message for said in ("No space left on device", "max_temp_directory_size", "Could not write file")):
+        return f"the disk of --out is full, or limited: {_first_line(message)}; give --out on a larger one"
     where = f"{place}: " if place else ""
     return f"{where}cannot be read: {_first_line(message)}; write the file again, or leave it out"
 

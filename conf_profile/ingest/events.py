@@ -36,6 +36,8 @@ _UNUSABLE = (
 )
 """Why a text is left out, the first reason that holds; the first three count towards the share that is refused."""
 _REFUSED_REASONS = 3
+MAX_LISTED = 0.01
+"""Share of texts in brackets from which on they are no titles but lists that a program wrote as text."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,14 @@ def stage(connection: DuckDBPyConnection, plan: Plan, work: Path, report: Report
     """Reads all events and says what they are. DataError with place and remedy for what cannot be used."""
     connection.execute(_TABLE)
     files: list[StagedFile] = []
+    seen: set[tuple[object, ...]] = set()
     for source in plan.events:
         found = find_files(source.place)
+        for file in found.files:
+            read = (file.name, source.texts, source.kind, source.feature)
+            if read in seen:
+                raise DataError(f"{file.name}: is named twice with the same columns; its events would count twice")
+            seen.add(read)
         if found.ignored:
             report.warnings.append(f"{source.place}: {len(found.ignored)} file(s) of other kinds, or empty, not read")
         roles: dict[str, Role] = {source.user: "user", source.time: "time", **dict.fromkeys(source.texts, "text")}
@@ -79,21 +87,31 @@ def stage(connection: DuckDBPyConnection, plan: Plan, work: Path, report: Report
     _count_changes(connection, usable, report)
     pointed = [number for number, f in enumerate(files) if f.layout.columns[f.source.user] == "decimal"]
     of_pointed = f'"file" IN ({", ".join(map(str, pointed)) or "NULL"})'
-    user = write_ids(connection, "events", usable, of_pointed, report)
+    user = write_ids(connection, "events", usable, of_pointed, report, plan.events[0].place)
     return Events(files, usable, user, _count_kinds(connection, plan, usable))
 
 
-def write_ids(connection: DuckDBPyConnection, table: str, usable: str, of_pointed: str, report: Report) -> str:
+def write_ids(
+    connection: DuckDBPyConnection, table: str, usable: str, of_pointed: str, report: Report, place: str
+) -> str:
     """SQL of a table's ids as they are written: without `.0` where each of them is a whole number and some have it.
 
-    `of_pointed` is SQL of rows whose ids were numbers with a point, and are texts without it by now.
+    `of_pointed` is SQL of rows whose ids were numbers with a point, and are texts without it by now. DataError where
+    all are numbers, but not all whole ones.
     """
-    pointed, others, from_numbers = one_row(
+    pointed, others, from_numbers, texts, fraction = one_row(
         connection,
         f"SELECT coalesce(sum(c) FILTER (regexp_full_match(id, '[0-9]+\\.0+')), 0), "
-        f"count_if(NOT regexp_full_match(id, '[0-9]+(\\.0+)?')), coalesce(sum(n), 0) FROM (SELECT \"user\" AS id, "
+        f"count_if(NOT regexp_full_match(id, '[0-9]+(\\.0+)?')), coalesce(sum(n), 0), "
+        f"count_if(NOT regexp_full_match(id, '[0-9]+(\\.[0-9]+)?')), "
+        f"min(id) FILTER (regexp_full_match(id, '[0-9]+\\.[0-9]*[1-9][0-9]*')) FROM (SELECT \"user\" AS id, "
         f"count(*) AS c, count(*) FILTER ({of_pointed}) AS n FROM {table} WHERE {usable} GROUP BY 1)",
     )
+    if fraction is not None and not texts:
+        raise DataError(
+            f"{place}: every id is a number, but {fraction!r} is no whole one; name the right column with --user, or "
+            "write ids as integers"
+        )
     strips = pointed and not others
     report.change(
         f"ids of {table} written as whole numbers, 1.0 as '1'", int(from_numbers + (pointed if strips else 0))
@@ -233,8 +251,12 @@ def _count_drops(
     counted = [note for reason, note in notes.items() if reason < _REFUSED_REASONS - (plan.as_of is not None)]
     lost = sum(note.count for note in counted)
     if not report.texts or sum(note.count for note in notes.values()) == report.texts:
-        said = "; ".join(map(str, notes.values())) or "the files have no row"
-        raise DataError(f"{plan.events[0].place}: no event can be used: {said}; name the right columns")
+        if not report.texts:
+            raise DataError(f"{plan.events[0].place}: no event can be used: the files have no row")
+        raise DataError(
+            f"{plan.events[0].place}: no event can be used: {'; '.join(map(str, notes.values()))}; name the right "
+            "columns (times in another form than ISO: --time-format)"
+        )
     if lost > plan.max_dropped * report.texts:
         raise DataError(
             f"{plan.events[0].place}: {lost / report.texts:.0%} of the texts cannot be used: "
@@ -250,6 +272,15 @@ def _count_changes(connection: DuckDBPyConnection, usable: str, report: Report) 
             report.change(values.FORMS[form], count)
     (cut,) = one_row(connection, f"SELECT count(*) FROM events WHERE {usable} AND text_form = {values.CUT_TEXT}")
     report.change(f"texts cut to {values.MAX_CHARACTERS} characters", cut)
+    (listed,) = one_row(
+        connection,
+        f"SELECT count(*) FROM events WHERE {usable} AND starts_with(\"text\", '[') AND ends_with(\"text\", ']')",
+    )
+    if listed > MAX_LISTED * report.texts:
+        report.warnings.append(
+            f"{listed:,} texts look like whole lists ('[...]'), each of which is one keyphrase now; write lists as "
+            "Parquet or JSON lines, or split them with --separator"
+        )
 
 
 def _count_kinds(connection: DuckDBPyConnection, plan: Plan, usable: str) -> dict[str, int]:

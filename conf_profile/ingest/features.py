@@ -127,6 +127,8 @@ def check_names(found: Sequence[FoundFeature], names: Mapping[str, str | None], 
         first = by_name.setdefault(name, feature)
         merged = feature.type == first.type == "list" and names.get(word) == names.get(first.word) == name
         if first is not feature and not merged:
+            if first.word == word:
+                remedy = "rename the column, or choose others with --field"
             raise DataError(
                 f"{first.word!r} and {word!r} would both be the feature {name!r}; {remedy} (or both alike, to have two "
                 "kinds of events in one)"

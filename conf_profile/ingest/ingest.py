@@ -137,6 +137,7 @@ def _write_behaviour(
                 _append(out, snapshots, report)
         for snapshots in builder.finish():
             _append(out, snapshots, report)
+    report.drop(f"texts older than the {plan.keyphrases} most recent of their list", builder.left_out)
 
 
 def _append(out: pa.parquet.ParquetWriter, snapshots: pa.Table, report: Report) -> None:
@@ -183,7 +184,8 @@ def _describe(
 ) -> None:
     filled = dict(events.kinds) | {field.column: field.values for field in (users.fields if users else [])}
     for feature in found:
-        entry = report.features.setdefault(feature.name, {"type": feature.type, "from": feature.word, "values": 0})
+        entry = report.features.setdefault(feature.name, {"type": feature.type, "from": [], "values": 0})
+        entry["from"].append(feature.word)
         entry["values"] += filled[feature.word]
     report.users, first, last = one_row(
         connection,

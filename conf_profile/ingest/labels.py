@@ -78,6 +78,7 @@ def _stage(connection: DuckDBPyConnection, source: LabelSource, task: Task, work
             ]
             if agreement is None:
                 attributes = _attribute_columns(layouts[0], task, portion[0].name)
+                _warn_of_missing(layouts[0], task, attributes, portion[0].name, source, report)
                 roles: dict[str, Role] = {source.user: "user", **dict.fromkeys(attributes or _LONG, "tag")}
                 agreement = Agreement(source.place, roles)
             for file, layout in zip(portion, layouts, strict=True):
@@ -88,7 +89,8 @@ def _stage(connection: DuckDBPyConnection, source: LabelSource, task: Task, work
                 with explain_errors(scan.names):
                     _insert(connection, source, scan, attributes)
     report.files += len(found.files)
-    return write_ids(connection, "labels", "true", f'"file" IN ({", ".join(map(literal, pointed)) or "NULL"})', report)
+    of_pointed = f'"file" IN ({", ".join(map(literal, pointed)) or "NULL"})'
+    return write_ids(connection, "labels", "true", of_pointed, report, source.place)
 
 
 def _attribute_columns(layout: Layout, task: Task, name: str) -> list[str]:
@@ -100,6 +102,19 @@ def _attribute_columns(layout: Layout, task: Task, name: str) -> list[str]:
             f"({', '.join(task.names)}), or the columns {' and '.join(_LONG)}"
         )
     return attributes
+
+
+def _warn_of_missing(
+    layout: Layout, task: Task, attributes: Sequence[str], name: str, source: LabelSource, report: Report
+) -> None:
+    """A column with a slip in its name would be overlooked."""
+    missing = [attribute for attribute in task.names if attribute not in attributes]
+    if attributes and missing:
+        others = [column for column in layout.columns if column not in (*attributes, source.user)]
+        report.warnings.append(
+            f"{name}: no column is called {' or '.join(missing)}, so there are no labels of it; other columns there: "
+            f"{', '.join(others) or 'none'}"
+        )
 
 
 def _insert(connection: DuckDBPyConnection, source: LabelSource, scan: Scan, attributes: Sequence[str]) -> None:

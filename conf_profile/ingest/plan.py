@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from conf_profile.errors import ConfigError
 from conf_profile.storage.object_address import is_remote
@@ -128,13 +128,13 @@ class LabelMapping(StrictModel):
 class MappingFile(StrictModel):
     """A mapping file, or the options of the command line in its form."""
 
-    events: list[str | EventMapping] = Field(default_factory=list)
+    events: list[EventMapping] = Field(default_factory=list)
     user: str | None = None
     time: str | None = None
     text: str | list[str] | None = None
     kind: str | None = None
-    users: str | UserMapping | None = None
-    labels: str | LabelMapping | None = None
+    users: UserMapping | None = None
+    labels: LabelMapping | None = None
     consent_for_all: bool = False
     names: dict[str, str | None] = Field(default_factory=dict)
     separator: str | None = Field(None, min_length=1)
@@ -144,6 +144,20 @@ class MappingFile(StrictModel):
     as_of: datetime | None = None
     max_dropped: float = Field(MAX_DROPPED, ge=0, le=1)
     task: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out_paths(cls, given: Any) -> Any:
+        """A path alone stands for a mapping with a path."""
+        if not isinstance(given, Mapping):
+            return given
+        spelt = dict(given)
+        for key in ("users", "labels"):
+            if isinstance(spelt.get(key), str):
+                spelt[key] = {"path": spelt[key]}
+        if isinstance(spelt.get("events"), list):
+            spelt["events"] = [{"path": event} if isinstance(event, str) else event for event in spelt["events"]]
+        return spelt
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -155,14 +169,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     given = _parse(data if data is not None else {}, str(path)).model_dump(exclude_unset=True)
-    for place in (event for event in given.get("events", []) if isinstance(event, dict)):
-        place["path"] = _absolute(place["path"], path.parent)
-    if "events" in given:
-        given["events"] = [_absolute(e, path.parent) if isinstance(e, str) else e for e in given["events"]]
-    for name in ("users", "labels"):
-        if isinstance(given.get(name), str):
-            given[name] = {"path": given[name]}
-    for section, key in ((given.get("users"), "path"), (given.get("labels"), "path"), (given, "task")):
+    named = [*given.get("events", []), given.get("users"), given.get("labels")]
+    for section, key in (*((place, "path") for place in named), (given, "task")):
         if section and section.get(key):
             section[key] = _absolute(section[key], path.parent)
     return given
@@ -200,8 +208,7 @@ def make_plan(values: Mapping[str, Any], out: Path, memory: str = "2GB") -> Plan
     )
 
 
-def _event_source(event: str | EventMapping, given: MappingFile) -> EventSource:
-    own = EventMapping(path=event) if isinstance(event, str) else event
+def _event_source(own: EventMapping, given: MappingFile) -> EventSource:
     user, time = own.user or given.user, own.time or given.time
     text = own.text or given.text
     missing = [name for name, value in (("--user", user), ("--time", time), ("--text", text)) if not value]
@@ -225,7 +232,7 @@ def _event_source(event: str | EventMapping, given: MappingFile) -> EventSource:
 def _user_source(given: MappingFile) -> UserSource | None:
     if given.users is None:
         return None
-    own = UserMapping(path=given.users) if isinstance(given.users, str) else given.users
+    own = given.users
     user = own.user or given.user
     if not user:
         raise ConfigError(f"{own.path}: --user not given; name the column with the user's id")
@@ -235,7 +242,7 @@ def _user_source(given: MappingFile) -> UserSource | None:
 def _label_source(given: MappingFile) -> LabelSource | None:
     if given.labels is None:
         return None
-    own = LabelMapping(path=given.labels) if isinstance(given.labels, str) else given.labels
+    own = given.labels
     user = own.user or given.user
     if not user:
         raise ConfigError(f"{own.path}: --user not given; name the column with the user's id")

@@ -41,6 +41,7 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     features: dict[str, dict[str, Any]] = field(default_factory=dict)
     users: int = 0
+    users_known: int = 0
     users_in_both: int = 0
     users_with_consent: int = 0
     labels: int = 0
@@ -71,11 +72,13 @@ class Report:
         yield from (f"dropped  {note}" for note in self.dropped)
         yield from (f"changed  {note}" for note in self.changed)
         for name, feature in self.features.items():
-            yield f"feature  {name} ({feature['type']}) from {feature['from']!r}: {feature['values']:,} values"
+            words = " and ".join(map(repr, feature["from"]))
+            yield f"feature  {name} ({feature['type']}) from {words}: {feature['values']:,} values"
         yield f"events   {self.first_event} to {self.last_event}"
+        both = f", {self.users_in_both:,} of whom are among the users" if self.users_known else ""
         yield (
             f"written  {_plural(self.snapshots, 'snapshot')} of {_plural(self.users, 'user')} with events "
-            f"({_plural(self.texts_written, 'text')}), {_plural(self.users_with_consent, 'user')} with consent"
+            f"({_plural(self.texts_written, 'text')}){both}; {_plural(self.users_with_consent, 'user')} with consent"
         )
         if self.labels:
             yield f"labels   {_plural(self.labels, 'label')} of {_plural(self.labelled_users, 'user')}"

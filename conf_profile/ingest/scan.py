@@ -133,7 +133,8 @@ class Agreement:
         where = f"{file.name}: the column {name!r}"
         allowed, what = _ALLOWED_KINDS.get(role, (frozenset({kind}), ""))
         if kind not in allowed:
-            return f"{where} has the type {type_name}; {what}"
+            nested = "; flatten it into columns of its own first" if type_name.startswith("STRUCT") else ""
+            return f"{where} has the type {type_name}; {what}{nested}"
         family = _FAMILIES.get(kind)
         if family is None:
             return ""
@@ -253,4 +254,7 @@ def _advice(missing: Sequence[str], layout: Layout) -> str:
     names = {name.casefold(): name for name in layout.columns}
     near = [names[match] for name in missing for match in difflib.get_close_matches(name.casefold(), names, 1)]
     shown = ", ".join(list(layout.columns)[:30])
+    nested = [name for name in missing if "." in name and name.split(".")[0] in layout.columns]
+    if nested:
+        return f"{nested[0]} is part of another column; write it as a column of its own first"
     return f"it has {shown}" + (f"; did you mean {', '.join(near)}?" if near else "")

@@ -33,6 +33,8 @@ class SnapshotBuilder:
     features: Sequence[str]
     period: Period
     keyphrases: int
+    left_out: int = 0
+    """Texts that no snapshot holds, because more recent ones of their kind and period fill it."""
     _open: pa.RecordBatch = field(default_factory=lambda: pa.RecordBatch.from_pylist([], _ROWS))
 
     @property
@@ -51,14 +53,14 @@ class SnapshotBuilder:
         ends = np.append(groups[1:], len(rows)) - 1
         # Of the rows that were left open only the last one may end a snapshot; the last of all stays open.
         closed = ends[(ends >= len(self._open) - 1) & (ends < len(rows) - 1)]
-        yield from self._build(rows, users, closed)
-        self._open = self._recent(rows.slice(users[-1]))
+        yield from self._build(rows, users, closed, groups)
+        self._open = self._recent(rows.slice(users[-1]), groups[-1] - users[-1])
 
     def finish(self) -> Iterator[pa.Table]:
         """The snapshot that is still open."""
         rows = self._open
         if len(rows):
-            yield from self._build(rows, np.array([0]), np.array([len(rows) - 1]))
+            yield from self._build(rows, np.array([0]), np.array([len(rows) - 1]), self._starts(rows)[1])
 
     def _starts(self, rows: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
         """Where a user begins, and where a user or a period does; both begin with 0."""
@@ -68,8 +70,10 @@ class SnapshotBuilder:
         new_period = np.append(True, periods[1:] != periods[:-1])
         return np.flatnonzero(new_user), np.flatnonzero(new_user | new_period)
 
-    def _build(self, rows: pa.RecordBatch, users: np.ndarray, ends: np.ndarray) -> Iterator[pa.Table]:
-        """Snapshots that end with these rows, in tables of limited size."""
+    def _build(
+        self, rows: pa.RecordBatch, users: np.ndarray, ends: np.ndarray, groups: np.ndarray
+    ) -> Iterator[pa.Table]:
+        """Snapshots that end with these rows, in tables of limited size; a period begins at each row of `groups`."""
         limit = max(1, min(TABLE_TEXTS, TABLE_BYTES * len(rows) // max(1, rows.column("text").nbytes)))
         begins = users[np.searchsorted(users, ends, side="right") - 1]
         kinds = rows.column("kind").to_numpy()
@@ -79,6 +83,9 @@ class SnapshotBuilder:
             np.maximum(np.searchsorted(place, begins, side="left"), until - self.keyphrases)
             for place, until in zip(places, high, strict=True)
         ]
+        first = groups[np.searchsorted(groups, ends, side="right") - 1]
+        for place, since in zip(places, low, strict=True):
+            self.left_out += int(np.maximum(since - np.searchsorted(place, first, side="left"), 0).sum())
         totals = np.cumsum(sum(until - since for until, since in zip(high, low, strict=True)))
         start = 0
         while start < len(ends):
@@ -93,10 +100,12 @@ class SnapshotBuilder:
             yield pa.Table.from_arrays([rows.column("user").take(who), moments, *lists], schema=self.schema)
             start = stop
 
-    def _recent(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """Of one user's rows those that a later snapshot may hold, and the last one."""
+    def _recent(self, rows: pa.RecordBatch, group: int) -> pa.RecordBatch:
+        """Of one user's rows those that a later snapshot may hold; the open period begins at `group`."""
         kinds = rows.column("kind").to_numpy()
-        kept = [np.flatnonzero(kinds == kind)[-self.keyphrases :] for kind in range(len(self.features))]
+        places = [np.flatnonzero(kinds == kind) for kind in range(len(self.features))]
+        kept = [place[-self.keyphrases :] for place in places]
+        self.left_out += sum(int((place[: -self.keyphrases] >= group).sum()) for place in places)
         # `take` copies: a slice would hold the whole batch.
         return rows.take(pa.array(np.sort(np.concatenate(kept))))
 

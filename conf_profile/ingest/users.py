@@ -31,6 +31,12 @@ MAX_CATEGORIES = 100
 LARGEST_SHARED_NUMBER = 10_000
 """Whole numbers below it, such as ages and years, are no ids, even if few users share one."""
 MIN_MATCHED = 0.5
+_SPELLINGS = (
+    ("another .0", r"regexp_replace({id}, '^([0-9]+)\.0+$', '\1')"),
+    ("other zeros before it", "regexp_replace({id}, '^0+([0-9])', '\\1')"),
+    ("other capital letters", "lower({id})"),
+)
+"""How programs change ids, and SQL of what remains of an id."""
 _TRUTHS = ("true", "false", "yes", "no", "t", "f", "y", "n")
 
 
@@ -74,7 +80,8 @@ def stage(connection: DuckDBPyConnection, plan: Plan, source: UserSource, work: 
                     _insert(connection, plan, source, scan, list(columns))
     report.files += len(found.files)
     _drop_unusable(connection, plan, source, report)
-    user = write_ids(connection, "users", "true", f'"file" IN ({", ".join(map(literal, pointed)) or "NULL"})', report)
+    of_pointed = f'"file" IN ({", ".join(map(literal, pointed)) or "NULL"})'
+    user = write_ids(connection, "users", "true", of_pointed, report, source.place)
     _refuse_contradictions(connection, source, user)
     fields = (_field(connection, source, name, kind, report) for name, kind in columns.items())
     return Users(user, [field for field in fields if field])
@@ -84,21 +91,14 @@ def match(connection: DuckDBPyConnection, events: Events, users: Users, source: 
     """Compares the users of both. DataError where nobody is in both, or one of them spells ids otherwise."""
     connection.execute(f"CREATE TABLE acting AS SELECT DISTINCT {events.user} AS id FROM events WHERE {events.usable}")
     connection.execute(f"CREATE TABLE known AS SELECT DISTINCT {users.user} AS id FROM users")
-    for one, other in (("acting", "known"), ("known", "acting")):
-        found = rows(
-            connection,
-            f"SELECT id FROM {one} WHERE regexp_full_match(id, '[0-9]+\\.0+') AND id NOT IN (FROM {other}) AND "
-            f"regexp_replace(id, '\\.0+$', '') IN (FROM {other}) LIMIT 1",
-        )
-        if found:
-            raise DataError(f"{source.place}: user {found[0][0]!r} stands there or in the events without the .0: write "
-                            "ids alike in both, as texts or integers")  # fmt: skip
+    for difference, same in _SPELLINGS:
+        _refuse_other_spelling(connection, source, difference, same)
     acting, known, both = one_row(
         connection,
         "SELECT (SELECT count(*) FROM acting), (SELECT count(*) FROM known), "
         "(SELECT count(*) FROM acting SEMI JOIN known USING (id))",
     )
-    report.users_in_both = both
+    report.users_known, report.users_in_both = known, both
     if not both:
         examples = [
             one_row(connection, f"SELECT coalesce(min(id), '') FROM {table}")[0] for table in ("acting", "known")
@@ -109,6 +109,28 @@ def match(connection: DuckDBPyConnection, events: Events, users: Users, source: 
         )
     if both < MIN_MATCHED * acting:
         report.warnings.append(f"{acting - both:,} of {acting:,} users with events are not in {source.place}")
+
+
+def _refuse_other_spelling(connection: DuckDBPyConnection, source: UserSource, difference: str, same: str) -> None:
+    """DataError where ids of users are ids of events, spelt otherwise, and no table needs the difference itself."""
+    one, other = same.format(id="acting.id"), same.format(id="known.id")
+    found = rows(
+        connection,
+        "SELECT acting.id, known.id FROM (FROM acting ANTI JOIN known USING (id)) AS acting JOIN (FROM known ANTI JOIN "
+        f"acting USING (id)) AS known ON {one} = {other} ORDER BY 1 LIMIT 1",
+    )
+    if not found:
+        return
+    is_needed = one_row(
+        connection,
+        " SELECT " + " OR ".join(f"(SELECT count(DISTINCT {same.format(id='id')}) < count(*) FROM {table})"
+                                 for table in ("acting", "known")),
+    )[0]  # fmt: skip
+    if not is_needed:
+        raise DataError(
+            f"{source.place}: user {found[0][1]!r} is {found[0][0]!r} in the events, with {difference}; write ids "
+            "alike in both, as texts or integers"
+        )
 
 
 def select_demographics(plan: Plan, events: Events, users: Users | None, names: dict[str, str]) -> str:
@@ -222,14 +244,12 @@ def _drop_unusable(connection: DuckDBPyConnection, plan: Plan, source: UserSourc
         "FROM users",
     )
     if source.consent is not None:
-        broken = rows(
-            connection, 'SELECT "file", row, consent_cell FROM users WHERE consent IS NULL ORDER BY 1, 2 LIMIT 1'
-        )
+        broken = rows(connection, 'SELECT "file", row FROM users WHERE consent IS NULL ORDER BY 1, 2 LIMIT 1')
         if broken:
-            file, row, cell = broken[0]
+            file, row = broken[0]
             raise DataError(
-                f"{file}: row {row}: the column {source.consent!r} has {cell!r}, which says neither yes nor no; write "
-                "true or false"
+                f"{file}: row {row}: the column {source.consent!r} says neither yes nor no; write true or false, or "
+                "name another column with --consent"
             )
         (blank,) = one_row(connection, "SELECT coalesce(count_if(trim(coalesce(consent_cell, '')) = ''), 0) FROM users")
         report.change("blank cells of consent, taken as no", blank)
@@ -246,6 +266,8 @@ def _drop_unusable(connection: DuckDBPyConnection, plan: Plan, source: UserSourc
     connection.execute(f"DELETE FROM users WHERE {condition}")
     later = f"moment > {values.timestamp(plan.as_of or datetime.now(UTC))}"
     (count,) = one_row(connection, f"SELECT count(*) FROM users WHERE {later}")
+    if count + lost == total:
+        raise DataError(f"{source.place}: all {count:,} rows are in the future; correct the column of --users-time")
     report.drop("rows of users in the future", count)
     connection.execute(f"DELETE FROM users WHERE {later}")
 

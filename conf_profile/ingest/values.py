@@ -60,7 +60,7 @@ def kind_of(type_name: str) -> ColumnKind:
         return "texts" if kind_of(name[:-2]) in ("text", "nothing") else "other"
     known: dict[str, ColumnKind] = {
         "VARCHAR": "text", "UUID": "text", "FLOAT": "decimal", "DOUBLE": "decimal", "BOOLEAN": "truth",
-        "TIMESTAMP WITH TIME ZONE": "zoned", "DATE": "day", "NULL": "nothing",
+        "TIMESTAMP WITH TIME ZONE": "zoned", "TIMESTAMPTZ_NS": "zoned", "DATE": "day", "NULL": "nothing",
     }  # fmt: skip
     if name in known:
         return known[name]
@@ -93,7 +93,8 @@ def broken_id(column: str) -> str:
 def moment(column: str, kind: ColumnKind, time_format: str | None) -> Moment:
     """A moment between 1970 and whenever, from timestamps, days, ISO texts, and numbers since 1970 by their size."""
     if kind == "zoned":
-        return _bounded_moment(f"timezone('UTC', {column})", str(ZONED_FORM))
+        # Nanoseconds do not reach as far as the bounds.
+        return _bounded_moment(f"timezone('UTC', CAST({column} AS TIMESTAMP WITH TIME ZONE))", str(ZONED_FORM))
     if kind in ("zoneless", "day"):
         return _bounded_moment(f"CAST({column} AS TIMESTAMP)", str(ZONELESS if kind == "zoneless" else DAY))
     if kind == "nothing":

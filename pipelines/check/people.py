@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from conf_profile.data import splits
 from conf_profile.data.dataset import Dataset, parse_time
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.dialogue.task import Task
+from conf_profile.errors import DataError
+from conf_profile.ingest.values import MAX_TEXT_BYTES
 
 Integers = npt.NDArray[np.int64]
 SAMPLE = 500
@@ -79,6 +82,8 @@ def read_people(config: RunConfig, data: Dataset, task: Task) -> People:
     moment = parse_time(config.features.as_of or data.as_of, "features.as_of")
     behaviour = tables.read(data.behaviour, tables.behaviour_table(task.features))
     demographics = tables.read(data.demographics, tables.demographics_table(task.features))
+    for table, path in ((behaviour, data.behaviour), (demographics, data.demographics)):
+        _refuse_huge_texts(table, path)
     acting, signed = (set(pc.unique(table["user_id"]).to_pylist()) for table in (behaviour, demographics))
     acts, forms = _snapshots(behaviour, moment), _snapshots(demographics, moment)
     consents = forms.rows["consent"].to_numpy()[forms.latest].astype(bool)
@@ -105,6 +110,23 @@ def read_people(config: RunConfig, data: Dataset, task: Task) -> People:
     sample = _features(asked[_evenly(len(asked))].tolist(), acts, forms, task)
     examples = (_examples(acting - signed), _examples(signed - acting))
     return People(facts, profiled, split, sample, examples)
+
+
+def _refuse_huge_texts(table: pa.Table, path: Path) -> None:
+    """DataError for a cell of which a prompt shows a thousandth: the column is another one than was meant."""
+    for name in table.column_names:
+        start = 0
+        for chunk in table[name].chunks:
+            is_list = pa.types.is_list(chunk.type)
+            texts = pc.list_flatten(chunk) if is_list else chunk
+            if pa.types.is_string(texts.type) and (pc.max(pc.binary_length(texts)).as_py() or 0) > MAX_TEXT_BYTES:
+                place = pc.index(pc.greater(pc.binary_length(texts), MAX_TEXT_BYTES), True).as_py()
+                row = start + (pc.list_parent_indices(chunk)[place].as_py() if is_list else place)
+                raise DataError(
+                    f"{path}: row {row}: the column {name!r} has a text of more than {MAX_TEXT_BYTES >> 20} MiB; a "
+                    "prompt shows little of it: cut it, or write another column"
+                )
+            start += len(chunk)
 
 
 def _snapshots(table: pa.Table, moment: datetime) -> Snapshots:
@@ -154,8 +176,10 @@ def _features(users: list[str], acts: Snapshots, forms: Snapshots, task: Task) -
 def _rows(snapshots: Snapshots, users: list[str], names: tuple[str, ...]) -> list[dict[str, Any]]:
     at = snapshots.positions(users)
     there = [position for position in at if position >= 0]
-    rows = iter(snapshots.rows.select(names).take(there).to_pylist() if there else [])
-    return [next(rows) if position >= 0 else {} for position in at]
+    # The id beside them, because a table without columns has no rows.
+    rows = snapshots.rows.select(["user_id", *names]).take(there).to_pylist() if there else []
+    known = {row.pop("user_id"): row for row in rows}
+    return [known.get(user, {}) for user in users]
 
 
 def _evenly(count: int) -> Integers:

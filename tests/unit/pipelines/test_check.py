@@ -297,3 +297,26 @@ def test_the_figures_a_user_are_those_of_the_scale_page():
 
 def test_the_task_of_the_tests_is_a_task_of_its_own():
     assert not set(TASK["features"]) & {"watch", "search", "submit", "self_age", "self_gender", "signature", "region"}
+
+
+def test_a_task_without_scalar_features(place):
+    task = {"attributes": TASK["attributes"], "features": {"borrowed": "list"}}
+    good_tables(place, task=task)
+    found = check()
+    assert found["errors"] == [] and found["people"]["profiled"] == 600
+    assert "from what is known of the user" in found["prompt"][0]["content"]
+    assert found["prompt"][-1]["content"] == "borrowed: rose pruning; book 0; book 1; book 2"
+
+
+@pytest.mark.parametrize(("name", "column"), [("behaviour", "borrowed"), ("demographics", "branch")])
+def test_a_huge_cell_is_an_error_with_its_place(place, name, column):
+    rows = {"behaviour": snapshots(USERS), "demographics": forms(USERS)}
+    huge = "x" * 2_000_000
+    rows[name][7] |= {column: [huge] if column == "borrowed" else huge}
+    good_tables(place, **rows)
+    path = place / "my_tables" / f"{name}.parquet"
+    assert f"{path}: row 7: the column {column!r} has a text of more than 1 MiB" in only(check()["errors"])
+
+
+def test_a_folder_that_is_not_there_is_told_so(place):
+    assert "nowhere: there is no such folder" in str(call("check", "--data", "nowhere").exception)

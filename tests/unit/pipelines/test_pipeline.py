@@ -346,12 +346,19 @@ def test_no_argument_but_the_evaluations_own_leads_to_the_labels():
 @pytest.mark.parametrize("name", ["tables.LABELS", "fetch_labels", "fetch_truth", "LABELS_ACCESS_KEY"])
 def test_no_training_module_names_the_labels_table(name):
     """What the compiled pipeline cannot show: that no step opens the file by itself."""
-    allowed = {"components/evaluation", "conf_profile/data", "conf_profile/tables.py"}
+    allowed = {"components/evaluation", "conf_profile/data", "conf_profile/tables.py", "conf_profile/ingest/labels.py"}
     for folder in ("components", "conf_profile", "feature_repo"):
         for path in (ROOT / folder).rglob("*.py"):
             place = path.relative_to(ROOT).as_posix()
             if not any(place.startswith(prefix) for prefix in allowed):
                 assert name not in path.read_text(encoding="utf-8"), place
+
+
+def test_no_step_ingests():
+    """Ingestion writes the file of the truth, before any run."""
+    for folder in ("components", "feature_repo", "serving"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert "conf_profile.ingest" not in path.read_text(encoding="utf-8"), path
 
 
 def test_steps_install_nothing_and_share_one_image(spec):

@@ -194,7 +194,7 @@ BAD_SAMPLES = {
     ),
     "a sample twice": (
         with_column("sample", [0, 0, 0, 1, 0]),
-        r"vote: 'samples' has 2 rows for user_id=ann, sample=0, attribute=age; one is allowed",
+        r"vote: 'samples' has 2 rows for user_id=ann, sample=0, attribute=age; keep one of them",
     ),
     "a sample without a number": (with_column("sample", [0, 1, None, 1, 0]), "row 2 of 'samples' has no sample"),
     "a null id": (

@@ -121,7 +121,7 @@ def test_a_label_outside_a_given_taxonomy_is_an_error():
 
 
 def test_two_predictions_for_one_cell_are_an_error():
-    with pytest.raises(DataError, match="'predictions' has 2 rows for user_id=u1, attribute=age; one is allowed"):
+    with pytest.raises(DataError, match="'predictions' has 2 rows for user_id=u1, attribute=age; keep one of them"):
         cp.evaluate(pa.concat_tables([PREDICTIONS, PREDICTIONS.slice(0, 1)]), LABELS)
 
 

@@ -47,7 +47,9 @@ TEXTS = {
     GOOD + "9,2025-01-01T00:00:00Z,watch,a, b\n": r"e\.csv: line 4 has 5 fields, the header has 4; quote texts",
     GOOD + "9,2025-01-01T00:00:00Z\n": r"e\.csv: line 4 has 2 fields, the header has 4",
     GOOD + '9,2025-01-01T00:00:00Z,watch,"a\n': r"e\.csv: line 4 has a quote that is not closed",
-    HEADER: r"no event can be used: the files have no row; name the right columns",
+    HEADER: r"no event can be used: the files have no row$",
+    HEADER + "7,03/14/2025,a,b\n": r"that can be read: 1 .*; name the right columns .*another form than ISO: --time-f",
+    HEADER + "1.0,2025-01-01,a,b\n7.5,2025-01-01,a,b\n": r"every id is a number, but '7\.5' is no whole one; name the",
     HEADER + "7,soon,a,b\n7,2025-01-01,a,b\n": r"50% of the texts cannot be used: texts without a time that can be "
     r"read: 1 \(first: .*e\.csv: row 0\); put them right.*--time-format\), or allow as many with --max-dropped 0.51",
     HEADER + "7,2099-01-01,a,b\n7,2025-01-01,a,b\n": r"50% of the texts cannot be used: texts in the future: 1",
@@ -260,9 +262,10 @@ def test_a_feature_like_an_attribute(tmp_path):
 
 USERS = [
     ("uid,ok\nx7,yes\nx8,no\n", r"u\.csv: none of its 2 users has an event.*like '7', ids there like 'x7'; name"),
-    ("uid,ok\n7,maybe\n8,no\n", r"u\.csv: row 0: the column 'ok' has 'maybe', which says neither yes nor no; write"),
+    ("uid,ok\n7,ann@example.com\n8,no\n", r"u\.csv: row 0: the column 'ok' says neither yes nor no; write true"),
     ("uid,ok,plan\n7,yes,a\n7,yes,b\n", r"u\.csv: user '7' has 2 different rows; name the column with .*--users-time"),
-    ("uid,ok\n7.0,yes\nabc,no\n", r"u\.csv: user '7.0' stands there or in the events without the .0: write ids alike"),
+    ("uid,ok\n7.0,yes\nabc,no\n", r"u\.csv: user '7.0' is '7' in the events, with another \.0; write ids alike in"),
+    ("uid,ok\n007,yes\n8,no\n", r"u\.csv: user '007' is '7' in the events, with other zeros before it; write ids"),
     ("uid,ok\n,yes\n7,no\n", r"u\.csv: 1 of 2 rows have no id, the first is .*u\.csv: row 0"),
     ("uid,ok\n", r"u\.csv: 0 of 0 rows have no id, the first is none: there are no rows"),
     ("uid\n7\n", r"u\.csv: lacks the column\(s\) ok"),
@@ -348,3 +351,83 @@ def test_what_is_written_is_read_by_whoever_reads_tasks(tmp_path):
     (tmp_path / "given.yaml").write_text("attributes: {age: [a, b]}")
     run(tmp_path, "e.csv", task=str(tmp_path / "given.yaml"))
     assert list(yaml.safe_load((tmp_path / "out" / "task.yaml").read_text())) == ["attributes", "features"]
+
+
+def test_ids_that_differ_by_zeros_or_capitals_are_others_where_a_table_needs_the_difference(tmp_path):
+    (tmp_path / "e.csv").write_text(HEADER + "7,2025-01-01,a,b\n07,2025-01-01,a,b\n8,2025-01-01,a,b\n")
+    (tmp_path / "u.csv").write_text("uid\n007\n8\n")
+    assert run(tmp_path, "e.csv", users=str(tmp_path / "u.csv")).users_in_both == 1
+
+
+def test_ids_in_other_capitals_are_refused(tmp_path):
+    (tmp_path / "e.csv").write_text(HEADER + "ab-1,2025-01-01,a,b\n")
+    (tmp_path / "u.csv").write_text("uid\nAB-1\n")
+    refuse(tmp_path, r"user 'AB-1' is 'ab-1' in the events, with other capital letters", "e.csv",
+           users=str(tmp_path / "u.csv"))  # fmt: skip
+
+
+def test_users_all_of_whom_are_in_the_future(tmp_path):
+    (tmp_path / "e.csv").write_text(GOOD)
+    (tmp_path / "u.csv").write_text("uid,since\n7,2999-01-01\n8,2999-01-01\n")
+    refuse(tmp_path, r"u\.csv: all 2 rows are in the future; correct the column of --users-time", "e.csv",
+           users={"path": str(tmp_path / "u.csv"), "time": "since"})  # fmt: skip
+
+
+def test_a_file_that_is_named_twice_would_count_twice(tmp_path):
+    (tmp_path / "e.csv").write_text(GOOD)
+    refuse(tmp_path, r"e\.csv: is named twice with the same columns", "e.csv", "e.csv")
+
+
+def test_a_kind_and_a_field_of_one_name_have_a_remedy_that_helps(tmp_path):
+    (tmp_path / "e.csv").write_text(GOOD)
+    (tmp_path / "u.csv").write_text("uid,watch\n7,a\n8,a\n")
+    refuse(tmp_path, r"both be the feature 'watch'; rename the column, or choose others with --field", "e.csv",
+           users=str(tmp_path / "u.csv"))  # fmt: skip
+    report = run(tmp_path, "e.csv", users={"path": str(tmp_path / "u.csv"), "fields": []})
+    assert list(report.features) == ["search", "watch"]
+
+
+def test_what_is_nested_is_told_so(tmp_path):
+    rows = [{"uid": "7", "ts": "2025-01-01", "kind": "a", "title": {"text": "b"}}]
+    (tmp_path / "e.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refuse(tmp_path, r"lacks the column\(s\) title\.text; title\.text is part of another column; write it as a col",
+           "e.jsonl", text="title.text")  # fmt: skip
+    write_table(tmp_path / "e.parquet", title=[{"text": "b"}])
+    refuse(tmp_path, r"'title' has the type STRUCT.*; flatten it into columns of its own first", "e.parquet")
+
+
+def test_lists_that_were_written_as_texts_are_a_warning(tmp_path):
+    (tmp_path / "e.csv").write_text(HEADER + "7,2025-01-01,a,\"['b' 'c']\"\n7,2025-01-02,a,d\n")
+    assert run(tmp_path, "e.csv").warnings == [
+        "1 texts look like whole lists ('[...]'), each of which is one keyphrase now; write lists as Parquet or JSON "
+        "lines, or split them with --separator"
+    ]
+
+
+def test_a_disk_that_is_full_is_not_the_files_fault(tmp_path):
+    import duckdb
+
+    from conf_profile.ingest.database import explain_errors
+
+    said = 'IO Error: Could not write file "x/.work/events.duckdb": File too large'
+    full = pytest.raises(DataError, match=r"the disk of --out is full, or limited: .*; give --out on a larger one")
+    with full, explain_errors([("e.csv", "e.csv")]):
+        raise duckdb.IOException(said)
+
+
+def test_an_interruption_is_one(tmp_path):
+    """DuckDB makes another error of Ctrl-C while it works."""
+    from conf_profile.ingest.database import explain_errors
+
+    with pytest.raises(KeyboardInterrupt), explain_errors():
+        raise RuntimeError("Query interrupted")
+    with pytest.raises(RuntimeError, match="something else"), explain_errors():
+        raise RuntimeError("something else")
+
+
+def test_a_mapping_names_the_key_that_is_wrong(tmp_path):
+    (tmp_path / "m.yaml").write_text("events: [{path: e.csv, txt: query}]\nusers: {path: u.csv, fields: plan}\n")
+    with pytest.raises(
+        ConfigError, match=r"m\.yaml: events\.0\.txt: there is no such key; users\.fields: Input should"
+    ):
+        read_mapping(tmp_path / "m.yaml")

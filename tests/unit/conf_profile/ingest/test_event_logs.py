@@ -348,14 +348,14 @@ def test_the_command_line_says_what_it_did(tmp_path):
         f"dropped  texts without a user id: 1 (first: {tmp_path / 'e.csv'}: row 4)",
         "feature  seen (list) from 'watch': 3 values",
         "feature  plan (category) from 'plan': 2 values",
-        "written  2 snapshots of 2 users with events (4 texts), 1 user with consent",
+        "written  2 snapshots of 2 users with events (4 texts), 2 of whom are among the users; 1 user with consent",
     ):
         assert line in done.output
     written = json.loads((tmp_path / "out" / "ingest.json").read_text())
     assert written["dropped"] == [
         {"what": "texts without a user id", "count": 1, "first": f"{tmp_path / 'e.csv'}: row 4"}
     ]
-    assert written["features"]["seen"] == {"type": "list", "from": "watch", "values": 3}
+    assert written["features"]["seen"] == {"type": "list", "from": ["watch"], "values": 3}
 
 
 def test_what_a_killed_ingestion_has_left_goes_and_a_living_one_stays(tmp_path):
@@ -367,3 +367,26 @@ def test_what_a_killed_ingestion_has_left_goes_and_a_living_one_stays(tmp_path):
         run(tmp_path / "out", tmp_path / "events.csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".out.living.tmp", "events.csv", "out"]
     assert not any(path.name.startswith(".") for path in (tmp_path / "out").iterdir())
+
+
+def test_texts_that_no_list_has_room_for_are_counted(tmp_path):
+    write_csv(tmp_path / "e.csv", rows=[("7", f"2025-01-0{day}", "watch", f"t{day}") for day in range(1, 6)])
+    report, behaviour, _ = run(tmp_path / "out", tmp_path / "e.csv", keyphrases=2)
+    assert behaviour[0]["watch"] == ["t4", "t5"]
+    assert [(n.what, n.count) for n in report.dropped] == [("texts older than the 2 most recent of their list", 3)]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_moments_with_a_zone_are_no_moments_without_one(tmp_path, unit):
+    """DuckDB has a type of its own for nanoseconds, which pandas writes."""
+    stamps = pd.Series(pd.to_datetime(["2025-01-01 10:00"])).dt.tz_localize("America/New_York").dt.as_unit(unit)
+    pd.DataFrame({"uid": ["7"], "ts": stamps, "kind": ["a"], "title": ["b"]}).to_parquet(tmp_path / "e.parquet")
+    report, behaviour, _ = run(tmp_path / "out", tmp_path / "e.parquet")
+    assert behaviour[0]["event_timestamp"] == datetime(2025, 1, 1, 15, tzinfo=UTC)
+    assert report.changed == []
+
+
+def test_two_kinds_in_one_feature_are_both_named(tmp_path):
+    write_csv(tmp_path / "e.csv")
+    report, _, _ = run(tmp_path / "out", tmp_path / "e.csv", names={"watch": "seen", "search": "seen"})
+    assert "feature  seen (list) from 'watch' and 'search': 4 values" in list(report.lines())

@@ -119,3 +119,9 @@ def test_a_mapping_names_them_relative_to_itself(place):
 def test_an_id_of_labels_without_labels_is_refused(place):
     result = CliRunner().invoke(cli, ["ingest", f"--events={place}", "--labels-id=x", f"--out={place / 'out'}"])
     assert result.exit_code == 2 and "--labels-id is a column of --labels, which is missing" in result.output
+
+
+def test_a_column_with_a_slip_in_its_name_is_told(place):
+    report = run(place, "uid,age,家\n8,1,独居\n")
+    (warning,) = report.warnings
+    assert warning.endswith("l.csv: no column is called 家庭, so there are no labels of it; other columns there: 家")

@@ -22,7 +22,8 @@ KEYS = {
 
 
 def build(rows, period="last", keyphrases=3, cuts=()):
-    """The snapshots of sorted rows `(user, moment, kind, text)`, given in batches that end at `cuts`."""
+    """The snapshots of sorted rows `(user, moment, kind, text)`, given in batches that end at `cuts`, and how many
+    texts are said to be in none."""
     builder = SnapshotBuilder(("watch", "search"), period, keyphrases)
     names = ("user", "moment", "kind", "text")
     ends = [*sorted(cut for cut in cuts if cut <= len(rows)), len(rows)]
@@ -33,11 +34,11 @@ def build(rows, period="last", keyphrases=3, cuts=()):
         arrays = [pa.array(values, kind) for values, kind in zip(columns, kinds, strict=True)]
         found += builder.add(pa.RecordBatch.from_arrays(arrays, names))
     found += builder.finish()
-    return pa.concat_tables(found).to_pylist() if found else []
+    return (pa.concat_tables(found).to_pylist() if found else []), builder.left_out
 
 
 def expect(rows, period, keyphrases):
-    """The same, one snapshot after the other."""
+    """The same, one snapshot after the other; every text is another one."""
     found = []
     for user, own in groupby(rows, lambda row: row[0]):
         history = []
@@ -46,7 +47,8 @@ def expect(rows, period, keyphrases):
             lists = [[text for *_, kind, text in history if kind == number][-keyphrases:] for number in (0, 1)]
             moment = history[-1][1].replace(tzinfo=UTC)
             found.append({"user_id": user, "event_timestamp": moment, "watch": lists[0], "search": lists[1]})
-    return found
+    held = {text for snapshot in found for name in ("watch", "search") for text in snapshot[name]}
+    return found, len(rows) - len(held)
 
 
 EVENTS = st.tuples(
@@ -84,5 +86,5 @@ def test_of_what_is_open_only_the_most_recent_texts_are_kept():
 
 def test_a_week_begins_on_monday():
     days = [START + timedelta(days=day) for day in (4, 5)]  # Sunday, Monday
-    assert len(build([("a", day, 0, "t") for day in days], "weekly")) == 2
-    assert len(build([("a", day, 0, "t") for day in (START, days[0])], "weekly")) == 1
+    assert len(build([("a", day, 0, "t") for day in days], "weekly")[0]) == 2
+    assert len(build([("a", day, 0, "t") for day in (START, days[0])], "weekly")[0]) == 1
