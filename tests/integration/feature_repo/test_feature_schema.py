@@ -111,3 +111,17 @@ def test_tables_of_another_task_are_refused_by_name(files, tmp_path):
             files / "behaviour.parquet", files / "demographics.parquet", tmp_path / "task.yaml", tmp_path / "f",
             tmp_path / "r", tmp_path / "w", AS_OF.isoformat(), CONFIG,
         )  # fmt: skip
+
+
+def test_a_task_without_scalar_fields_has_consent_alone_in_demographics(tmp_path):
+    task = tasks.parse({"attributes": {"home": ["flat", "house"]}, "features": {"text": "list"}})
+    behaviour, demographics = tables.behaviour_table(task.features), tables.demographics_table(task.features)
+    paths = tmp_path / "behaviour.parquet", tmp_path / "demographics.parquet"
+    tables.write(paths[0], tables.from_rows([row("1", text=["tea"]), row("2", text=["cup"])], behaviour), behaviour)
+    tables.write(
+        paths[1], tables.from_rows([row("1", consent=True), row("2", consent=False)], demographics), demographics
+    )
+    opened = feature_store.open_store(tmp_path / "feast", *paths, CONFIG, task.features)
+    feature_store.materialise(opened, AS_OF)
+    found = feature_store.online_features(opened, ["1", "2"])
+    assert [person and dict(person.values) for person in found] == [{"text": ("tea",)}, None]
