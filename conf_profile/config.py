@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from conf_profile.config_layers import merge, parse_override, read_mapping, read_text
 from conf_profile.errors import ConfigError
@@ -94,6 +94,14 @@ class PromptConfig(Section):
     student_style: Literal["full", "brief"] = "full"
 
 
+_FIELDS_OF_OTHER_KEYS = {
+    "messages": "they are the users' prompts",
+    "model": "say teacher.model",
+    "n": "say teacher.samples_per_request",
+}
+"""Of a request's body, and what to do instead of naming them in `teacher.extra_body`."""
+
+
 class TeacherConfig(Section):
     """Who answers, how often, and at what cost at most."""
 
@@ -105,7 +113,16 @@ class TeacherConfig(Section):
     model: str | None = Field(None, description="model name (openai) or folder (vllm)")
     base_url: str | None = Field(None, description="OpenAI-compatible endpoint, e.g. https://host/v1")
     api_key_env: str = Field("OPENAI_API_KEY", description="name of the environment variable with the key")
-    concurrency: int = Field(32, ge=1)
+    extra_body: dict[str, JsonValue] = Field(
+        {}, description="openai: further fields of each request; a null takes one of ours out, e.g. {temperature: null}"
+    )
+    answers_as: tuple[str, ...] = Field(
+        (), description="openai: names that answers may give as their model, where it is not teacher.model; '*': any"
+    )
+    samples_per_request: int | None = Field(
+        None, ge=1, description="openai: a user's samples in one request (`n`) at most; null: as many as it answers"
+    )
+    concurrency: int = Field(32, ge=1, description="openai: answers under way at once")
     timeout_seconds: float = Field(120.0, gt=0)
     max_attempts: int = Field(6, ge=1, description="tries of one request, backoff between them")
     max_requests: int | None = Field(
@@ -121,6 +138,9 @@ class TeacherConfig(Section):
     def _require_settings_of_kind(self) -> TeacherConfig:
         if self.kind == "openai" and not (self.base_url and self.model):
             raise ValueError("teacher.kind 'openai' needs teacher.base_url and teacher.model")
+        for field, remedy in _FIELDS_OF_OTHER_KEYS.items():
+            if field in self.extra_body:
+                raise ValueError(f"teacher.extra_body must not hold {field!r}: {remedy}")
         if self.kind == "vllm" and not self.model:
             raise ValueError("teacher.kind 'vllm' needs teacher.model (a folder or a hub name)")
         return self

@@ -14,7 +14,7 @@ from components.steps import BY_NAME
 from conf_profile.config import DEFAULTS, defaults_digest
 from conf_profile.data import inputs
 from conf_profile.students.processes import PROCESSES
-from conf_profile.teachers.openai import KEYS_SECRET
+from conf_profile.teachers.endpoint.advice import KEYS_SECRET
 from pipelines.resources import CA_FOLDER, S3, NodePool, Resources, S3Secret, Step
 
 if TYPE_CHECKING:

@@ -67,8 +67,6 @@ def run(
     that `answers_folder` keeps (a folder, or s3://BUCKET/PREFIX) are not asked for again. Raises TeacherError when the
     teacher cannot go on and DataError for a features table that breaks its schema.
     """
-    # One line for each request would bury everything else.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     task = tasks.load(task_file)
     users = _shard_of(tables.read_features(features), ask_splits, shard, config.shards)
     requests = [_request(row, task, config, prompt) for row in _rows(users)]

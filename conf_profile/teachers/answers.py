@@ -154,6 +154,11 @@ class AnswerStore:
             return None
         return str(json.loads(self._line(place))["text"])
 
+    def reason(self, user_id: str, messages: Sequence[Message], sample: int) -> str:
+        """Why a kept answer's text is empty or not whole, as `Completion.reason`; empty for any other."""
+        place = self._places.get(_key(user_id, prompt_hash(messages), sample))
+        return str(json.loads(self._line(place)).get("reason", "")) if place else ""
+
     def keep(self, messages: Sequence[Message], completion: Completion) -> None:
         """Appends one answer; it survives the process from here on, and a power cut about a second later.
 
@@ -167,6 +172,7 @@ class AnswerStore:
             "prompt": prompt,
             # A lone surrogate cannot be stored as UTF-8 anywhere downstream.
             "text": completion.text.encode("utf-8", "replace").decode("utf-8"),
+            **({"reason": completion.reason} if completion.reason else {}),
         }
         self._keep_line(entry)
         key = _key(completion.user_id, prompt, completion.sample)

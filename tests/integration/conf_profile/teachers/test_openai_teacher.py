@@ -19,7 +19,8 @@ from conf_profile.config import PromptConfig, TeacherConfig
 from conf_profile.dialogue import task as tasks
 from conf_profile.errors import TeacherError
 from conf_profile.teachers.answers import AnswerStore, AskCounts, ask
-from conf_profile.teachers.openai import OpenAITeacher, retry_after_seconds
+from conf_profile.teachers.endpoint.rate_limits import retry_after_seconds
+from conf_profile.teachers.openai import OpenAITeacher
 from conf_profile.teachers.protocol import Completion, Request
 from support.teacher_server import GOOD_TEXT, Reply, completion, error, serve
 
@@ -97,11 +98,11 @@ def test_thinking_is_taken_out(server):
     assert [answer.text for answer in arrived] == [GOOD_TEXT, GOOD_TEXT]
 
 
-@pytest.mark.parametrize("text", ["I cannot say", "", "<age>55+", None])
-def test_malformed_text_is_an_answer(server, text):
+@pytest.mark.parametrize(("text", "reason"), [("I cannot say", ""), ("<age>55+", ""), ("", "empty"), (None, "empty")])
+def test_malformed_text_is_an_answer(server, text, reason):
     server.script(completion(text))
     arrived, failure = collect(OpenAITeacher(config(server)), users(1))
-    assert (arrived, failure) == ([Completion("u0", 0, text or "")], None)
+    assert (arrived, failure) == ([Completion("u0", 0, text or "", reason)], None)
     assert len(server.calls) == 1
 
 

@@ -21,7 +21,7 @@ from conf_profile.storage.local_s3 import local_s3
 from conf_profile.storage.object_store import ObjectStore, open_location
 from conf_profile.teachers import remote_answers
 from conf_profile.teachers.answers import AnswerStore, file_name
-from conf_profile.teachers.openai import KEYS_SECRET
+from conf_profile.teachers.endpoint.advice import KEYS_SECRET
 from conf_profile.teachers.protocol import Completion
 from support.s3 import client_of, wait_until
 from support.teacher_server import completion, error, serve
