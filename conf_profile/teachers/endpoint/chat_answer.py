@@ -42,7 +42,7 @@ class ChatAnswer:
 
 def read_answer(response: Response) -> ChatAnswer | Refusal:
     """Reads a response of status 200: an answer, or an error inside. Raises NotACompletionError."""
-    if response.content_type == EVENT_STREAM or response.body.lstrip()[:5] == b"data:":
+    if response.content_type == EVENT_STREAM or response.body.lstrip().startswith((b"data:", b":", b"event:")):
         return _read_stream(response.body)
     try:
         data = json.loads(response.body)

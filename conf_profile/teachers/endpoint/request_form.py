@@ -74,9 +74,7 @@ class RequestForm:
             return f"takes no temperature: its own holds, not teacher.temperature ({self.temperature:g})"
         if new.stream != self.stream:
             return "answers in streams only"
-        return (
-            "takes one sample in a request" if new.many is ManySamples.REFUSED else "takes several samples in a request"
-        )
+        return f"takes {'one sample' if new.many is ManySamples.REFUSED else 'several samples'} in a request"
 
     def _fields(self, samples: int) -> dict[str, Any]:
         fields: dict[str, Any] = {"model": self.model}

@@ -7,7 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from conf_profile.errors import TeacherError
 from conf_profile.teachers.endpoint import advice
@@ -93,9 +93,10 @@ class Run:
                 return None
             self._backlog.append(Job(request.user_id, encode_messages(request.messages), request.samples))
         job = self._backlog.popleft()
-        if job.samples[most:]:
-            self._backlog.appendleft(replace(job, samples=job.samples[most:]))
-        return replace(job, samples=job.samples[:most])
+        if len(job.samples) <= most:
+            return job
+        self._backlog.appendleft(Job(job.user_id, job.messages, job.samples[most:]))
+        return Job(job.user_id, job.messages, job.samples[:most])
 
     def put_back(self, job: Job) -> None:
         """Samples that did not come with the others; whoever puts them back takes jobs until there are none."""
