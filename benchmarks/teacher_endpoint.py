@@ -85,7 +85,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary, stub(arguments.delay) as url:
         folder = Path(temporary)
         write_inputs(folder, arguments.answers // arguments.samples)
-        turns = {
+        turns: dict[str, Callable[[], object]] = {
             "bare": lambda: asyncio.run(ask_bare(url, prompts(folder, arguments), arguments)),
             "step": lambda: run_step(url, folder, arguments, 1),
             "step, several samples in a request": lambda: run_step(url, folder, arguments, None),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 GOOD_TEXT = "<rationale>rose pruning</rationale><gender>female<level>4</level></gender>"
@@ -89,11 +91,16 @@ class TeacherServer:
 
 
 @contextmanager
-def serve() -> Iterator[TeacherServer]:
-    """Starts a server on a free port and stops it at the end of the block."""
+def serve(certificate: Path | None = None) -> Iterator[TeacherServer]:
+    """Starts a server on a free port and stops it at the end of the block; with a certificate it speaks TLS."""
     server = TeacherServer()
     http = _Server(("127.0.0.1", 0), _handler(server))
-    server.url = f"http://127.0.0.1:{http.server_address[1]}/v1"
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        # The handshake is the handler's, in its own thread.
+        http.socket = context.wrap_socket(http.socket, server_side=True, do_handshake_on_connect=False)
+    server.url = f"{'https' if certificate else 'http'}://127.0.0.1:{http.server_address[1]}/v1"
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:

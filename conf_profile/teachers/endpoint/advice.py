@@ -55,6 +55,8 @@ def for_refusal(refusal: Refusal, url: URL, key_variable: str, location: str) ->
 
 def for_failed_attempts(url: URL, reason: str, throttled: bool) -> str:
     """What to do when the attempts are used up."""
+    if "the proxy " in reason:
+        return "Check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY, or name the teacher's host in NO_PROXY"
     if throttled:
         return "Lower teacher.concurrency"
     if "WRONG_VERSION_NUMBER" in reason or "record layer failure" in reason:

@@ -33,6 +33,7 @@ CA_FILES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 CA_FOLDER = "SSL_CERT_DIR"
 EVENT_STREAM = "text/event-stream"
 _LAST_EVENT = b"data: [DONE]"
+PROXY_REFUSAL = 407
 _JSON = {"Content-Type": "application/json"}
 _CERTIFICATE_REMEDY = (
     "name the file of its certificate authority in the environment variable SSL_CERT_FILE, or correct the host in "
@@ -43,13 +44,16 @@ _CERTIFICATE_REMEDY = (
 class NotConnectedError(Exception):
     """There was no connection: nothing was sent. `outage` names the error, for the log."""
 
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(describe(error))
-        self.outage = type(error).__name__
+    def __init__(self, reason: str, outage: str) -> None:
+        super().__init__(reason)
+        self.outage = outage
 
 
 class BrokenAnswerError(Exception):
-    """The request may have been received, but no whole answer came. `outage` names the error, for the log."""
+    """The request may have been received, but no whole answer came.
+
+    `outage` names the error, for the log; it is empty for what answers in another protocol.
+    """
 
     def __init__(self, reason: str, outage: str) -> None:
         super().__init__(reason)
@@ -102,18 +106,24 @@ class EndpointHTTP:
         """Sends JSON. Raises NotConnectedError, BrokenAnswerError, or TeacherError for what stays as it is."""
         try:
             async with self._session.post(self._url, data=body, proxy=self._proxy, allow_redirects=False) as answer:
+                if answer.status == PROXY_REFUSAL and self._proxy:
+                    raise self._password_error(self._proxy)
                 return Response(answer.status, answer.headers, await _read(answer))
         except aiohttp.ClientConnectorError as error:
             raise self._unsent_error(error) from error
         except aiohttp.ConnectionTimeoutError as error:
-            raise NotConnectedError(error) from error
+            raise NotConnectedError(describe(error), type(error).__name__) from error
         except aiohttp.ClientHttpProxyError as error:
-            raise self._proxy_error(error) from error
+            if error.status == PROXY_REFUSAL and self._proxy:
+                raise self._password_error(self._proxy) from error
+            raise NotConnectedError(self._proxy_problem(error), type(error).__name__) from error
         except TimeoutError as error:
             reason = f"no whole answer within {self._seconds:g} s (teacher.timeout_seconds)"
             raise BrokenAnswerError(reason, "TimeoutError") from error
+        except aiohttp.ClientResponseError as error:
+            raise BrokenAnswerError(f"what answers there speaks no HTTP ({describe(error)})", "") from error
         except aiohttp.ClientError as error:
-            raise BrokenAnswerError(_explain(error), type(error).__name__) from error
+            raise BrokenAnswerError(describe(error), type(error).__name__) from error
 
     def _unsent_error(self, error: aiohttp.ClientConnectorError) -> Exception:
         if is_caused_by(error, ssl.SSLCertVerificationError):
@@ -121,14 +131,15 @@ class EndpointHTTP:
                 f"{self._url.with_query(None)}: the certificate is not accepted: {_certificate_problem(error)}; "
                 + _CERTIFICATE_REMEDY
             )
-        return NotConnectedError(error)
+        through_proxy = isinstance(error, aiohttp.ClientProxyConnectionError)
+        return NotConnectedError(self._proxy_problem(error) if through_proxy else describe(error), type(error).__name__)
 
-    def _proxy_error(self, error: aiohttp.ClientHttpProxyError) -> Exception:
-        if error.status != 407:
-            return NotConnectedError(error)
-        shown = self._proxy.with_user(None) if self._proxy else ""
+    def _proxy_problem(self, error: aiohttp.ClientError) -> str:
+        return f"the proxy {_shown(self._proxy)} of the environment gives no connection: {describe(error)}"
+
+    def _password_error(self, proxy: URL) -> TeacherError:
         return TeacherError(
-            f"{shown}: the proxy wants a name and a password (407); put them into its URL in the environment "
+            f"{_shown(proxy)}: the proxy wants a name and a password (407); put them into its URL in the environment "
             "(HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT), or name the teacher's host in NO_PROXY"
         )
 
@@ -196,10 +207,9 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes:
     return b"".join(parts)
 
 
-def _explain(error: aiohttp.ClientError) -> str:
-    if isinstance(error, aiohttp.ClientResponseError):
-        return f"what answers there speaks no HTTP ({describe(error)})"
-    return describe(error)
+def _shown(proxy: URL | None) -> str:
+    """Without name and password."""
+    return str(proxy.with_user(None)) if proxy else ""
 
 
 def _certificate_problem(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _LATEST = re.compile(r"[-:@](?:latest|preview)$")
-_VERSION = re.compile(r"(?:[-_.:@]?(?:v?\d+(?:\.\d+)*|latest|preview|exp|free))*")
+_VERSION = re.compile(r"(?:[-_:@](?:v?\d+(?:\.\d+)*|latest|preview|exp|free))*")
 
 
 def same_model(asked: str, answered: str) -> bool:
