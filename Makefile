@@ -58,6 +58,7 @@ bench: environment
 	$(BIN)/python -m benchmarks.command_line
 	$(BIN)/python -m benchmarks.rewards
 	$(BIN)/python -m benchmarks.teacher_vllm
+	$(BIN)/python -m benchmarks.teachers.endpoint
 	$(BIN)/python -m benchmarks.storage
 
 # Hours. Fixed beforehand in docs/evidence-protocol.md; an interrupted call continues.

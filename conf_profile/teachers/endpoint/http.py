@@ -135,12 +135,12 @@ class EndpointHTTP:
         return NotConnectedError(self._proxy_problem(error) if through_proxy else describe(error), type(error).__name__)
 
     def _proxy_problem(self, error: aiohttp.ClientError) -> str:
-        return f"the proxy {_shown(self._proxy)} of the environment gives no connection: {describe(error)}"
+        return f"the proxy {_without_password(self._proxy)} of the environment gives no connection: {describe(error)}"
 
     def _password_error(self, proxy: URL) -> TeacherError:
         return TeacherError(
-            f"{_shown(proxy)}: the proxy wants a name and a password (407); put them into its URL in the environment "
-            "(HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT), or name the teacher's host in NO_PROXY"
+            f"{_without_password(proxy)}: the proxy wants a name and a password (407); put them into its URL in the "
+            "environment (HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT), or name the teacher's host in NO_PROXY"
         )
 
 
@@ -207,8 +207,8 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes:
     return b"".join(parts)
 
 
-def _shown(proxy: URL | None) -> str:
-    """Without name and password."""
+def _without_password(proxy: URL | None) -> str:
+    """What may be told of a proxy's address."""
     return str(proxy.with_user(None)) if proxy else ""
 
 

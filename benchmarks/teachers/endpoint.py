@@ -1,12 +1,13 @@
 """Answers a second of the synthesis step from an HTTP endpoint, against a bare aiohttp loop over the same prompts.
 
 A stub in a process of its own gives each answer after `--delay` seconds. The bare loop is what a user without this
-project would write: prompts at hand, so many requests at once, the JSON read, texts in a list. The step's side is all
+project would write: prompts rendered, so many requests at once, the JSON read, texts in a list. The step's side is all
 that synthesis does: it reads the features, renders the prompts, asks, keeps every answer on disk, and writes the
-parsed answers as a table. Both take turns in one process, so that a noisy machine hits both. Prints JSON: wall and
-processor seconds of each turn, and `ratio`, of the medians. `ideal` is the delay alone.
+parsed answers as a table; once with one sample a request, once with as many as the endpoint gives. They take turns in
+one process, so that a noisy machine hits all. Prints JSON: wall and processor seconds of each turn, and `ratio`, of the
+medians. `ideal` is the delay alone.
 
-    python -m benchmarks.teacher_endpoint --answers 2000 --delay 0.05 --concurrency 64 --rounds 5
+    python -m benchmarks.teachers.endpoint --answers 2000 --delay 0.05 --concurrency 64 --rounds 5
 """
 
 from __future__ import annotations
@@ -35,41 +36,7 @@ from conf_profile.dialogue.output_format import Answer, ProfileAnswer, render
 from conf_profile.dialogue.prompts import UserFeatures, render_messages
 from conf_profile.dialogue.task import builtin
 
-STUB = """
-import asyncio, json, sys
-delay, TEXT = float(sys.argv[1]), sys.argv[2]
-
-def body(samples):
-    choices = [{"index": i, "finish_reason": "stop", "message": {"role": "assistant", "content": TEXT}}
-               for i in range(samples)]
-    text = json.dumps({"id": "c", "object": "chat.completion", "model": "stub", "choices": choices,
-                       "usage": {"prompt_tokens": 700, "completion_tokens": 60 * samples}}).encode()
-    return b"HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(text) + text
-
-class Stub(asyncio.Protocol):
-    bodies = {}
-    def connection_made(self, transport):
-        self.transport, self.buffer = transport, b""
-    def data_received(self, data):
-        self.buffer += data
-        head, found, rest = self.buffer.partition(b"\\r\\n\\r\\n")
-        if not found:
-            return
-        length = int(head.lower().partition(b"content-length:")[2].split(b"\\r\\n")[0])
-        if len(rest) >= length:
-            asked = rest[:200].partition(b'"n": ')[2].partition(b",")[0] or b"1"
-            if asked not in self.bodies:
-                self.bodies[asked] = body(int(asked))
-            self.buffer = rest[length:]
-            asyncio.get_running_loop().call_later(delay, self.transport.write, self.bodies[asked])
-
-async def main():
-    server = await asyncio.get_running_loop().create_server(Stub, "127.0.0.1", 0, backlog=1024)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
-
-asyncio.run(main())
-"""
+STUB = Path(__file__).with_name("stub_endpoint.py")
 
 
 class Turn(NamedTuple):
@@ -110,7 +77,7 @@ def stub(delay: float) -> Iterator[str]:
     """The address of a running endpoint."""
     task = builtin("profile")
     answers = {attribute.name: Answer(attribute.tags[0], 4) for attribute in task.attributes}
-    command = [sys.executable, "-c", STUB, str(delay), render(ProfileAnswer("rose 1; tax 2", answers), task)]
+    command = [sys.executable, str(STUB), str(delay), render(ProfileAnswer("rose 1; tax 2", answers), task)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
