@@ -163,6 +163,7 @@ class OpenAITeacher:
         try:
             answer = await self._answer(run, job)
         except _RefusedPromptError as refused:
+            run.outage.end()
             return run.refuse(job, str(refused))
         run.outage.end()
         for sample, choice in zip(job.samples, answer.choices, strict=False):
@@ -312,7 +313,7 @@ class OpenAITeacher:
         else:
             self._refuse_many(form, samples)
         told = f"{refusal.status} {self._excerpt(refusal)}" if refusal.status else f"an error: {self._excerpt(refusal)}"
-        wait = seconds_to_wait(response.headers, time.time()) if refusal.status else 0.0
+        wait = seconds_to_wait(response.headers, time.time(), throttled)
         if wait > max(LONGEST_RETRY_AFTER, self._retry_seconds):
             return TeacherError(
                 f"{self._name}: the teacher answers {told} and asks to wait {wait:.0f} s; what had arrived "

@@ -23,9 +23,10 @@ _EPOCH_FROM = 1e9
 _MILLISECONDS_FROM = 1e11
 
 
-def seconds_to_wait(headers: Mapping[str, str], now: float) -> float:
+def seconds_to_wait(headers: Mapping[str, str], now: float, throttled: bool = True) -> float:
     """Seconds that the headers ask to wait; 0 where they say nothing. `now` is in seconds since 1970.
 
+    Unless the request was `throttled` the limits' own headers say nothing: some servers send them with every answer.
     Names are looked up as they stand in lower case: `headers` should not mind the case.
     """
     milliseconds = _number(headers.get("retry-after-ms"))
@@ -33,7 +34,7 @@ def seconds_to_wait(headers: Mapping[str, str], now: float) -> float:
         return max(0.0, milliseconds / 1000)
     if headers.get("retry-after"):
         return retry_after_seconds(headers.get("retry-after"), now)
-    return reset_seconds(headers, now)
+    return reset_seconds(headers, now) if throttled else 0.0
 
 
 def retry_after_seconds(header: str | None, now: float) -> float:

@@ -73,6 +73,16 @@ def test_asks_for_all_samples_once(tmp_path):
     assert text(tmp_path, "u2", 1) is None
 
 
+def test_the_reason_of_an_answer_without_a_text_is_kept(tmp_path):
+    with AnswerStore(tmp_path, "echo") as store:
+        store.keep(HELLO, Completion("u1", 0, "", "content_filter"))
+        store.keep(HELLO, Completion("u1", 1, "text"))
+    with AnswerStore(tmp_path, "echo") as store:
+        assert [store.reason("u1", HELLO, sample) for sample in range(3)] == ["content_filter", "", ""]
+        assert store.missing_samples(Request("u1", HELLO, (0, 1, 2))) == (2,)
+    assert [b"reason" in line for line in kept_lines(tmp_path)] == [True, False]
+
+
 def test_more_samples_ask_for_the_new_ones_only(tmp_path):
     teacher = Echo()
     asking(teacher, [Request("u1", HELLO, (0, 1))], tmp_path)

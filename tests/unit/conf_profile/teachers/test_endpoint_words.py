@@ -80,6 +80,12 @@ def test_the_most_exact_header_wins(headers, seconds):
     assert seconds_to_wait(CIMultiDict(headers), NOW) == pytest.approx(seconds)
 
 
+def test_limits_that_were_not_hit_are_no_reason_to_wait():
+    headers = CIMultiDict({"x-ratelimit-reset-tokens": "6m0s", "x-ratelimit-remaining-tokens": "0"})
+    assert seconds_to_wait(headers, NOW, throttled=False) == 0.0
+    assert seconds_to_wait(CIMultiDict({"Retry-After": "3"}), NOW, throttled=False) == 3.0
+
+
 @pytest.mark.parametrize(
     ("asked", "answered", "same"),
     [
