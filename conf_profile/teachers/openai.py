@@ -166,8 +166,9 @@ class OpenAITeacher:
             run.outage.end()
             return run.refuse(job, str(refused))
         run.outage.end()
-        for sample, choice in zip(job.samples, answer.choices, strict=False):
-            run.arrive(Completion(job.user_id, sample, strip_thinking(choice.text), choice.reason))
+        for index, (sample, choice) in enumerate(zip(job.samples, answer.choices, strict=False)):
+            text, usage = strip_thinking(choice.text), answer.usage_of(index)
+            run.arrive(Completion(job.user_id, sample, text, choice.reason, usage))
         if rest := job.samples[len(answer.choices) :]:
             run.put_back(replace(job, samples=rest))
         return self._require_model(run, answer.model)

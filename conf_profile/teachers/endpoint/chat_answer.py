@@ -14,6 +14,7 @@ from typing import Any
 
 from conf_profile.teachers.endpoint.http import EVENT_STREAM, Response
 from conf_profile.teachers.endpoint.refusals import CONTENT_FILTER, Refusal, read_hidden_refusal
+from conf_profile.teachers.protocol import Usage
 
 LENGTH, REFUSAL, NO_TEXT = "length", "refusal", "empty"
 _TEXT_PARTS = frozenset({"text", "output_text"})
@@ -34,10 +35,18 @@ class Choice:
 
 @dataclass(frozen=True)
 class ChatAnswer:
-    """The samples of one request, and the model that says it gave them (empty: it does not say)."""
+    """The samples of one request, the model that says it gave them (empty: it does not say), and what they cost."""
 
     choices: Sequence[Choice]
     model: str = ""
+    usage: Usage | None = None
+
+    def usage_of(self, index: int) -> Usage | None:
+        """One sample's share: the first one bears the prompt, the answers' tokens are shared out evenly."""
+        if self.usage is None:
+            return None
+        each, rest = divmod(self.usage.answer_tokens, len(self.choices))
+        return Usage(self.usage.prompt_tokens if index == 0 else 0, each + (index < rest))
 
 
 def read_answer(response: Response) -> ChatAnswer | Refusal:
@@ -58,12 +67,21 @@ def _read_body(data: Any) -> ChatAnswer | Refusal:
         return refusal
     try:
         choices = sorted(data["choices"], key=lambda choice: choice.get("index") or 0)
-        answer = ChatAnswer([_choice(choice) for choice in choices], str(data.get("model") or ""))
+        answer = ChatAnswer([_choice(choice) for choice in choices], str(data.get("model") or ""), _usage(data))
     except (KeyError, TypeError, AttributeError) as error:
         raise NotACompletionError("the body is not a chat completion") from error
     if not answer.choices:
         raise NotACompletionError("the completion has no choices")
     return answer
+
+
+def _usage(data: dict[str, Any]) -> Usage | None:
+    """The tokens that the endpoint counted, where it did."""
+    told = data.get("usage")
+    if not isinstance(told, dict):
+        return None
+    prompt, answer = told.get("prompt_tokens"), told.get("completion_tokens")
+    return Usage(prompt, answer) if isinstance(prompt, int) and isinstance(answer, int) else None
 
 
 def _choice(choice: Any) -> Choice:
@@ -119,19 +137,19 @@ class _StreamedChoice:
 
 def _read_stream(body: bytes) -> ChatAnswer | Refusal:
     choices: dict[int, _StreamedChoice] = {}
-    model, ended = "", False
+    model, ended, usage = "", False, None
     for event in _events(body):
         if event is None:
             ended = True
             continue
         if refusal := read_hidden_refusal(event):
             return refusal
-        model = str(event.get("model") or model)
+        model, usage = str(event.get("model") or model), _usage(event) or usage
         for choice in event.get("choices") or ():
             choices.setdefault(choice.get("index") or 0, _StreamedChoice()).add(choice)
     if not choices or not (ended or all(choice.finish for choice in choices.values())):
         raise NotACompletionError("the stream ended before the answer did")
-    return ChatAnswer([choices[index].as_choice() for index in sorted(choices)], model)
+    return ChatAnswer([choices[index].as_choice() for index in sorted(choices)], model, usage)
 
 
 def _events(body: bytes) -> Iterator[dict[str, Any] | None]:

@@ -18,6 +18,8 @@ from conf_profile.transient import Outage
 
 JUDGED_USERS = 20
 """Before so many users have an answer or a refusal nobody knows whether a refused prompt is the exception."""
+ALL_REFUSED_USERS = 4
+"""At the end fewer users are ground enough to stop, if nobody was answered at all."""
 REFUSED_SHARE = 0.9
 """Of the users; from here on it is not about single prompts."""
 
@@ -125,7 +127,9 @@ class Run:
                 self._release()
 
     def finish(self) -> Iterator[Completion]:
-        """What is still held back when all workers have ended."""
+        """What is still held back when all workers have ended; a failure where nobody at all was answered."""
+        if len(self.refused) >= ALL_REFUSED_USERS and not self._answered and not self.failure:
+            self.fail(self._refusals_error())
         held, self._held = self._held, []
         self.arrived += len(held)
         return iter(held)

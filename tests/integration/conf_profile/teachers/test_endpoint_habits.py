@@ -18,7 +18,7 @@ from conf_profile.config import TeacherConfig
 from conf_profile.errors import TeacherError
 from conf_profile.teachers import openai
 from conf_profile.teachers.answers import AnswerStore, AskCounts, ask
-from conf_profile.teachers.protocol import Completion, Request
+from conf_profile.teachers.protocol import Completion, Request, Usage
 from conf_profile.teachers.spending import Spending
 from support.teacher_server import GOOD_TEXT, Reply, completion, error, serve
 
@@ -300,6 +300,13 @@ def test_some_refused_prompts_are_kept_with_their_reason_and_asked_once(server, 
         assert asyncio.run(ask(asked, requests, store)) == AskCounts(asked=0, kept_before=120)
 
 
+def test_four_users_are_ground_to_stop_where_nobody_was_answered(server):
+    play(server, [refused(400, "no", "content_filter")])
+    arrived, failure = collect(teacher(server), users(4))
+    assert arrived == []
+    assert "refuses the prompts of 4 of the first 4 users (4 times content_filter)" in str(failure)
+
+
 def test_few_users_are_no_ground_to_stop(server):
     play(server, [refused(400, "no", "content_filter")])
     arrived, failure = collect(teacher(server), users(3))
@@ -414,6 +421,14 @@ def test_each_of_several_samples_is_kept_by_itself_and_none_is_asked_for_again(s
     with AnswerStore(tmp_path, asked.fingerprint) as store:
         assert asyncio.run(ask(asked, requests, store)) == AskCounts(asked=12, kept_before=8)
         assert store.text("u1", requests[1].messages, 2) == "user 1 #2"
+
+
+def test_what_the_endpoint_counted_is_shared_out_over_the_samples(server):
+    play(server, [lambda call: several(call, usage={"prompt_tokens": 700, "completion_tokens": 61})])
+    arrived, _ = collect(teacher(server, samples=3, concurrency=3), users(1, (0, 1, 2)))
+    assert [answer.usage for answer in arrived] == [Usage(700, 21), Usage(0, 20), Usage(0, 20)]
+    play(server, [lambda call: several(call, usage={"total_tokens": 9})])
+    assert [answer.usage for answer in collect(teacher(server), users(1))[0]] == [None]
 
 
 def test_streams_bring_several_samples(server):
