@@ -10,6 +10,7 @@ about the tag that was said. `unknown` stands for "the evidence says nothing" an
 The parser is strict: an answer that is cut, nested wrongly, out of order, outside the tag set, or followed
 by anything else is malformed as a whole. White space between elements is the one freedom, since chat models
 like line breaks. User text cannot reach the grammar: `prompts.quote` takes the angle brackets out of it.
+Students and serving are read strictly; a teacher's answers are read by `answer_reader`.
 """
 
 from __future__ import annotations
@@ -84,7 +85,12 @@ def structured_output_regex(taxonomy: Taxonomy, rationale_characters: int = MAX_
 
 def clean_rationale(text: str) -> str:
     """Text that the grammar accepts as a rationale: no angle brackets or control characters, limited length."""
-    return _FORBIDDEN_IN_RATIONALE.sub(" ", text).strip()[:MAX_RATIONALE_CHARACTERS].strip()
+    return strip_markup(text)[:MAX_RATIONALE_CHARACTERS].strip()
+
+
+def strip_markup(text: str) -> str:
+    """The text without angle brackets and control characters, however long."""
+    return _FORBIDDEN_IN_RATIONALE.sub(" ", text).strip()
 
 
 @lru_cache(maxsize=16)

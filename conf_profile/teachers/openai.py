@@ -39,10 +39,10 @@ import httpx
 
 from conf_profile.config import TeacherConfig
 from conf_profile.dialogue.prompts import Message
+from conf_profile.dialogue.thinking import strip_thinking
 from conf_profile.errors import TeacherError
 from conf_profile.teachers.protocol import Completion, Request
 from conf_profile.teachers.spending import Spending
-from conf_profile.teachers.thinking import strip_thinking
 from conf_profile.transient import Outage, is_caused_by, retry_seconds
 
 UNREACHED_ATTEMPTS = 3
