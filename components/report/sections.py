@@ -14,6 +14,7 @@ from markupsafe import Markup
 from components.report import figures, unjudged
 from components.report.inputs import Inputs
 from components.report.numbers import format_limits, format_signed, percent, points
+from conf_profile.dialogue.reasons import WELL_FORMED
 from conf_profile.evaluation.arms import (
     BASE,
     CEILING,
@@ -28,6 +29,7 @@ from conf_profile.evaluation.arms import (
     arm_title,
 )
 from conf_profile.evaluation.labelled_users import find_labelled_users
+from conf_profile.evaluation.summary import count_answers
 
 Values = Mapping[str, Any]
 
@@ -39,6 +41,7 @@ def values(inputs: Inputs) -> Values:
         "gate": _gate(inputs.gate),
         "training": {"curves": figures.training(inputs), "difficulty": figures.difficulty(inputs)},
         "data": _data(inputs),
+        "answers": _answers(inputs.labelling),
         "warnings": list(inputs.warnings),
         "model": _model(inputs),
         "configuration": inputs.config_yaml,
@@ -160,6 +163,16 @@ def _data(inputs: Inputs) -> dict[str, str]:
     facts = {"Users by split": ", ".join(f"{k} {v:,}" for k, v in inputs.evaluation["users"].items())}
     facts |= _scalars("", inputs.features) | _scalars("Teacher: ", inputs.labelling)
     return facts | _scalars("Difficulty filter: ", inputs.filtering) | _scalars("Reference pass: ", inputs.reference)
+
+
+def _answers(labelling: Mapping[str, Any]) -> list[list[str]]:
+    """How the teacher's answers were read: form, count, share; nothing where nobody has counted."""
+    counted = count_answers(labelling)
+    if counted is None:
+        return []
+    rows = [("well-formed", counted["well_formed"]), ("malformed", counted["total"] - counted["well_formed"])]
+    rows += [(("" if form in WELL_FORMED else "malformed: ") + form, n) for form, n in counted["forms"].items()]
+    return [[name, f"{count:,}", percent(count / counted["total"])] for name, count in rows]
 
 
 def _model(inputs: Inputs) -> Values:

@@ -8,6 +8,7 @@ offence.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ BLOCK_ROWS = 1 << 20
 _CODE_TYPE = pa.dictionary(pa.int32(), pa.string())
 _NOT_IN_TAXONOMY = -2
 _REQUIRED_COLUMNS = ("user_id", "sample", "attribute", "well_formed")
+_COLUMNS_OF_VOTES = (*_REQUIRED_COLUMNS, "tag", "level")
 
 Codes = npt.NDArray[np.int32]
 Number = TypeVar("Number", bound=np.generic)
@@ -108,6 +110,21 @@ def sample_count(paths: Sequence[Path]) -> int:
     return highest + 1
 
 
+def count_forms(paths: Sequence[Path], taxonomy: Taxonomy) -> dict[str, int]:
+    """How many samples were read in which form; empty for files of earlier releases, which do not say it."""
+    counts: Counter[str] = Counter()
+    for path in paths:
+        with _open_file(path) as file:
+            if "form" not in file.schema_arrow.names:
+                continue
+            for batch in file.iter_batches(columns=["attribute", "form"]):
+                # Each sample has a row for each attribute.
+                one = batch.filter(pc.equal(batch.column("attribute").cast(pa.string()), taxonomy.names[0]))
+                for entry in one.column("form").drop_null().value_counts().to_pylist():
+                    counts[entry["values"]] += entry["counts"]
+    return dict(counts)
+
+
 def check_users(found: Sequence[UserRows]) -> None:
     """DataError where a user's rows are not together, within a file or over the files."""
     users = pa.chunked_array([one.users for one in found], pa.string())
@@ -175,7 +192,7 @@ def _open_file(path: Path) -> Iterator[pq.ParquetFile]:
 
 def _columns(file: pq.ParquetFile) -> list[str]:
     """The columns to read: not the rationales where the file's own statistics say that there are none."""
-    names = [name for name in tables.CANDIDATES.schema.names if name != "rationale"]
+    names = list(_COLUMNS_OF_VOTES)
     return names if _is_empty(file, "rationale") else [*names, "rationale"]
 
 

@@ -33,6 +33,12 @@ from conf_profile.dialogue.statements import Statement, find_statements, is_cut
 from conf_profile.dialogue.taxonomy import UNKNOWN, Attribute, Taxonomy
 from conf_profile.dialogue.thinking import strip_thoughts
 
+_FORMS_OF_REASONS: Mapping[str, AnswerForm] = {
+    "length": AnswerForm.CUT_OFF,
+    "content_filter": AnswerForm.REFUSED,
+    "refusal": AnswerForm.REFUSED,
+    "context_length_exceeded": AnswerForm.LONG_PROMPT,
+}
 _PLACEHOLDERS = ("TAG", "LEVEL")
 _PLACEHOLDER_RATIONALE = "keyphrase; keyphrase"
 _LEVEL_WORDS: Mapping[str, int] = {
@@ -71,11 +77,15 @@ class _UnreadableError(Exception):
         self.form = form
 
 
-def read_answer(text: str, taxonomy: Taxonomy) -> ReadAnswer:
-    """Reads an answer of the teacher; see the module for what counts."""
+def read_answer(text: str, taxonomy: Taxonomy, reason: str = "") -> ReadAnswer:
+    """Reads an answer of the teacher; see the module for what counts.
+
+    `reason` is what the teacher knows of a text that is empty or not whole (`Completion.reason`).
+    """
     if exact := parse_or_none(text, taxonomy):
         return ReadAnswer(AnswerForm.EXACT, exact)
-    return _read_tolerantly(strip_thoughts(text), taxonomy) if text.strip() else ReadAnswer(AnswerForm.EMPTY)
+    found = _read_tolerantly(strip_thoughts(text), taxonomy) if text.strip() else ReadAnswer(AnswerForm.EMPTY)
+    return found if found.answer else ReadAnswer(_FORMS_OF_REASONS.get(reason, found.form))
 
 
 def _read_tolerantly(text: str, taxonomy: Taxonomy) -> ReadAnswer:

@@ -19,6 +19,8 @@ class Reason(StrEnum):
     NO_CONSENT = "no consent"
     NO_USER = "unknown user"
     NO_FEATURES = "the feature store gave no answer"
+    REFUSED = "refused by the endpoint"
+    LONG_PROMPT = "none, since the prompt is too long for the endpoint"
     NO_ANSWER = "the predictor gave no answer"
     NO_LEVEL = "never accepted: the model is unjudged, and no lowest level was given"
 
@@ -33,6 +35,8 @@ class AnswerForm(StrEnum):
     OTHER_FORM = "in another form, read"
     CUT_RATIONALE = "with a rationale that was cut at the limit, read"
     EMPTY = "empty"
+    REFUSED = "refused by the endpoint"
+    LONG_PROMPT = "none, since the prompt is too long for the endpoint"
     NO_ANSWER = "neither elements nor JSON"
     CUT_OFF = "cut off before its end"
     MISSING_ATTRIBUTE = "an attribute is missing"
@@ -45,7 +49,7 @@ class AnswerForm(StrEnum):
     @property
     def well_formed(self) -> bool:
         """Whether the answer counts."""
-        return self in _WELL_FORMED
+        return self in WELL_FORMED
 
     @property
     def remedy(self) -> str:
@@ -53,10 +57,12 @@ class AnswerForm(StrEnum):
         return "" if self.well_formed else _REMEDIES.get(self, _ASK_ANOTHER)
 
 
-_WELL_FORMED = frozenset({AnswerForm.EXACT, AnswerForm.OTHER_FORM, AnswerForm.CUT_RATIONALE})
+WELL_FORMED = frozenset({AnswerForm.EXACT, AnswerForm.OTHER_FORM, AnswerForm.CUT_RATIONALE})
 _ASK_ANOTHER = "choose another teacher.model, or with kind vllm set teacher.structured_output"
 _RAISE_TOKENS = "raise teacher.max_tokens, or choose a teacher.model that thinks less"
 _REMEDIES = {
+    AnswerForm.REFUSED: "choose another teacher.model, or put the instruction in task.yaml in other words",
+    AnswerForm.LONG_PROMPT: "lower prompt.max_keyphrases",
     AnswerForm.EMPTY: _RAISE_TOKENS,
     AnswerForm.CUT_OFF: _RAISE_TOKENS,
     AnswerForm.OTHER_TAG: "describe the tags in task.yaml, or choose another teacher.model",

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from conf_profile.config import RunConfig
+from conf_profile.dialogue.reasons import WELL_FORMED
 from conf_profile.errors import DataError
 from conf_profile.evaluation.arms import (
     ARM_TITLES,
@@ -52,6 +53,7 @@ def build(
     seconds: Mapping[str, float],
     peak_rss_mib: float,
     warnings: Sequence[str] = (),
+    labelling_report: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of summary.json; DataError names what an input lacks.
 
@@ -71,6 +73,7 @@ def build(
             "test_users": labelled.test if labelled else None,
             "labelled_test_users": labelled.labelled if labelled else None,
             "labelled_test_users_by_attribute": dict(labelled.by_attribute) if labelled else None,
+            "answers": count_answers(labelling_report or {}),
             "metrics": _metrics(evaluation["arms"] if judged else {}),
             **({} if judged else {"unjudged": _label_free(evaluation, config.labelling.vote)}),
             "gate": {"decision": gate["decision"], "reasons": list(gate["reasons"])},
@@ -81,6 +84,16 @@ def build(
         }
     except KeyError as error:
         raise DataError(f"the summary cannot be built: {error} is missing from a step's output") from error
+
+
+def count_answers(labelling_report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The teacher's answers: how many, how many of them well-formed, and how many in which form; None if nobody
+    counted."""
+    forms = labelling_report.get("forms")
+    if not forms:
+        return None
+    well_formed = sum(count for form, count in forms.items() if form in WELL_FORMED)
+    return {"total": sum(forms.values()), "well_formed": well_formed, "forms": dict(forms)}
 
 
 def unjudged_table(summary: Mapping[str, Any]) -> Table:
@@ -129,6 +142,7 @@ def render(summary: Mapping[str, Any]) -> Group:
         table(summary) if judged else unjudged_table(summary),
         *_gate_lines(summary["gate"], judged),
         _model_line(summary["model"], judged),
+        *_answers_lines(summary.get("answers")),
         *_warning_lines(summary),
         _cost(summary),
     )
@@ -268,6 +282,17 @@ def _model_line(model: Mapping[str, Any] | None, judged: bool) -> Text:
 
     status = "" if judged else ", unjudged"
     return Text(f"Model: {model['version']} at {model['uri']}{status}" if model else "Model: nothing was uploaded")
+
+
+def _answers_lines(answers: Mapping[str, Any] | None) -> list[Text]:
+    from rich.text import Text
+
+    if not answers:
+        return []
+    malformed = [f"{count:,} {form}" for form, count in answers["forms"].items() if form not in WELL_FORMED]
+    share = _percent(answers["well_formed"] / answers["total"])
+    reasons = f" ({', '.join(malformed)})" if malformed else ""
+    return [Text(f"Teacher: {answers['total']:,} answers, {share}% well-formed{reasons}")]
 
 
 def _warning_lines(summary: Mapping[str, Any]) -> list[Text]:

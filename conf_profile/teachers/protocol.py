@@ -23,12 +23,27 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """Tokens that were paid for."""
+
+    prompt_tokens: int
+    answer_tokens: int
+
+
+@dataclass(frozen=True)
 class Completion:
-    """One sampled answer, as text; nothing is known of its form yet."""
+    """One sampled answer, as text; nothing is known of its form yet.
+
+    `reason` says why the text is empty or not whole, in one word (`length`, `content_filter`,
+    `context_length_exceeded`, `refusal`, `empty`); it is empty where the teacher knows of nothing.
+    `usage` is None where nobody has counted.
+    """
 
     user_id: str
     sample: int
     text: str
+    reason: str = ""
+    usage: Usage | None = None
 
 
 class Teacher(Protocol):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from conf_profile.cli.options import config_options, default_folder
-from conf_profile.errors import LostPromotionError, PipelineError
+from conf_profile.errors import LostPromotionError, PipelineError, UnreadableTeacherError
 from pipelines.commands.options import until_option
 
 if TYPE_CHECKING:
@@ -119,6 +119,12 @@ def _run_pipeline(config: RunConfig, data: Dataset, folder: Path, console: Any, 
     try:
         steps = [step.name for step in steps_of(config, until)]
         return pipeline_process.run(values, folder, console, steps, until)
+    except UnreadableTeacherError:
+        from pipelines.local import malformed_answers
+
+        for line in malformed_answers.describe_latest(config, data, folder / "workspace" / "answers"):
+            click.echo(line, err=True)
+        raise
     except LostPromotionError:
         # Started again, it competes with the new champion; what does not depend on that one is not done again.
         pinned.unlink()
@@ -153,7 +159,7 @@ def _collect(config: RunConfig, finished: FinishedPipeline, folder: Path, warnin
 
     read = {
         name: json.loads(Path(finished.artefacts[name]).read_text(encoding="utf-8"))
-        for name in ("evaluation", "gate", "outcome", "features_report")
+        for name in ("evaluation", "gate", "outcome", "features_report", "labelling_report")
     }
     result = summary.build(
         config, **read, seconds=finished.seconds, peak_rss_mib=finished.peak_rss_mib, warnings=warnings

@@ -143,6 +143,17 @@ MALFORMED = {
 }
 
 
+# What the endpoint says of an answer counts where its text says nothing.
+WITH_REASON = {
+    "length": ("<rationale>", AnswerForm.CUT_OFF),
+    "content_filter": ("", AnswerForm.REFUSED),
+    "refusal": ("I cannot.", AnswerForm.REFUSED),
+    "context_length_exceeded": ("", AnswerForm.LONG_PROMPT),
+    "empty": ("", AnswerForm.EMPTY),
+    "": ("", AnswerForm.EMPTY),
+}
+
+
 def meaning(found):
     return {name: (answer.tag, answer.level) for name, answer in found.answer.answers.items()}
 
@@ -162,8 +173,15 @@ def test_what_is_not_said_is_malformed_and_the_reason_is_told(text, form):
     assert found.form.remedy
 
 
+@pytest.mark.parametrize(("reason", "outcome"), WITH_REASON.items())
+def test_an_endpoints_reason_is_told_where_nothing_is_read(reason, outcome):
+    text, form = outcome
+    assert read_answer(text, TASK, reason).form == form
+    assert read_answer(ASKED, TASK, reason).form == AnswerForm.EXACT
+
+
 def test_every_reason_is_in_the_table():
-    told = {form for _, form in MALFORMED.values()} | {AnswerForm.AMBIGUOUS_TAG}
+    told = {form for _, form in (*MALFORMED.values(), *WITH_REASON.values())} | {AnswerForm.AMBIGUOUS_TAG}
     assert told == {form for form in AnswerForm if not form.well_formed}
 
 
