@@ -18,6 +18,7 @@ from conf_profile.data import splits
 from conf_profile.data.dataset import Dataset, parse_time
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.dialogue.task import Task
+from conf_profile.errors import DataError
 
 Integers = npt.NDArray[np.int64]
 SAMPLE = 500
@@ -74,11 +75,33 @@ class People:
     """Ids of users of behaviour, and of demographics, that the other table has not."""
 
 
+def read_user(config: RunConfig, data: Dataset, task: Task, user_id: str) -> UserFeatures:
+    """One user as a run will see them; without an id the one in the middle of those whom the teacher is asked about.
+
+    DataError where nothing is known of the user, or the teacher may not see them.
+    """
+    if not user_id:
+        sample = read_people(config, data, task).sample
+        if not sample:
+            raise DataError(f"{data.name!r} has no user with consent whom the teacher would be asked about")
+        return sample[len(sample) // 2]
+    moment = parse_time(config.features.as_of or data.as_of, "features.as_of")
+    behaviour, demographics = _read_tables(data, task)
+    acts, forms = _snapshots(behaviour, moment), _snapshots(demographics, moment)
+    (at,) = forms.positions([user_id])
+    if at < 0:
+        raise DataError(
+            f"demographics of {data.name!r} has no user {user_id!r} as of {moment.isoformat()}; give another --user"
+        )
+    if not forms.rows["consent"][at].as_py():
+        raise DataError(f"user {user_id!r} has given no consent, so no teacher may see them; give another --user")
+    return _features([user_id], acts, forms, task)[0]
+
+
 def read_people(config: RunConfig, data: Dataset, task: Task) -> People:
     """Reads both tables of a data set that was checked; DataError where they break their schema."""
     moment = parse_time(config.features.as_of or data.as_of, "features.as_of")
-    behaviour = tables.read(data.behaviour, tables.behaviour_table(task.features))
-    demographics = tables.read(data.demographics, tables.demographics_table(task.features))
+    behaviour, demographics = _read_tables(data, task)
     acting, signed = (set(pc.unique(table["user_id"]).to_pylist()) for table in (behaviour, demographics))
     acts, forms = _snapshots(behaviour, moment), _snapshots(demographics, moment)
     consents = forms.rows["consent"].to_numpy()[forms.latest].astype(bool)
@@ -105,6 +128,13 @@ def read_people(config: RunConfig, data: Dataset, task: Task) -> People:
     sample = _features(asked[_evenly(len(asked))].tolist(), acts, forms, task)
     examples = (_examples(acting - signed), _examples(signed - acting))
     return People(facts, profiled, split, sample, examples)
+
+
+def _read_tables(data: Dataset, task: Task) -> tuple[pa.Table, pa.Table]:
+    return (
+        tables.read(data.behaviour, tables.behaviour_table(task.features)),
+        tables.read(data.demographics, tables.demographics_table(task.features)),
+    )
 
 
 def _snapshots(table: pa.Table, moment: datetime) -> Snapshots:
