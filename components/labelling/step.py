@@ -15,7 +15,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ def run(
         fitted = _fit(totals, features, questions)
         levels = _write_labels(spill, pseudo_labels, fitted, questions)
     confidence.save(fitted, calibration)
-    summary = _report(totals, levels, questions, config) | _forms(candidates, questions)
+    summary = _report(totals, levels, questions, config) | _answers(candidates, questions)
     write_text(report, json.dumps(summary, indent=2) + "\n")
     log.info("labelled %d users, %d pseudo-labels", len(totals.users), int(totals.answered.sum()))
 
@@ -293,10 +293,9 @@ def _decode(codes: npt.NDArray[np.integer[Any]], names: Sequence[str]) -> pa.Arr
     return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), dictionary).cast(pa.string())
 
 
-def _forms(candidates: Sequence[Path], taxonomy: Taxonomy) -> dict[str, Any]:
-    """How the teacher's answers were read, the most frequent form first."""
-    forms = count_forms(candidates, taxonomy)
-    return {"forms": dict(sorted(forms.items(), key=lambda item: -item[1]))} if forms else {}
+def _answers(candidates: Sequence[Path], taxonomy: Taxonomy) -> dict[str, Any]:
+    counts = count_forms(candidates, taxonomy)
+    return {"answers": asdict(counts)} if counts else {}
 
 
 def _report(

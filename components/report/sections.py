@@ -14,7 +14,6 @@ from markupsafe import Markup
 from components.report import figures, unjudged
 from components.report.inputs import Inputs
 from components.report.numbers import format_limits, format_signed, percent, points
-from conf_profile.dialogue.reasons import WELL_FORMED
 from conf_profile.evaluation.arms import (
     BASE,
     CEILING,
@@ -170,8 +169,12 @@ def _answers(labelling: Mapping[str, Any]) -> list[list[str]]:
     counted = count_answers(labelling)
     if counted is None:
         return []
-    rows = [("well-formed", counted["well_formed"]), ("malformed", counted["total"] - counted["well_formed"])]
-    rows += [(("" if form in WELL_FORMED else "malformed: ") + form, n) for form, n in counted["forms"].items()]
+    rows = [
+        ("well-formed", counted["well_formed"]),
+        *counted["forms"].items(),
+        ("malformed", counted["malformed"]),
+        *((f"malformed: {reason}", count) for reason, count in counted["reasons"].items()),
+    ]
     return [[name, f"{count:,}", percent(count / counted["total"])] for name, count in rows]
 
 

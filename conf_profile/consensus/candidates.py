@@ -9,7 +9,7 @@ offence.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,19 +110,29 @@ def sample_count(paths: Sequence[Path]) -> int:
     return highest + 1
 
 
-def count_forms(paths: Sequence[Path], taxonomy: Taxonomy) -> dict[str, int]:
-    """How many samples were read in which form; empty for files of earlier releases, which do not say it."""
-    counts: Counter[str] = Counter()
+@dataclass(frozen=True)
+class FormCounts:
+    """How many samples were read in which form: of the well-formed ones, and why the others are malformed."""
+
+    forms: Mapping[str, int]
+    reasons: Mapping[str, int]
+
+
+def count_forms(paths: Sequence[Path], taxonomy: Taxonomy) -> FormCounts | None:
+    """The most frequent first; None for files of earlier releases, which do not say it."""
+    counts = {True: Counter[str](), False: Counter[str]()}
     for path in paths:
         with _open_file(path) as file:
             if "form" not in file.schema_arrow.names:
                 continue
-            for batch in file.iter_batches(columns=["attribute", "form"]):
+            for batch in file.iter_batches(columns=["attribute", "well_formed", "form"]):
                 # Each sample has a row for each attribute.
                 one = batch.filter(pc.equal(batch.column("attribute").cast(pa.string()), taxonomy.names[0]))
-                for entry in one.column("form").drop_null().value_counts().to_pylist():
-                    counts[entry["values"]] += entry["counts"]
-    return dict(counts)
+                for well_formed, counter in counts.items():
+                    kept = one.filter(pc.equal(one.column("well_formed"), well_formed)).column("form").drop_null()
+                    counter.update({each["values"]: each["counts"] for each in kept.value_counts().to_pylist()})
+    forms, reasons = (dict(counts[well_formed].most_common()) for well_formed in (True, False))
+    return FormCounts(forms, reasons) if forms or reasons else None
 
 
 def check_users(found: Sequence[UserRows]) -> None:

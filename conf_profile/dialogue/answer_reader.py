@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from conf_profile.dialogue.folding import fold, unwrapped
+from conf_profile.dialogue.folding import fold, unwrap
 from conf_profile.dialogue.output_format import (
     LEVELS,
     MAX_RATIONALE_CHARACTERS,
@@ -149,7 +149,7 @@ def _read_together(text: str, attribute: Attribute) -> Answer:
 
 def _read_tag(text: str, attribute: Attribute) -> str | None:
     """The one tag that a text stands for, None for `unknown`."""
-    variants = list(unwrapped(text))
+    variants = list(unwrap(text))
     for variant in variants:
         if variant in attribute.index:
             return variant
@@ -183,7 +183,7 @@ def _read_levels(texts: Sequence[str]) -> int:
 
 def _read_level(text: str) -> int:
     """4, 4/5, `4 out of 5`, `level 4`, `four`, `several clear signs`, `4 (several clear signs)`."""
-    folded = _LEVEL_PREFIX.sub("", fold(list(unwrapped(text))[-1]))
+    folded = _LEVEL_PREFIX.sub("", fold(list(unwrap(text))[-1]))
     if not folded:
         raise _UnreadableError(AnswerForm.NO_LEVEL)
     levels = {_level_of(part.strip()) for part in _LEVEL_PARTS.split(folded) if part.strip()}

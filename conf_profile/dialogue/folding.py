@@ -41,7 +41,7 @@ def _fold(text: str) -> str:
 _fold_kept = lru_cache(maxsize=4096)(_fold)
 
 
-def unwrapped(text: str) -> Iterator[str]:
+def unwrap(text: str) -> Iterator[str]:
     """The text, then what is left when character references, quotes, emphasis and a full stop are taken off it."""
     text = text.strip()
     yield text

@@ -49,7 +49,7 @@ class AnswerForm(StrEnum):
     @property
     def well_formed(self) -> bool:
         """Whether the answer counts."""
-        return self in WELL_FORMED
+        return self in _WELL_FORMED
 
     @property
     def remedy(self) -> str:
@@ -57,7 +57,7 @@ class AnswerForm(StrEnum):
         return "" if self.well_formed else _REMEDIES.get(self, _ASK_ANOTHER)
 
 
-WELL_FORMED = frozenset({AnswerForm.EXACT, AnswerForm.OTHER_FORM, AnswerForm.CUT_RATIONALE})
+_WELL_FORMED = frozenset({AnswerForm.EXACT, AnswerForm.OTHER_FORM, AnswerForm.CUT_RATIONALE})
 _ASK_ANOTHER = "choose another teacher.model, or with kind vllm set teacher.structured_output"
 _RAISE_TOKENS = "raise teacher.max_tokens, or choose a teacher.model that thinks less"
 _REMEDIES = {

@@ -138,7 +138,7 @@ def _token(match: re.Match[str], names: Names) -> _Token | None:
     return _Token(kind, attribute, level_of, closing, empty, rest.rstrip().rstrip("/"), match.start(), match.end())
 
 
-def _after(tokens: Sequence[_Token], position: int) -> Iterator[_Token]:
+def _tokens_after(tokens: Sequence[_Token], position: int) -> Iterator[_Token]:
     return (tokens[number] for number in range(position + 1, len(tokens)))
 
 
@@ -161,7 +161,9 @@ def _read_elements(text: str, names: Names, statements: Statements) -> None:
         if token.closing:
             continue
         if token.kind == RATIONALE:
-            end = next((t.start for t in _after(tokens, position) if t.kind == RATIONALE or t.attribute), len(text))
+            end = next(
+                (t.start for t in _tokens_after(tokens, position) if t.kind == RATIONALE or t.attribute), len(text)
+            )
             statements.rationales.append(text[token.end : end])
         elif token.attribute:
             found = _element(text, tokens, position, names, levels_follow)
@@ -227,7 +229,7 @@ def _content(text: str, start: int, stop: int, inside: Sequence[_Token]) -> tupl
         if token.start < at or token.kind != LEVEL or token.closing:
             continue
         words.append(text[at : token.start])
-        end = next((t for t in _after(inside, position) if t.kind == LEVEL), None)
+        end = next((t for t in _tokens_after(inside, position) if t.kind == LEVEL), None)
         level_stop = end.start if end else stop
         levels.append(text[token.end : level_stop].strip())
         at = end.end if end and end.closing else level_stop

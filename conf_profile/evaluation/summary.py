@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from conf_profile.config import RunConfig
-from conf_profile.dialogue.reasons import WELL_FORMED
 from conf_profile.errors import DataError
 from conf_profile.evaluation.arms import (
     ARM_TITLES,
@@ -87,13 +86,12 @@ def build(
 
 
 def count_answers(labelling_report: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The teacher's answers: how many, how many of them well-formed, and how many in which form; None if nobody
-    counted."""
-    forms = labelling_report.get("forms")
-    if not forms:
+    """The teacher's answers: how many, how they were read, and why others are malformed; None if nobody counted."""
+    found = labelling_report.get("answers")
+    if not found:
         return None
-    well_formed = sum(count for form, count in forms.items() if form in WELL_FORMED)
-    return {"total": sum(forms.values()), "well_formed": well_formed, "forms": dict(forms)}
+    well_formed, malformed = (sum(found[name].values()) for name in ("forms", "reasons"))
+    return {"total": well_formed + malformed, "well_formed": well_formed, "malformed": malformed, **found}
 
 
 def unjudged_table(summary: Mapping[str, Any]) -> Table:
@@ -289,7 +287,7 @@ def _answers_lines(answers: Mapping[str, Any] | None) -> list[Text]:
 
     if not answers:
         return []
-    malformed = [f"{count:,} {form}" for form, count in answers["forms"].items() if form not in WELL_FORMED]
+    malformed = [f"{count:,} {reason}" for reason, count in answers["reasons"].items()]
     share = _percent(answers["well_formed"] / answers["total"])
     reasons = f" ({', '.join(malformed)})" if malformed else ""
     return [Text(f"Teacher: {answers['total']:,} answers, {share}% well-formed{reasons}")]

@@ -72,7 +72,7 @@ def test_four_of_five_answers_in_code_fences_are_read_and_counted(server, folder
     assert ask(server, folder) == {"users": USERS, "asked": ANSWERS, "kept_before": 0, "malformed": 0}
     report = label(folder)
     assert report["malformed_share"] == 0
-    assert report["forms"] == {AnswerForm.OTHER_FORM: ANSWERS - 60, AnswerForm.EXACT: 60}
+    assert report["answers"] == {"forms": {AnswerForm.OTHER_FORM: ANSWERS - 60, AnswerForm.EXACT: 60}, "reasons": {}}
 
 
 @pytest.mark.parametrize("every", [1, 5], ids=["all", "four of five"])
@@ -103,7 +103,7 @@ def test_whoever_allows_malformed_answers_gets_the_others_and_pays_for_no_answer
     counts = ask(server, folder, malformed_limit=1.0)
     assert (counts["asked"], counts["kept_before"]) == (ANSWERS - FIRST_ANSWERS, FIRST_ANSWERS)
     assert len(server.calls) == ANSWERS
-    assert label(folder)["forms"][AnswerForm.OTHER_TAG] == counts["malformed"]
+    assert label(folder)["answers"]["reasons"] == {AnswerForm.OTHER_TAG: counts["malformed"]}
 
 
 def test_answers_that_an_earlier_release_could_not_read_are_read_from_what_is_kept(server, folder):

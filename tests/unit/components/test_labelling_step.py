@@ -112,13 +112,16 @@ def test_the_report_counts_samples_by_how_they_were_read(bench):
     ann = [{**row, "form": AnswerForm.EXACT} for row in ANN]
     bob = [{**row, "form": AnswerForm.OTHER_FORM if row["well_formed"] else AnswerForm.CUT_OFF} for row in BOB]
     bench.label([bench.write(ann, "one.parquet"), bench.write(bob, "two.parquet", row_group_size=1)])
-    assert bench.report["forms"] == {AnswerForm.EXACT: 3, AnswerForm.OTHER_FORM: 2, AnswerForm.CUT_OFF: 1}
+    assert bench.report["answers"] == {
+        "forms": {AnswerForm.EXACT: 3, AnswerForm.OTHER_FORM: 2},
+        "reasons": {AnswerForm.CUT_OFF: 1},
+    }
 
 
 def test_candidates_of_an_earlier_release_do_not_say_how_they_were_read(bench):
     older = tables.from_rows(ANN + BOB, tables.CANDIDATES).drop_columns(["form"])
     assert bench.label(bench.write(older)) == EXPECTED
-    assert "forms" not in bench.report
+    assert "answers" not in bench.report
 
 
 def test_the_weighted_vote(bench):

@@ -176,8 +176,8 @@ def test_the_number_of_labelled_users_is_shown_wherever_a_figure_stands_on_them(
 
 
 def test_the_page_says_how_the_teachers_answers_were_read(finished: Run) -> None:
-    forms = {AnswerForm.EXACT: 700, AnswerForm.OTHER_TAG: 200, AnswerForm.OTHER_FORM: 100}
-    finished.write("labelling", {"users": 120, "forms": {str(form): count for form, count in forms.items()}})
+    forms, reasons = {AnswerForm.EXACT: 700, AnswerForm.OTHER_FORM: 100}, {AnswerForm.OTHER_TAG: 200}
+    finished.write("labelling", {"users": 120, "answers": {"forms": forms, "reasons": reasons}})
     page = outline(finished.report())
     text = "".join(page.text)
     assert "The teacher's answers, by how they were read" in page.headings

@@ -70,9 +70,11 @@ def test_summary_has_exactly_the_promised_keys() -> None:
 
 
 def test_the_answers_of_the_teacher_are_counted_by_form():
-    forms = {AnswerForm.EXACT: 700, AnswerForm.OTHER_TAG: 200, AnswerForm.OTHER_FORM: 50, AnswerForm.NO_LEVEL: 50}
-    content = summary(labelling={"users": 100, "forms": {str(form): count for form, count in forms.items()}})
-    assert content["answers"] == {"total": 1000, "well_formed": 750, "forms": forms}
+    forms = {AnswerForm.EXACT: 700, AnswerForm.OTHER_FORM: 50}
+    reasons = {AnswerForm.OTHER_TAG: 200, AnswerForm.NO_LEVEL: 50}
+    content = summary(labelling={"users": 100, "answers": {"forms": forms, "reasons": reasons}})
+    counts = {"total": 1000, "well_formed": 750, "malformed": 250}
+    assert content["answers"] == {**counts, "forms": forms, "reasons": reasons}
     text = "Teacher: 1,000 answers, 75.0% well-formed (200 a tag outside the task, 50 a level is missing)"
     assert text in shown(content)
 
