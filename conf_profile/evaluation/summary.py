@@ -94,6 +94,13 @@ def count_answers(labelling_report: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"total": well_formed + malformed, "well_formed": well_formed, "malformed": malformed, **found}
 
 
+def describe_answers(answers: Mapping[str, Any]) -> str:
+    """What `count_answers` has counted, in a line: the share that is well-formed, and why the others are not."""
+    share = _percent(answers["well_formed"] / answers["total"])
+    malformed = ", ".join(f"{count:,} {reason}" for reason, count in answers["reasons"].items())
+    return f"Teacher: {answers['total']:,} answers, {share}% well-formed" + (f" ({malformed})" if malformed else "")
+
+
 def unjudged_table(summary: Mapping[str, Any]) -> Table:
     """What is known without labels, attribute by attribute, as a rich table."""
     from rich.table import Table
@@ -134,13 +141,14 @@ def table(summary: Mapping[str, Any]) -> Table:
 def render(summary: Mapping[str, Any]) -> Group:
     """What the terminal shows at the end of a run: the table, the gate's word, the model, time and memory."""
     from rich.console import Group
+    from rich.text import Text
 
     judged = summary.get("judged", True)
     return Group(
         table(summary) if judged else unjudged_table(summary),
         *_gate_lines(summary["gate"], judged),
         _model_line(summary["model"], judged),
-        *_answers_lines(summary.get("answers")),
+        *([Text(describe_answers(summary["answers"]))] if summary.get("answers") else []),
         *_warning_lines(summary),
         _cost(summary),
     )
@@ -280,17 +288,6 @@ def _model_line(model: Mapping[str, Any] | None, judged: bool) -> Text:
 
     status = "" if judged else ", unjudged"
     return Text(f"Model: {model['version']} at {model['uri']}{status}" if model else "Model: nothing was uploaded")
-
-
-def _answers_lines(answers: Mapping[str, Any] | None) -> list[Text]:
-    from rich.text import Text
-
-    if not answers:
-        return []
-    malformed = [f"{count:,} {reason}" for reason, count in answers["reasons"].items()]
-    share = _percent(answers["well_formed"] / answers["total"])
-    reasons = f" ({', '.join(malformed)})" if malformed else ""
-    return [Text(f"Teacher: {answers['total']:,} answers, {share}% well-formed{reasons}")]
 
 
 def _warning_lines(summary: Mapping[str, Any]) -> list[Text]:

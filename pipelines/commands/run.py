@@ -57,12 +57,23 @@ def run(config: RunConfig, out: Path | None, until: str) -> None:
     if "report" not in finished.artefacts:
         for name, path in finished.artefacts.items():
             click.echo(f"{name}: {_display_path(Path(path))}")
+        _echo_answers(finished)
         return
     result = _collect(config, finished, folder, warnings)
     Console().print(summary.render(result))
     click.echo(f"summary: {_display_path(folder / 'summary.json')}\nreport:  {_display_path(folder / 'report.html')}")
     if result["model"]:
         click.echo(f"models:  conf-profile models list --run {_display_path(folder)}")
+
+
+def _echo_answers(finished: FinishedPipeline) -> None:
+    """What the teacher's answers were like, for a run that ends before its summary."""
+    from conf_profile.evaluation import summary
+
+    if "labelling_report" in finished.artefacts:
+        report = json.loads(Path(finished.artefacts["labelling_report"]).read_text(encoding="utf-8"))
+        if counted := summary.count_answers(report):
+            click.echo(summary.describe_answers(counted))
 
 
 def _make_folder(folder: Path) -> None:
