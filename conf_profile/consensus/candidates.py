@@ -123,14 +123,16 @@ def count_forms(paths: Sequence[Path], taxonomy: Taxonomy) -> FormCounts | None:
     counts = {True: Counter[str](), False: Counter[str]()}
     for path in paths:
         with _open_file(path) as file:
-            if "form" not in file.schema_arrow.names:
+            if "form" not in file.schema_arrow.names or _is_empty(file, "form"):
                 continue
-            for batch in file.iter_batches(columns=["attribute", "well_formed", "form"]):
+            for batch in file.iter_batches(BLOCK_ROWS, columns=["attribute", "well_formed", "form"]):
                 # Each sample has a row for each attribute.
-                one = batch.filter(pc.equal(batch.column("attribute").cast(pa.string()), taxonomy.names[0]))
+                attribute = batch.column("attribute")
+                first = pc.equal(attribute.indices, attribute.dictionary.index(taxonomy.names[0]))
                 for well_formed, counter in counts.items():
-                    kept = one.filter(pc.equal(one.column("well_formed"), well_formed)).column("form").drop_null()
-                    counter.update({each["values"]: each["counts"] for each in kept.value_counts().to_pylist()})
+                    chosen = pc.and_(first, pc.equal(batch.column("well_formed"), well_formed))
+                    forms_read = batch.column("form").filter(chosen).drop_null().cast(pa.string())
+                    counter.update({each["values"]: each["counts"] for each in forms_read.value_counts().to_pylist()})
     forms, reasons = (dict(counts[well_formed].most_common()) for well_formed in (True, False))
     return FormCounts(forms, reasons) if forms or reasons else None
 

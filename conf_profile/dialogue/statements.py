@@ -29,6 +29,7 @@ _SUBJECTS = ("attribute", "name", "key")
 """Keys that say of which attribute an object speaks."""
 _TOKEN = re.compile(r"""<\s*(/?)\s*([^\s<>/"'=]{1,80})(\s[^<>]*|/)?>""")
 _PARAMETER = re.compile(r"""([^\s"'=/]+)\s*=\s*("[^"]*"|'[^']*')""")
+_TRAILING_COMMA = re.compile(r",(?=\s{0,100}[}\]])")
 _MOST_OBJECTS = 50
 _MOST_BROKEN_OBJECTS = 8
 """Places where JSON might begin and does not, after which nothing more is tried."""
@@ -246,15 +247,23 @@ class _Pairs(list[tuple[str, Any]]):
     """A JSON object with a key that stands there twice, as it is written."""
 
 
-def _objects(text: str) -> Iterator[Any]:
-    """The JSON objects of a text, outermost ones; their numbers are texts."""
-    decoder = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=str, parse_float=str, parse_constant=str)
+# Not strict: models write line breaks into texts.
+_DECODER = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=str, parse_float=str, parse_constant=str, strict=False)
+
+
+def _objects(text: str) -> list[Any]:
+    """The JSON objects of a text, outermost ones; their numbers are texts. Commas too many are forgiven."""
+    found = list(_decode_objects(text))
+    return found or list(_decode_objects(_TRAILING_COMMA.sub("", text)))
+
+
+def _decode_objects(text: str) -> Iterator[Any]:
     at, broken = text.find("{"), 0
     for _ in range(_MOST_OBJECTS):
         if at < 0 or broken == _MOST_BROKEN_OBJECTS:
             return
         try:
-            value, end = decoder.raw_decode(text, at)
+            value, end = _DECODER.raw_decode(text, at)
             yield value
         except (ValueError, RecursionError):
             end, broken = at + 1, broken + 1

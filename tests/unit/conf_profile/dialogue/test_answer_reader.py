@@ -89,6 +89,13 @@ READ = {
     "JSON with levels apart": json.dumps(
         {"rationale": KEYPHRASES, "age": "55+", "gender": "unknown", "levels": {"age": 4, "gender": 1}}
     ),
+    "JSON with a comma too many": JSON.replace("}", ",}"),
+    "JSON with a line break in a text": JSON.replace("knitting", "knitting\n"),
+    "JSON in one object for each attribute": "\n".join(json.dumps({name: OBJECT[name]}) for name in OBJECT),
+    "an end-of-text mark": f"{ASKED}<|im_end|>",
+    "a declaration": f'<?xml version="1.0"?>\n{ASKED}',
+    "a comment": ASKED.replace("<age>", "<!-- roses --><age>"),
+    "an empty element of another name": ASKED.replace("<gender>", "<br/><gender>"),
     "JSON with a list of keyphrases": json.dumps({**OBJECT, "rationale": KEYPHRASES.split("; ")}),
     "JSON with a list of attributes": json.dumps(
         {
