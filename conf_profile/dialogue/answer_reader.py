@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from conf_profile.dialogue.folding import fold, unwrap
@@ -24,6 +24,7 @@ from conf_profile.dialogue.output_format import (
     Answer,
     ProfileAnswer,
     clean_rationale,
+    find_answer,
     parse_or_none,
     strip_markup,
 )
@@ -58,6 +59,7 @@ _TAG_WITH_LEVEL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _LONGEST_TAG_WITH_LEVEL = 200
+_MARKUP = re.compile(r"[<{]")
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+")
 
 
@@ -89,6 +91,10 @@ def read_answer(text: str, taxonomy: Taxonomy, reason: str = "") -> ReadAnswer:
 
 
 def _read_tolerantly(text: str, taxonomy: Taxonomy) -> ReadAnswer:
+    found = find_answer(text, taxonomy)
+    # Without these signs, what stands around the answer states nothing: a fence, a preamble.
+    if found and not _MARKUP.search(found[1]):
+        return ReadAnswer(AnswerForm.OTHER_FORM, replace(found[0], rationale=_shorten(found[0].rationale)[0]))
     statements = find_statements(text, taxonomy)
     said = [statement for statement in statements.found if not _is_placeholder(statement)]
     if {statement.attribute for statement in said} != set(taxonomy.names):
