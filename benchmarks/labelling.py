@@ -144,6 +144,7 @@ def _candidates(
         "level": pa.array(levels, mask=~well_formed),
         "rationale": _rationales(rows // attributes, attributes, random) if with_rationales else pa.nulls(rows),
         "well_formed": well_formed,
+        "form": pa.nulls(rows, pa.string()),
     }
     return pa.table(columns).cast(tables.CANDIDATES.schema)
 

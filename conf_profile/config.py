@@ -128,6 +128,11 @@ class TeacherConfig(Section):
     max_requests: int | None = Field(
         None, ge=1, description="budget: stop before asking more than this about the same prompts, all tries together"
     )
+    malformed_limit: float = Field(
+        0.5, ge=0, le=1, description="share of malformed answers above which asking stops, early; 1: never"
+    )
+    price: float | None = Field(None, ge=0, description="of a million tokens, in any currency: to tell the cost so far")
+    answer_price: float | None = Field(None, ge=0, description="of a million tokens of answers; null: price")
     structured_output: bool = Field(True, description="vllm: constrain the answer to the grammar")
     engine_arguments: dict[str, str | int | float | bool] = Field(
         {}, description="vllm: further arguments of vllm.LLM, e.g. tensor_parallel_size, max_model_len"
@@ -143,6 +148,8 @@ class TeacherConfig(Section):
                 raise ValueError(f"teacher.extra_body must not hold {field!r}: {remedy}")
         if self.kind == "vllm" and not self.model:
             raise ValueError("teacher.kind 'vllm' needs teacher.model (a folder or a hub name)")
+        if self.answer_price is not None and self.price is None:
+            raise ValueError("teacher.answer_price goes with teacher.price")
         return self
 
 

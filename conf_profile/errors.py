@@ -29,6 +29,10 @@ class TeacherError(ConfProfileError):
     """The teacher cannot be asked, or its answers cannot be kept."""
 
 
+class MalformedAnswersError(TeacherError):
+    """Most of the teacher's answers cannot be read: asking on would be money for nothing."""
+
+
 class StudentError(ConfProfileError):
     """A student model cannot be built, loaded or trained."""
 
@@ -55,6 +59,10 @@ class RolloutLostError(RolloutError):
 
 class PipelineError(ConfProfileError):
     """A pipeline step failed; its own message is included."""
+
+
+class UnreadableTeacherError(PipelineError):
+    """A run stopped because most of its teacher's answers are malformed."""
 
 
 class BackendUnreachableError(PipelineError):

@@ -34,12 +34,16 @@ _TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 @dataclass(frozen=True)
 class TableSchema:
-    """One table's name, columns and rules. A column is nullable only where its Arrow field says so."""
+    """One table's name, columns and rules. A column is nullable only where its Arrow field says so.
+
+    Files of earlier releases lack the columns `added`, which are nullable.
+    """
 
     name: str
     schema: pa.Schema
     unique: tuple[str, ...] = ()
     level_column: str | None = None
+    added: tuple[str, ...] = ()
 
 
 def _field(name: str, kind: pa.DataType, nullable: bool = False) -> pa.Field:
@@ -111,9 +115,12 @@ CANDIDATES = TableSchema(
             _field("level", pa.int8(), nullable=True),
             _field("rationale", pa.string(), nullable=True),
             _field("well_formed", pa.bool_()),
+            # How the sample was read, an AnswerForm; null where nobody has noted it.
+            _field("form", pa.string(), nullable=True),
         ]
     ),
     level_column="level",
+    added=("form",),
 )
 PSEUDO_LABELS = TableSchema(
     "pseudo_labels",
@@ -314,15 +321,16 @@ def check(data: pa.Table, table: TableSchema, source: str, first_row: int = 0) -
 
 
 def check_stored(schema: pa.Schema, table: TableSchema, source: str) -> None:
-    """For whoever reads a file of a step column by column: DataError unless it has every column, each of a type that
-    differs from the table's in its width or coding alone."""
-    missing = [name for name in table.schema.names if schema.get_field_index(name) < 0]
+    """For whoever reads a file of a step column by column: DataError unless it has every column that was not added
+    later, each of a type that differs from the table's in its width or coding alone."""
+    absent = [name for name in table.schema.names if schema.get_field_index(name) < 0]
+    missing = [name for name in absent if name not in table.added]
     if missing:
         raise DataError(
             f"{source}: the table {table.name!r} lacks the column(s) {', '.join(missing)}; it has "
             f"{', '.join(schema.names)}"
         )
-    for field in table.schema:
+    for field in (each for each in table.schema if each.name not in absent):
         stored = schema.field(field.name).type
         given = stored.value_type if pa.types.is_dictionary(stored) else stored
         alike = any(kind(given) and kind(field.type) for kind in (_is_text, pa.types.is_integer))

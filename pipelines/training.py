@@ -40,6 +40,7 @@ Output = tuple[str, str, Any]
 OUTPUTS: Mapping[str, Output] = {
     "features": ("features", "features", dsl.Dataset),
     "features_report": ("features", "report", dsl.Artifact),
+    "labelling_report": ("labelling", "report", dsl.Artifact),
     "sft_student": ("sft", "student", dsl.Model),
     "student": ("grpo", "student", dsl.Model),
     "grpo_log": ("grpo", "log", dsl.Artifact),

@@ -15,7 +15,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from components.labelling import rationales
 from conf_profile import tables
 from conf_profile.config import LabellingConfig
 from conf_profile.consensus import confidence, voting
-from conf_profile.consensus.candidates import BLOCK_ROWS, Block, UserRows, blocks, check_users
+from conf_profile.consensus.candidates import BLOCK_ROWS, Block, UserRows, blocks, check_users, count_forms
 from conf_profile.dialogue.task import load as load_task
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import DataError
@@ -105,7 +105,7 @@ def run(
         fitted = _fit(totals, features, questions)
         levels = _write_labels(spill, pseudo_labels, fitted, questions)
     confidence.save(fitted, calibration)
-    summary = _report(totals, levels, questions, config)
+    summary = _report(totals, levels, questions, config) | _answers(candidates, questions)
     write_text(report, json.dumps(summary, indent=2) + "\n")
     log.info("labelled %d users, %d pseudo-labels", len(totals.users), int(totals.answered.sum()))
 
@@ -291,6 +291,11 @@ def _labels(
 def _decode(codes: npt.NDArray[np.integer[Any]], names: Sequence[str]) -> pa.Array:
     dictionary = pa.array(list(names), pa.string())
     return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), dictionary).cast(pa.string())
+
+
+def _answers(candidates: Sequence[Path], taxonomy: Taxonomy) -> dict[str, Any]:
+    counts = count_forms(candidates, taxonomy)
+    return {"answers": asdict(counts)} if counts else {}
 
 
 def _report(

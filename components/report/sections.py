@@ -28,6 +28,7 @@ from conf_profile.evaluation.arms import (
     arm_title,
 )
 from conf_profile.evaluation.labelled_users import find_labelled_users
+from conf_profile.evaluation.summary import count_answers
 
 Values = Mapping[str, Any]
 
@@ -39,6 +40,7 @@ def values(inputs: Inputs) -> Values:
         "gate": _gate(inputs.gate),
         "training": {"curves": figures.training(inputs), "difficulty": figures.difficulty(inputs)},
         "data": _data(inputs),
+        "answers": _answers(inputs.labelling),
         "warnings": list(inputs.warnings),
         "model": _model(inputs),
         "configuration": inputs.config_yaml,
@@ -160,6 +162,20 @@ def _data(inputs: Inputs) -> dict[str, str]:
     facts = {"Users by split": ", ".join(f"{k} {v:,}" for k, v in inputs.evaluation["users"].items())}
     facts |= _scalars("", inputs.features) | _scalars("Teacher: ", inputs.labelling)
     return facts | _scalars("Difficulty filter: ", inputs.filtering) | _scalars("Reference pass: ", inputs.reference)
+
+
+def _answers(labelling: Mapping[str, Any]) -> list[list[str]]:
+    """How the teacher's answers were read: form, count, share; nothing where nobody has counted."""
+    counted = count_answers(labelling)
+    if counted is None:
+        return []
+    rows = [
+        ("well-formed", counted["well_formed"]),
+        *counted["forms"].items(),
+        ("malformed", counted["malformed"]),
+        *((f"malformed: {reason}", count) for reason, count in counted["reasons"].items()),
+    ]
+    return [[name, f"{count:,}", percent(count / counted["total"])] for name, count in rows]
 
 
 def _model(inputs: Inputs) -> Values:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -18,12 +19,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.synthesis.progress import progress
+from components.synthesis import inspection
+from components.synthesis.progress import AnswerProgress
 from conf_profile import tables
 from conf_profile.config import PromptConfig, TeacherConfig
 from conf_profile.dialogue import task as tasks
-from conf_profile.dialogue.output_format import ProfileAnswer, parse_or_none
+from conf_profile.dialogue.answer_reader import ReadAnswer, read_answer
 from conf_profile.dialogue.prompts import UserFeatures, render_messages
+from conf_profile.dialogue.reasons import AnswerForm
 from conf_profile.dialogue.task import Task
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.teachers import remote_answers
@@ -36,6 +39,8 @@ ASKED_SPLITS = ("train", "validation", "test")
 """The test users' answers serve to evaluate the teacher alone; `second_stage` users are never asked about."""
 ANSWERS_PER_BATCH = 5_000
 """Answers parsed and written at once; bounds the memory of the writing part."""
+WARNED_SHARE = 0.1
+"""Share of malformed answers from which on the log says so; the report says it always."""
 _log = logging.getLogger(__name__)
 
 
@@ -65,7 +70,8 @@ def run(
 
     Rows are ordered by user, sample and the taxonomy's attributes, so a user's rows are contiguous. Answers
     that `answers_folder` keeps (a folder, or s3://BUCKET/PREFIX) are not asked for again. Raises TeacherError when the
-    teacher cannot go on and DataError for a features table that breaks its schema.
+    teacher cannot go on (MalformedAnswersError: when most of its answers are malformed) and DataError for a features
+    table that breaks its schema.
     """
     task = tasks.load(task_file)
     users = _shard_of(tables.read_features(features), ask_splits, shard, config.shards)
@@ -75,10 +81,13 @@ def run(
     with _store(answers_folder, teacher, shard, config.shards) as store:
         if config.max_requests is not None:
             spending.continue_in(store, requests)
-        counts = asyncio.run(_ask(teacher, requests, store, f"shard {shard + 1} of {config.shards}"))
-        malformed = _write(candidates, requests, store, task)
-    _warn_if_malformed(malformed, len(requests) * config.samples)
-    return asdict(SynthesisCounts(len(requests), counts.asked, counts.kept_before, malformed))
+        total = len(requests) * config.samples
+        progress = AnswerProgress(f"synthesis {shard + 1}", total, task, config)
+        counts = asyncio.run(_ask(teacher, requests, store, progress, task, config.malformed_limit))
+        forms = _write(candidates, requests, store, task)
+    malformed = {form: count for form, count in forms.items() if not form.well_formed}
+    _warn_if_malformed(malformed, total)
+    return asdict(SynthesisCounts(len(requests), counts.asked, counts.kept_before, sum(malformed.values())))
 
 
 def shard_of(user_id: str, shards: int) -> int:
@@ -123,36 +132,51 @@ def _store(place: Path | str, teacher: Teacher, shard: int, shards: int) -> Iter
         yield store
 
 
-async def _ask(teacher: Teacher, requests: Sequence[Request], store: AnswerStore, title: str) -> AskCounts:
-    total = sum(len(request.samples) for request in requests)
+async def _ask(
+    teacher: Teacher,
+    requests: Sequence[Request],
+    store: AnswerStore,
+    progress: AnswerProgress,
+    task: Task,
+    limit: float,
+) -> AskCounts:
+    """Asks for the first answers, looks at them, and asks for the others."""
+    first, others = inspection.split_first(requests)
     try:
-        with progress(title, total) as report:
-            return await ask(teacher, requests, store, report)
+        before = await ask(teacher, first, store, progress)
+        read = (_read_answer(store, request, sample, task) for request in first for sample in request.samples)
+        inspection.require_well_formed(Counter(each.form for each in read), limit, "first")
+        after = await ask(teacher, others, store, progress)
     finally:
         await teacher.aclose()
+    return AskCounts(before.asked + after.asked, before.kept_before + after.kept_before)
 
 
-def _write(path: Path, requests: Sequence[Request], store: AnswerStore, taxonomy: Taxonomy) -> int:
-    """Streams the kept answers into the table; returns how many are malformed."""
+def _write(path: Path, requests: Sequence[Request], store: AnswerStore, taxonomy: Taxonomy) -> Counter[AnswerForm]:
+    """Streams the kept answers into the table; returns how many were read in which form."""
     answers = ((request, sample) for request in requests for sample in request.samples)
-    malformed = 0
+    forms: Counter[AnswerForm] = Counter()
     with tables.writer(path, tables.CANDIDATES) as out:
         while batch := list(islice(answers, ANSWERS_PER_BATCH)):
-            parsed = [_read_answer(store, request, sample, taxonomy) for request, sample in batch]
-            rows = _table([(r.user_id, s) for r, s in batch], parsed, taxonomy)
+            found = [_read_answer(store, request, sample, taxonomy) for request, sample in batch]
+            rows = _table([(r.user_id, s) for r, s in batch], found, taxonomy)
             out.write_table(tables.check(rows, tables.CANDIDATES, str(path)))
-            malformed += parsed.count(None)
-    return malformed
+            forms.update(each.form for each in found)
+    return forms
 
 
-def _read_answer(store: AnswerStore, request: Request, sample: int, taxonomy: Taxonomy) -> ProfileAnswer | None:
-    text = store.text(request.user_id, request.messages, sample)
-    return parse_or_none(text or "", taxonomy)
+def _read_answer(store: AnswerStore, request: Request, sample: int, taxonomy: Taxonomy) -> ReadAnswer:
+    text = store.text(request.user_id, request.messages, sample) or ""
+    found = read_answer(text, taxonomy)
+    if found.answer:
+        return found
+    return read_answer(text, taxonomy, store.reason(request.user_id, request.messages, sample))
 
 
-def _table(keys: Sequence[tuple[str, int]], parsed: Sequence[ProfileAnswer | None], taxonomy: Taxonomy) -> pa.Table:
+def _table(keys: Sequence[tuple[str, int]], found: Sequence[ReadAnswer], taxonomy: Taxonomy) -> pa.Table:
     """One row for each answer and attribute; a malformed answer has nulls in all of them."""
-    given = [answer.answers[name] if answer else None for answer in parsed for name in taxonomy.names]
+    read = [each.answer for each in found]
+    given = [answer.answers[name] if answer else None for answer in read for name in taxonomy.names]
     each = len(taxonomy.names)
     columns = {
         "user_id": [user_id for user_id, _ in keys for _ in range(each)],
@@ -160,16 +184,14 @@ def _table(keys: Sequence[tuple[str, int]], parsed: Sequence[ProfileAnswer | Non
         "attribute": list(taxonomy.names) * len(keys),
         "tag": [answer.tag if answer else None for answer in given],
         "level": [answer.level if answer else None for answer in given],
-        "rationale": [answer.rationale if answer else None for answer in parsed for _ in range(each)],
-        "well_formed": [answer is not None for answer in parsed for _ in range(each)],
+        "rationale": [answer.rationale if answer else None for answer in read for _ in range(each)],
+        "well_formed": [answer is not None for answer in read for _ in range(each)],
+        "form": [str(answer.form) for answer in found for _ in range(each)],
     }
     return pa.table(columns, schema=tables.CANDIDATES.schema)
 
 
-def _warn_if_malformed(malformed: int, answers: int) -> None:
-    if malformed * 2 > answers:
-        _log.warning(
-            "%d of %d answers are malformed; raise teacher.max_tokens or ask another teacher",
-            malformed,
-            answers,
-        )
+def _warn_if_malformed(malformed: Mapping[AnswerForm, int], answers: int) -> None:
+    count = sum(malformed.values())
+    if count > WARNED_SHARE * answers:
+        _log.warning("%d of %d answers are malformed: %s", count, answers, inspection.describe_forms(malformed))

@@ -8,7 +8,8 @@ offence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ BLOCK_ROWS = 1 << 20
 _CODE_TYPE = pa.dictionary(pa.int32(), pa.string())
 _NOT_IN_TAXONOMY = -2
 _REQUIRED_COLUMNS = ("user_id", "sample", "attribute", "well_formed")
+_COLUMNS_OF_VOTES = (*_REQUIRED_COLUMNS, "tag", "level")
 
 Codes = npt.NDArray[np.int32]
 Number = TypeVar("Number", bound=np.generic)
@@ -108,6 +110,33 @@ def sample_count(paths: Sequence[Path]) -> int:
     return highest + 1
 
 
+@dataclass(frozen=True)
+class FormCounts:
+    """How many samples were read in which form: of the well-formed ones, and why the others are malformed."""
+
+    forms: Mapping[str, int]
+    reasons: Mapping[str, int]
+
+
+def count_forms(paths: Sequence[Path], taxonomy: Taxonomy) -> FormCounts | None:
+    """The most frequent first; None for files of earlier releases, which do not say it."""
+    counts = {True: Counter[str](), False: Counter[str]()}
+    for path in paths:
+        with _open_file(path) as file:
+            if "form" not in file.schema_arrow.names or _is_empty(file, "form"):
+                continue
+            for batch in file.iter_batches(BLOCK_ROWS, columns=["attribute", "well_formed", "form"]):
+                # Each sample has a row for each attribute.
+                attribute = batch.column("attribute")
+                first = pc.equal(attribute.indices, attribute.dictionary.index(taxonomy.names[0]))
+                for well_formed, counter in counts.items():
+                    chosen = pc.and_(first, pc.equal(batch.column("well_formed"), well_formed))
+                    forms_read = batch.column("form").filter(chosen).drop_null().cast(pa.string())
+                    counter.update({each["values"]: each["counts"] for each in forms_read.value_counts().to_pylist()})
+    forms, reasons = (dict(counts[well_formed].most_common()) for well_formed in (True, False))
+    return FormCounts(forms, reasons) if forms or reasons else None
+
+
 def check_users(found: Sequence[UserRows]) -> None:
     """DataError where a user's rows are not together, within a file or over the files."""
     users = pa.chunked_array([one.users for one in found], pa.string())
@@ -175,7 +204,7 @@ def _open_file(path: Path) -> Iterator[pq.ParquetFile]:
 
 def _columns(file: pq.ParquetFile) -> list[str]:
     """The columns to read: not the rationales where the file's own statistics say that there are none."""
-    names = [name for name in tables.CANDIDATES.schema.names if name != "rationale"]
+    names = list(_COLUMNS_OF_VOTES)
     return names if _is_empty(file, "rationale") else [*names, "rationale"]
 
 

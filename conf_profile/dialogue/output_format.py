@@ -10,6 +10,7 @@ about the tag that was said. `unknown` stands for "the evidence says nothing" an
 The parser is strict: an answer that is cut, nested wrongly, out of order, outside the tag set, or followed
 by anything else is malformed as a whole. White space between elements is the one freedom, since chat models
 like line breaks. User text cannot reach the grammar: `prompts.quote` takes the angle brackets out of it.
+Students and serving are read strictly; a teacher's answers are read by `answer_reader`.
 """
 
 from __future__ import annotations
@@ -58,11 +59,7 @@ def parse(text: str, taxonomy: Taxonomy) -> ProfileAnswer:
     match = _pattern(taxonomy).fullmatch(text)
     if match is None:
         raise OutputFormatError(f"the answer does not follow the grammar (it begins {text[:80]!r})")
-    answers = {
-        name: Answer(None if match[f"{name}_tag"] == UNKNOWN else match[f"{name}_tag"], int(match[f"{name}_level"]))
-        for name in taxonomy.names
-    }
-    return ProfileAnswer(match["rationale_text"].strip(), answers)
+    return _answer(match, taxonomy)
 
 
 def parse_or_none(text: str, taxonomy: Taxonomy) -> ProfileAnswer | None:
@@ -71,6 +68,12 @@ def parse_or_none(text: str, taxonomy: Taxonomy) -> ProfileAnswer | None:
         return parse(text, taxonomy)
     except OutputFormatError:
         return None
+
+
+def find_answer(text: str, taxonomy: Taxonomy) -> tuple[ProfileAnswer, str] | None:
+    """The first answer in the grammar that stands in a text, and what stands around it; None where there is none."""
+    match = _pattern(taxonomy).search(text)
+    return (_answer(match, taxonomy), text[: match.start()] + text[match.end() :]) if match else None
 
 
 @lru_cache(maxsize=16)
@@ -84,7 +87,20 @@ def structured_output_regex(taxonomy: Taxonomy, rationale_characters: int = MAX_
 
 def clean_rationale(text: str) -> str:
     """Text that the grammar accepts as a rationale: no angle brackets or control characters, limited length."""
-    return _FORBIDDEN_IN_RATIONALE.sub(" ", text).strip()[:MAX_RATIONALE_CHARACTERS].strip()
+    return strip_markup(text)[:MAX_RATIONALE_CHARACTERS].strip()
+
+
+def strip_markup(text: str) -> str:
+    """The text without angle brackets and control characters, however long."""
+    return _FORBIDDEN_IN_RATIONALE.sub(" ", text).strip()
+
+
+def _answer(match: re.Match[str], taxonomy: Taxonomy) -> ProfileAnswer:
+    answers = {
+        name: Answer(None if match[f"{name}_tag"] == UNKNOWN else match[f"{name}_tag"], int(match[f"{name}_level"]))
+        for name in taxonomy.names
+    }
+    return ProfileAnswer(match["rationale_text"].strip(), answers)
 
 
 @lru_cache(maxsize=16)

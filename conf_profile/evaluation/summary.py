@@ -52,6 +52,7 @@ def build(
     seconds: Mapping[str, float],
     peak_rss_mib: float,
     warnings: Sequence[str] = (),
+    labelling_report: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of summary.json; DataError names what an input lacks.
 
@@ -71,6 +72,7 @@ def build(
             "test_users": labelled.test if labelled else None,
             "labelled_test_users": labelled.labelled if labelled else None,
             "labelled_test_users_by_attribute": dict(labelled.by_attribute) if labelled else None,
+            "answers": count_answers(labelling_report or {}),
             "metrics": _metrics(evaluation["arms"] if judged else {}),
             **({} if judged else {"unjudged": _label_free(evaluation, config.labelling.vote)}),
             "gate": {"decision": gate["decision"], "reasons": list(gate["reasons"])},
@@ -81,6 +83,22 @@ def build(
         }
     except KeyError as error:
         raise DataError(f"the summary cannot be built: {error} is missing from a step's output") from error
+
+
+def count_answers(labelling_report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The teacher's answers: how many, how they were read, and why others are malformed; None if nobody counted."""
+    found = labelling_report.get("answers")
+    if not found:
+        return None
+    well_formed, malformed = (sum(found[name].values()) for name in ("forms", "reasons"))
+    return {"total": well_formed + malformed, "well_formed": well_formed, "malformed": malformed, **found}
+
+
+def describe_answers(answers: Mapping[str, Any]) -> str:
+    """What `count_answers` has counted, in a line: the share that is well-formed, and why the others are not."""
+    share = _percent(answers["well_formed"] / answers["total"])
+    malformed = ", ".join(f"{count:,} {reason}" for reason, count in answers["reasons"].items())
+    return f"Teacher: {answers['total']:,} answers, {share}% well-formed" + (f" ({malformed})" if malformed else "")
 
 
 def unjudged_table(summary: Mapping[str, Any]) -> Table:
@@ -123,12 +141,14 @@ def table(summary: Mapping[str, Any]) -> Table:
 def render(summary: Mapping[str, Any]) -> Group:
     """What the terminal shows at the end of a run: the table, the gate's word, the model, time and memory."""
     from rich.console import Group
+    from rich.text import Text
 
     judged = summary.get("judged", True)
     return Group(
         table(summary) if judged else unjudged_table(summary),
         *_gate_lines(summary["gate"], judged),
         _model_line(summary["model"], judged),
+        *([Text(describe_answers(summary["answers"]))] if summary.get("answers") else []),
         *_warning_lines(summary),
         _cost(summary),
     )

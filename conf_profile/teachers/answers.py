@@ -15,12 +15,12 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from filelock import lock_descriptor
 
@@ -43,31 +43,37 @@ class AskCounts:
     kept_before: int
 
 
+class Watcher(Protocol):
+    """Somebody who is told what arrives, and may stop the asking by an exception."""
+
+    def begin(self, kept: int) -> None:
+        """So many completions had been kept before."""
+        ...
+
+    def add(self, messages: Sequence[Message], completion: Completion) -> None:
+        """A completion has arrived and is kept; `messages` are its prompt."""
+        ...
+
+
 async def ask(
-    teacher: Teacher,
-    requests: Sequence[Request],
-    store: AnswerStore,
-    on_progress: Callable[[int], None] | None = None,
+    teacher: Teacher, requests: Sequence[Request], store: AnswerStore, watcher: Watcher | None = None
 ) -> AskCounts:
     """Asks the teacher for every sample that the store lacks; returns when all of them are kept.
 
-    `on_progress` receives the number of completions that are there, once at the start and after each arrival.
     Raises TeacherError when the teacher cannot go on or the disk is full; what had arrived stays kept.
     """
     wanted = sum(len(request.samples) for request in requests)
     missing = [replace(request, samples=samples) for request in requests if (samples := store.missing_samples(request))]
     kept_before = wanted - sum(len(request.samples) for request in missing)
-    report = on_progress or (lambda done: None)
-    report(kept_before)
+    if watcher:
+        watcher.begin(kept_before)
     if not missing:
         return AskCounts(0, kept_before)
-    arrived = await _keep_all(teacher, missing, store, lambda count: report(kept_before + count))
+    arrived = await _keep_all(teacher, missing, store, watcher)
     return AskCounts(arrived, kept_before)
 
 
-async def _keep_all(
-    teacher: Teacher, missing: Sequence[Request], store: AnswerStore, report: Callable[[int], None]
-) -> int:
+async def _keep_all(teacher: Teacher, missing: Sequence[Request], store: AnswerStore, watcher: Watcher | None) -> int:
     open_samples = {request.user_id: set(request.samples) for request in missing}
     messages = {request.user_id: request.messages for request in missing}
     arrived = 0
@@ -78,7 +84,8 @@ async def _keep_all(
                 store.keep(messages[completion.user_id], completion)
                 open_samples[completion.user_id].discard(completion.sample)
                 arrived += 1
-                report(arrived)
+                if watcher:
+                    watcher.add(messages[completion.user_id], completion)
     finally:
         store.sync()
     _require_complete(open_samples)
@@ -245,6 +252,13 @@ class AnswerStore:
 def file_name(fingerprint: str, writer: str) -> str:
     """The name of a writer's file; a pattern for the writer gives a pattern for its files."""
     return f"{hashlib.sha256(fingerprint.encode()).hexdigest()[:16]}-{writer}.jsonl"
+
+
+def kept_texts(folder: Path, fingerprint: str) -> Iterator[str]:
+    """The texts of all answers of one teacher in a folder, whoever wrote them."""
+    for path in sorted(folder.glob(file_name(fingerprint, "*"))):
+        with path.open("rb") as file:
+            yield from (str(entry["text"]) for line in file if (entry := _entry(line)) and "text" in entry)
 
 
 def count_kept(folder: Path, user_id: str) -> int:

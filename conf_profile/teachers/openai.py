@@ -36,6 +36,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from conf_profile.config import TeacherConfig
+from conf_profile.dialogue.thinking import strip_thinking
 from conf_profile.errors import TeacherError
 from conf_profile.teachers.endpoint import advice
 from conf_profile.teachers.endpoint.chat_answer import ChatAnswer, NotACompletionError, read_answer
@@ -47,7 +48,6 @@ from conf_profile.teachers.endpoint.request_form import ManySamples, RequestForm
 from conf_profile.teachers.endpoint.run import Job, Run
 from conf_profile.teachers.protocol import Completion, Request
 from conf_profile.teachers.spending import Spending
-from conf_profile.teachers.thinking import strip_thinking
 from conf_profile.transient import Outage, retry_seconds
 
 UNREACHED_ATTEMPTS = 3

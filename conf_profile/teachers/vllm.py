@@ -30,9 +30,9 @@ from conf_profile.dialogue.output_format import (
     structured_output_regex,
 )
 from conf_profile.dialogue.taxonomy import Taxonomy
+from conf_profile.dialogue.thinking import strip_thinking
 from conf_profile.errors import TeacherError
 from conf_profile.teachers.protocol import Completion, Request
-from conf_profile.teachers.thinking import strip_thinking
 
 QUEUE_DEPTH = 4
 """Samples handed to the engine, as a multiple of what it generates at once; refilled at half of that."""

@@ -16,8 +16,9 @@ from conf_profile.config import RunConfig
 from conf_profile.dialogue.output_format import Answer, ProfileAnswer, render
 from conf_profile.dialogue.prompts import Message
 from conf_profile.dialogue.task import Task
+from conf_profile.teachers.cost import CHARACTERS_A_TOKEN, Price
+from conf_profile.teachers.protocol import Usage
 
-CHARACTERS_A_TOKEN = 4
 FIGURES: Mapping[str, float] = {
     "students.mib_per_million": 3390,
     "evaluation.mib_per_million": 8260,
@@ -31,14 +32,6 @@ FIGURES_SAMPLES = 10
 MODEL_GIB: Mapping[str, float] = {"scratch": 2.1, "smollm2-wheel": 15.2}
 """Peak memory of a whole run with this student (docs/performance.md)."""
 GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Price:
-    """Of a million tokens, in any currency."""
-
-    prompt: float
-    answer: float
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,7 @@ def estimate_cost(
     given = round(answers * length / CHARACTERS_A_TOKEN)
     least = round(answers * len(render(bare, task)) / CHARACTERS_A_TOKEN)
     most = max(least, answers * config.teacher.max_tokens)
-    cost = [(given * price.prompt + said * price.answer) / 1e6 if price else None for said in (least, most)]
+    cost = [price.cost(Usage(given, said)) if price else None for said in (least, most)]
     return CostFacts(answers, given, least, most, *cost)
 
 

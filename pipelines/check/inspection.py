@@ -20,8 +20,9 @@ from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.prompts import Message, render_messages
 from conf_profile.dialogue.task import Task
 from conf_profile.evaluation.unjudged.gate import check_levels
+from conf_profile.teachers.cost import Price
 from pipelines.check import champion
-from pipelines.check.cost import CostFacts, MachineFacts, Price, estimate_cost, estimate_machine, existing_parent
+from pipelines.check.cost import CostFacts, MachineFacts, estimate_cost, estimate_machine, existing_parent
 from pipelines.check.people import People, read_people
 from pipelines.preflight.finding import Finding
 from pipelines.preflight.labels import unjudged_finding

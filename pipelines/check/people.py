@@ -77,13 +77,33 @@ class People:
     """Ids of users of behaviour, and of demographics, that the other table has not."""
 
 
+def read_user(config: RunConfig, data: Dataset, task: Task, user_id: str) -> UserFeatures:
+    """One user as a run will see them; without an id the one in the middle of those whom the teacher is asked about.
+
+    DataError where nothing is known of the user, or the teacher may not see them.
+    """
+    if not user_id:
+        sample = read_people(config, data, task).sample
+        if not sample:
+            raise DataError(f"{data.name!r} has no user with consent whom the teacher would be asked about")
+        return sample[len(sample) // 2]
+    moment = parse_time(config.features.as_of or data.as_of, "features.as_of")
+    behaviour, demographics = _read_tables(data, task)
+    acts, forms = _snapshots(behaviour, moment), _snapshots(demographics, moment)
+    (at,) = forms.positions([user_id])
+    if at < 0:
+        raise DataError(
+            f"demographics of {data.name!r} has no user {user_id!r} as of {moment.isoformat()}; give another --user"
+        )
+    if not forms.rows["consent"][at].as_py():
+        raise DataError(f"user {user_id!r} has given no consent, so no teacher may see them; give another --user")
+    return _features([user_id], acts, forms, task)[0]
+
+
 def read_people(config: RunConfig, data: Dataset, task: Task) -> People:
     """Reads both tables of a data set that was checked; DataError where they break their schema."""
     moment = parse_time(config.features.as_of or data.as_of, "features.as_of")
-    behaviour = tables.read(data.behaviour, tables.behaviour_table(task.features))
-    demographics = tables.read(data.demographics, tables.demographics_table(task.features))
-    for table, path in ((behaviour, data.behaviour), (demographics, data.demographics)):
-        _refuse_huge_texts(table, path)
+    behaviour, demographics = _read_tables(data, task)
     acting, signed = (set(pc.unique(table["user_id"]).to_pylist()) for table in (behaviour, demographics))
     acts, forms = _snapshots(behaviour, moment), _snapshots(demographics, moment)
     consents = forms.rows["consent"].to_numpy()[forms.latest].astype(bool)
@@ -110,6 +130,15 @@ def read_people(config: RunConfig, data: Dataset, task: Task) -> People:
     sample = _features(asked[_evenly(len(asked))].tolist(), acts, forms, task)
     examples = (_examples(acting - signed), _examples(signed - acting))
     return People(facts, profiled, split, sample, examples)
+
+
+def _read_tables(data: Dataset, task: Task) -> tuple[pa.Table, pa.Table]:
+    """Both tables of a data set; DataError where they break their schema, or a cell is huge."""
+    behaviour = tables.read(data.behaviour, tables.behaviour_table(task.features))
+    demographics = tables.read(data.demographics, tables.demographics_table(task.features))
+    for table, path in ((behaviour, data.behaviour), (demographics, data.demographics)):
+        _refuse_huge_texts(table, path)
+    return behaviour, demographics
 
 
 def _refuse_huge_texts(table: pa.Table, path: Path) -> None:

@@ -14,8 +14,8 @@ from conf_profile.cli.options import config_options, default_folder
 
 if TYPE_CHECKING:
     from conf_profile.config import RunConfig
+    from conf_profile.teachers.cost import Price
     from pipelines.check import Inspection
-    from pipelines.check.cost import Price
 
 ERROR_STATUS = 2
 
@@ -23,7 +23,7 @@ ERROR_STATUS = 2
 @click.command(short_help="Check data, configuration and cost of a run, and start nothing.")
 @config_options
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder; default: runs/DATASET-PRESET.")
-@click.option("--price", type=click.FloatRange(0), help="Of a million tokens of the teacher's, for the cost.")
+@click.option("--price", type=click.FloatRange(0), help="Of a million tokens of the teacher's; default: teacher.price.")
 @click.option("--answer-price", type=click.FloatRange(0), help="Of a million tokens of answers; default: --price.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def check(config: RunConfig, out: Path | None, price: float | None, answer_price: float | None, as_json: bool) -> None:
@@ -31,12 +31,14 @@ def check(config: RunConfig, out: Path | None, price: float | None, answer_price
 
     Nothing is written or asked. Every `run` begins with the same check. The exit status is 2 where an error was found.
     """
+    from conf_profile.teachers.cost import Price, price_of
     from pipelines.check import page
-    from pipelines.check.cost import Price
 
     if answer_price is not None and price is None:
         raise click.UsageError("--answer-price goes with --price")
-    prices = None if price is None else Price(price, price if answer_price is None else answer_price)
+    prices = price_of(config.teacher)
+    if price is not None:
+        prices = Price(price, price if answer_price is None else answer_price)
     found = _inspect(config, (out or default_folder(config)).resolve(), prices)
     if as_json:
         click.echo(json.dumps(page.to_json(found), indent=2, ensure_ascii=False))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from conf_profile.cli.options import config_options, default_folder
-from conf_profile.errors import LostPromotionError, PipelineError
+from conf_profile.errors import LostPromotionError, PipelineError, UnreadableTeacherError
 from pipelines.commands.options import until_option
 
 if TYPE_CHECKING:
@@ -57,12 +57,23 @@ def run(config: RunConfig, out: Path | None, until: str) -> None:
     if "report" not in finished.artefacts:
         for name, path in finished.artefacts.items():
             click.echo(f"{name}: {_display_path(Path(path))}")
+        _echo_answers(finished)
         return
     result = _collect(config, finished, folder, warnings)
     Console().print(summary.render(result))
     click.echo(f"summary: {_display_path(folder / 'summary.json')}\nreport:  {_display_path(folder / 'report.html')}")
     if result["model"]:
         click.echo(f"models:  conf-profile models list --run {_display_path(folder)}")
+
+
+def _echo_answers(finished: FinishedPipeline) -> None:
+    """What the teacher's answers were like, for a run that ends before its summary."""
+    from conf_profile.evaluation import summary
+
+    if "labelling_report" in finished.artefacts:
+        report = json.loads(Path(finished.artefacts["labelling_report"]).read_text(encoding="utf-8"))
+        if counted := summary.count_answers(report):
+            click.echo(summary.describe_answers(counted))
 
 
 def _make_folder(folder: Path) -> None:
@@ -119,6 +130,12 @@ def _run_pipeline(config: RunConfig, data: Dataset, folder: Path, console: Any, 
     try:
         steps = [step.name for step in steps_of(config, until)]
         return pipeline_process.run(values, folder, console, steps, until)
+    except UnreadableTeacherError:
+        from pipelines.local import malformed_answers
+
+        for line in malformed_answers.describe_latest(config, data, folder / "workspace" / "answers"):
+            click.echo(line, err=True)
+        raise
     except LostPromotionError:
         # Started again, it competes with the new champion; what does not depend on that one is not done again.
         pinned.unlink()
@@ -153,7 +170,7 @@ def _collect(config: RunConfig, finished: FinishedPipeline, folder: Path, warnin
 
     read = {
         name: json.loads(Path(finished.artefacts[name]).read_text(encoding="utf-8"))
-        for name in ("evaluation", "gate", "outcome", "features_report")
+        for name in ("evaluation", "gate", "outcome", "features_report", "labelling_report")
     }
     result = summary.build(
         config, **read, seconds=finished.seconds, peak_rss_mib=finished.peak_rss_mib, warnings=warnings

@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from conf_profile import process_family
-from conf_profile.errors import LostPromotionError, PipelineError, RegistryConflictError
+from conf_profile.errors import (
+    LostPromotionError,
+    MalformedAnswersError,
+    PipelineError,
+    RegistryConflictError,
+    UnreadableTeacherError,
+)
 from conf_profile.files import write_text
 from conf_profile.process_family import ProcessFamily
 from conf_profile.source import source_hash
@@ -28,7 +34,9 @@ from pipelines.local.step_failure import StepFailure
 COLOUR = re.compile(r"\x1b\[\d+m")
 _BEGIN = re.compile(r"Executing task '([\w-]+)'")
 _END = re.compile(r"Task '([\w-]+)' finished with status (\w+)$")
-_PROGRESS = re.compile(r"^\s*[a-z]+(?: \d+)? (?P<done>\d+)/(?P<total>\d+).*$")
+_PROGRESS = re.compile(r"^\s*(?P<task>[a-z]+(?: \d+)?) (?P<done>\d+)/(?P<total>\d+).*$")
+_KINDS = {RegistryConflictError.__name__: LostPromotionError, MalformedAnswersError.__name__: UnreadableTeacherError}
+"""Errors of steps that whoever starts the pipeline deals with, and what they are there."""
 
 STEPS_CODE = "pipelines.training"
 """The module that imports every step."""
@@ -53,7 +61,7 @@ class _OutputReader:
     begun: dict[str, float] = field(default_factory=dict)
     failure: StepFailure = field(default_factory=StepFailure)
     current: str = ""
-    shown: int = -1
+    shown: dict[str, int] = field(default_factory=dict)
 
 
 def run(
@@ -61,7 +69,7 @@ def run(
 ) -> FinishedPipeline:
     """Runs the pipeline, which has these steps, to its end or up to and with the step `until`.
 
-    PipelineError carries the failed step's own message; LostPromotionError is one.
+    PipelineError carries the failed step's own message; LostPromotionError and UnreadableTeacherError are such.
     """
     workspace = folder / "workspace"
     arguments_file, outputs_file = workspace / "arguments.json", workspace / "outputs.json"
@@ -129,7 +137,7 @@ def _follow(process: subprocess.Popen[str], log: Path, seconds: Path, console: A
 def _read(line: str, watch: _OutputReader, bar: Any, task: Any, console: Any) -> None:
     watch.failure.read(line)
     if match := _BEGIN.search(line):
-        watch.current, watch.shown = match[1], -1
+        watch.current, watch.shown = match[1], {}
         watch.begun.setdefault(match[1], time.monotonic())
         bar.update(task, description=match[1], detail="")
     elif match := _END.search(line):
@@ -155,14 +163,14 @@ def _end(step: str, succeeded: bool, watch: _OutputReader, bar: Any, task: Any, 
 
 def _print_every_tenth(match: re.Match[str], watch: _OutputReader, console: Any) -> None:
     tenth = 10 * int(match["done"]) // max(1, int(match["total"]))
-    if tenth > watch.shown:
-        watch.shown = tenth
+    if tenth > watch.shown.get(match["task"], -1):
+        watch.shown[match["task"]] = tenth
         console.print(f"  {match[0].strip()}", highlight=False, soft_wrap=True)
 
 
 def _failure(watch: _OutputReader, folder: Path) -> PipelineError:
     where = f"The whole output is in {folder / 'run.log'}; run again to continue."
-    kind = LostPromotionError if watch.failure.kind == RegistryConflictError.__name__ else PipelineError
+    kind = _KINDS.get(watch.failure.kind, PipelineError)
     return kind(f"step {watch.current or 'start'!r} failed: {watch.failure.reason}\n{where}")
 
 

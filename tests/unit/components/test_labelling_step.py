@@ -14,6 +14,7 @@ from conf_profile.config import LabellingConfig
 from conf_profile.consensus import candidates as reading
 from conf_profile.consensus import confidence
 from conf_profile.dialogue import task as tasks
+from conf_profile.dialogue.reasons import AnswerForm
 from conf_profile.errors import DataError
 
 TAXONOMY = tasks.parse({"attributes": {"age": ["young", "old"], "job": ["cook", "nurse", "pilot"]}})
@@ -105,6 +106,22 @@ EXPECTED = [
     row("ann", "job", "nurse", 5, 2, 1, "memes"),
     row("bob", "job", "pilot", 7, 4, 2, "jets; maps"),
 ]
+
+
+def test_the_report_counts_samples_by_how_they_were_read(bench):
+    ann = [{**row, "form": AnswerForm.EXACT} for row in ANN]
+    bob = [{**row, "form": AnswerForm.OTHER_FORM if row["well_formed"] else AnswerForm.CUT_OFF} for row in BOB]
+    bench.label([bench.write(ann, "one.parquet"), bench.write(bob, "two.parquet", row_group_size=1)])
+    assert bench.report["answers"] == {
+        "forms": {AnswerForm.EXACT: 3, AnswerForm.OTHER_FORM: 2},
+        "reasons": {AnswerForm.CUT_OFF: 1},
+    }
+
+
+def test_candidates_of_an_earlier_release_do_not_say_how_they_were_read(bench):
+    older = tables.from_rows(ANN + BOB, tables.CANDIDATES).drop_columns(["form"])
+    assert bench.label(bench.write(older)) == EXPECTED
+    assert "answers" not in bench.report
 
 
 def test_the_weighted_vote(bench):

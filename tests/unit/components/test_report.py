@@ -19,6 +19,7 @@ from components.report.markup import element, join
 from components.report.step import run
 from conf_profile.config import GateConfig, RunConfig
 from conf_profile.data import run_folder
+from conf_profile.dialogue.reasons import AnswerForm
 from conf_profile.errors import DataError
 from conf_profile.storage import configuration_file
 from support.evaluation_world import World
@@ -172,6 +173,16 @@ def test_the_number_of_labelled_users_is_shown_wherever_a_figure_stands_on_them(
     assert "Test users120of 120 have true labels: age 120, gender 30" in page
     assert "age (n=120)" in page and "gender (n=30)" in page
     assert "measured on all 120 test users (age 120, gender 30)" in page
+
+
+def test_the_page_says_how_the_teachers_answers_were_read(finished: Run) -> None:
+    forms, reasons = {AnswerForm.EXACT: 700, AnswerForm.OTHER_FORM: 100}, {AnswerForm.OTHER_TAG: 200}
+    finished.write("labelling", {"users": 120, "answers": {"forms": forms, "reasons": reasons}})
+    page = outline(finished.report())
+    text = "".join(page.text)
+    assert "The teacher's answers, by how they were read" in page.headings
+    for cells in ("well-formed80080.0%", "malformed20020.0%", "malformed: a tag outside the task20020.0%"):
+        assert cells in text
 
 
 def test_a_run_without_labels_has_a_page_that_says_so_and_shows_what_is_known(tmp_path) -> None:

@@ -372,5 +372,6 @@ def test_a_pipeline_can_end_after_a_named_step(tmp_path):
     compile_to(tmp_path / "short.yaml", RunConfig(), resources.load(), until="labelling")
     pipeline, platform = yaml.safe_load_all((tmp_path / "short.yaml").read_text(encoding="utf-8"))
     assert set(containers((pipeline, platform))) == {"features", "synthesis", "labelling"}
-    assert set(pipeline["root"]["outputDefinitions"]["artifacts"]) == {"features", "features_report"}
+    outputs = set(pipeline["root"]["outputDefinitions"]["artifacts"])
+    assert outputs == {"features", "features_report", "labelling_report"}
     assert not TRUTH & {name for task in tasks(pipeline).values() for name in reads(task)}

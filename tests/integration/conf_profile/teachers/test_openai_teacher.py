@@ -17,6 +17,7 @@ from components.synthesis import step
 from conf_profile import tables
 from conf_profile.config import PromptConfig, TeacherConfig
 from conf_profile.dialogue import task as tasks
+from conf_profile.dialogue.reasons import AnswerForm
 from conf_profile.errors import TeacherError
 from conf_profile.teachers.answers import AnswerStore, AskCounts, ask
 from conf_profile.teachers.endpoint.rate_limits import retry_after_seconds
@@ -438,8 +439,14 @@ def test_candidates_are_ordered_and_malformed_answers_have_no_tags(server, tmp_p
         "level": 4,
         "rationale": "rose pruning",
         "well_formed": True,
+        "form": AnswerForm.EXACT,
     }
-    bad = {"attribute": "gender", "tag": None, "level": None, "rationale": None, "well_formed": False}
+    bad = {
+        **dict.fromkeys(("tag", "level", "rationale")),
+        "attribute": "gender",
+        "well_formed": False,
+        "form": AnswerForm.NO_ANSWER,
+    }
     assert tables.read(tmp_path / "candidates.parquet", tables.CANDIDATES).to_pylist() == [
         {"user_id": user, "sample": sample, **row}
         for user, row in (("u00", good), ("u02", bad), ("u03", good))

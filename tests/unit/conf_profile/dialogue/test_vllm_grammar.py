@@ -7,10 +7,10 @@ import pytest
 from conf_profile.config import TeacherConfig
 from conf_profile.dialogue.output_format import MAX_RATIONALE_CHARACTERS, Answer, ProfileAnswer, render
 from conf_profile.dialogue.task import builtin, parse
+from conf_profile.dialogue.thinking import strip_thinking
 from conf_profile.errors import TeacherError
 from conf_profile.teachers.factory import make_teacher
 from conf_profile.teachers.protocol import Request
-from conf_profile.teachers.thinking import strip_thinking
 from conf_profile.teachers.vllm import VLLMTeacher, _grammar
 
 TAXONOMY = parse({"attributes": {"gender": ["female", "male"]}})

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from conf_profile.config import resolve
+from conf_profile.dialogue.reasons import AnswerForm
 from conf_profile.errors import DataError
 from conf_profile.evaluation.arms import arm_title
 from conf_profile.evaluation.summary import REQUIRED_ARMS, build, render
@@ -36,9 +37,10 @@ FEATURES = {"users": 2950, "dropped_without_consent": 50}
 SECONDS = {"features": 3.14159, "sft": 60.0, "grpo": 90.0}
 
 
-def summary(outcome=PROMOTED, arms=None, gate=GATE) -> dict:
+def summary(outcome=PROMOTED, arms=None, gate=GATE, labelling=None) -> dict:
     config = resolve("tiny", overrides=["seed=3"])
-    return build(config, {"arms": arms or ARMS, **LABELLED}, gate, outcome, FEATURES, SECONDS, 1234.56)
+    evaluation = {"arms": arms or ARMS, **LABELLED}
+    return build(config, evaluation, gate, outcome, FEATURES, SECONDS, 1234.56, labelling_report=labelling)
 
 
 def shown(content: dict) -> str:
@@ -52,7 +54,8 @@ def test_summary_has_exactly_the_promised_keys() -> None:
     content = summary()
     assert list(content) == [
         "dataset", "preset", "seed", "users", "dropped_without_consent", "judged", "test_users", "labelled_test_users",
-        "labelled_test_users_by_attribute", "metrics", "gate", "model", "seconds", "peak_rss_mib", "warnings",
+        "labelled_test_users_by_attribute", "answers", "metrics", "gate", "model", "seconds", "peak_rss_mib",
+        "warnings",
     ]  # fmt: skip
     assert content["judged"] is True
     assert (content["test_users"], content["labelled_test_users"]) == (590, 500)
@@ -64,6 +67,21 @@ def test_summary_has_exactly_the_promised_keys() -> None:
     assert content["seconds"] == {"features": 3.14, "sft": 60.0, "grpo": 90.0}
     assert content["peak_rss_mib"] == 1234.6
     assert json.loads(json.dumps(content)) == content
+
+
+def test_the_answers_of_the_teacher_are_counted_by_form():
+    forms = {AnswerForm.EXACT: 700, AnswerForm.OTHER_FORM: 50}
+    reasons = {AnswerForm.OTHER_TAG: 200, AnswerForm.NO_LEVEL: 50}
+    content = summary(labelling={"users": 100, "answers": {"forms": forms, "reasons": reasons}})
+    counts = {"total": 1000, "well_formed": 750, "malformed": 250}
+    assert content["answers"] == {**counts, "forms": forms, "reasons": reasons}
+    text = "Teacher: 1,000 answers, 75.0% well-formed (200 a tag outside the task, 50 a level is missing)"
+    assert text in shown(content)
+
+
+def test_a_labelling_report_of_an_earlier_release_has_no_forms():
+    content = summary(labelling={"users": 100, "malformed_share": 0.1})
+    assert content["answers"] is None and "Teacher:" not in shown(content)
 
 
 def test_every_required_arm_is_a_key_and_an_absent_one_is_null() -> None:

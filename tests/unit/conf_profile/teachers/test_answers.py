@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf_profile.errors import TeacherError
-from conf_profile.teachers.answers import AnswerStore, AskCounts, ask, prompt_hash
+from conf_profile.teachers.answers import AnswerStore, AskCounts, ask, kept_texts, prompt_hash
 from conf_profile.teachers.protocol import Completion, Request
 
 HELLO = ({"role": "user", "content": "watch: rose pruning"},)
@@ -49,9 +49,9 @@ class Lazy(Echo):
         yield Completion(requests[0].user_id, requests[0].samples[0], "only one")
 
 
-def asking(teacher, requests, folder, on_progress=None, writer="answers"):
+def asking(teacher, requests, folder, watcher=None, writer="answers"):
     with AnswerStore(folder, teacher.fingerprint, writer) as store:
-        return asyncio.run(ask(teacher, requests, store, on_progress))
+        return asyncio.run(ask(teacher, requests, store, watcher))
 
 
 def text(folder, user_id, sample, messages=HELLO, fingerprint="echo"):
@@ -114,14 +114,42 @@ def test_a_teacher_that_stops_early_is_an_error(tmp_path):
         asking(Lazy(), [Request("u1", HELLO, (0, 1))], tmp_path)
 
 
-def test_each_answer_is_on_disk_when_progress_is_told(tmp_path):
-    seen = []
+class Notes:
+    """A watcher that notes what it is told, and how many answers are on disk then."""
 
-    def on_progress(done):
-        seen.append((done, len(kept_lines(tmp_path))))
+    def __init__(self, folder):
+        self.folder, self.seen = folder, []
 
-    asking(Echo(), [Request("u1", HELLO, (0, 1, 2))], tmp_path, on_progress)
-    assert seen == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    def begin(self, kept):
+        self.seen.append((kept, len(kept_lines(self.folder))))
+
+    def add(self, messages, completion):
+        self.seen.append((messages, completion.text, len(kept_lines(self.folder))))
+
+
+def test_each_answer_is_on_disk_when_a_watcher_is_told(tmp_path):
+    for kept, samples in ((0, (0, 1)), (2, (0, 1, 2))):
+        notes = Notes(tmp_path)
+        asking(Echo(), [Request("u1", HELLO, samples)], tmp_path, notes)
+        assert notes.seen == [(kept, kept), *((HELLO, f"u1 says {n}", n + 1) for n in samples[kept:])]
+
+
+def test_a_watcher_stops_the_asking_and_what_had_arrived_is_kept(tmp_path):
+    class Stop(Notes):
+        def add(self, messages, completion):
+            if completion.sample == 1:
+                raise TeacherError("enough")
+
+    with pytest.raises(TeacherError, match="enough"):
+        asking(Echo(), [Request("u1", HELLO, (0, 1, 2))], tmp_path, Stop(tmp_path))
+    assert asking(Echo(), [Request("u1", HELLO, (0, 1, 2))], tmp_path) == AskCounts(asked=1, kept_before=2)
+
+
+def test_all_texts_of_a_teacher_are_listed_whoever_wrote_them(tmp_path):
+    for writer in ("one", "two"):
+        asking(Echo(), [Request(f"user {writer}", HELLO, (0,))], tmp_path, writer=writer)
+    assert list(kept_texts(tmp_path, "echo")) == ["user one says 0", "user two says 0"]
+    assert list(kept_texts(tmp_path, "another")) == []
 
 
 @pytest.mark.parametrize("cut", [1, 10, 40])
