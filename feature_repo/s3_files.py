@@ -14,6 +14,8 @@ from typing import Any
 import fsspec
 from fsspec.implementations.arrow import ArrowFSWrapper
 
+from conf_profile.storage import object_address
+
 
 class PyarrowS3(ArrowFSWrapper):  # type: ignore[misc]  # fsspec is not typed
     """pyarrow's S3 file system with fsspec's interface."""
@@ -23,11 +25,11 @@ class PyarrowS3(ArrowFSWrapper):  # type: ignore[misc]  # fsspec is not typed
     def __init__(self, **kwargs: Any) -> None:
         from pyarrow.fs import S3FileSystem
 
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        endpoint = object_address.environment_endpoint()
         given = {
-            "endpoint_override": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
+            "endpoint_override": "" if endpoint == object_address.AWS else endpoint,
             "tls_ca_file_path": os.environ.get("AWS_CA_BUNDLE"),
-            "region": region,
+            "region": object_address.find_region(None),
         }
         super().__init__(S3FileSystem(**{name: value for name, value in given.items() if value}), **kwargs)
 

@@ -75,10 +75,13 @@ def _make_folder(folder: Path) -> None:
 @contextmanager
 def _storage(config: RunConfig, folder: Path) -> Iterator[None]:
     """The configured S3, else a SeaweedFS on the run's folder; steps find it through the environment."""
+    from conf_profile.storage.object_address import AWS, ENDPOINT_VARIABLE
     from pipelines.check.champion import uses_endpoint
 
     if uses_endpoint(config.storage):
-        if config.storage.endpoint:
+        if config.storage.endpoint == AWS:
+            os.environ[ENDPOINT_VARIABLE] = AWS
+        elif config.storage.endpoint:
             os.environ["AWS_ENDPOINT_URL_S3"] = config.storage.endpoint
         yield
         return
@@ -103,7 +106,10 @@ def _check(config: RunConfig, data: Dataset, folder: Path, console: Any, until: 
 
     with console.status("checking"):
         steps = [step.name for step in steps_of(config, until)]
-        found = check.inspect(config, data, folder, registry.connect(config.storage), steps, own_store)
+        models = registry.connect(config.storage)
+        if "promotion" in steps:
+            models.require_conditional_writes()
+        found = check.inspect(config, data, folder, models, steps, own_store)
     preflight.require(found.findings, console)
     write_warnings(folder, found.warnings)
     return found.warnings
