@@ -26,10 +26,12 @@ class PyarrowS3(ArrowFSWrapper):  # type: ignore[misc]  # fsspec is not typed
         from pyarrow.fs import S3FileSystem
 
         endpoint = object_address.environment_endpoint()
+        is_amazon = endpoint in ("", object_address.AWS)
         given = {
-            "endpoint_override": "" if endpoint == object_address.AWS else endpoint,
+            "endpoint_override": "" if is_amazon else endpoint,
             "tls_ca_file_path": os.environ.get("AWS_CA_BUNDLE"),
-            "region": object_address.find_region(None),
+            # Of another store's region pyarrow would ask the machine's cloud, which may not answer.
+            "region": object_address.find_region(None) or ("" if is_amazon else object_address.REGION),
         }
         super().__init__(S3FileSystem(**{name: value for name, value in given.items() if value}), **kwargs)
 

@@ -77,4 +77,5 @@ def find_endpoint(given: str | None) -> str:
 
 def find_region(given: str | None) -> str:
     """The given region, else the environment's; empty where there is none, and boto3 asks the profile."""
-    return given or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
+    # boto3 itself reads the first alone; the second is what roles of a cluster's accounts set beside it.
+    return given or os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION") or ""

@@ -17,9 +17,7 @@ CUT_OBJECT: Final = {"InvalidRange", "416"}
 # NoSuchUpload: somebody completed the version meanwhile and cleaned up after the others.
 _LOST_RACE = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchUpload", "412", "409"}
 _EXPIRED = "the keys have expired; get new ones, or use a role, whose keys renew themselves; then run again"
-_REGION = (
-    "the bucket lies in another region{region}; set storage.region (on a cluster s3.region), or the endpoint of it"
-)
+_REGION = "the bucket lies in another region{region}; set storage.region (on a cluster s3.region) and its endpoint"
 _TAKEN = "the bucket is another account's; choose another name (storage.bucket, on a cluster s3.bucket)"
 _UNKNOWN_REQUEST = (
     "the store does not know the request ({said}); where that is about checksums, set "
@@ -44,10 +42,14 @@ _ADVICE = {
     "501": _UNKNOWN_REQUEST,
 }
 _DENIED = {"AccessDenied", "403"}
+_ENCRYPTED = (
+    "; a bucket that takes encrypted uploads alone needs storage.encryption (CONF_PROFILE_S3_ENCRYPTION, on a cluster "
+    "s3.encryption)"
+)
 _HINTS = {
     "ListObjectsV2": "; it may be another account's, then choose another name (storage.bucket)",
-    "PutObject": "; a bucket that takes encrypted uploads alone needs storage.encryption",
-    "CreateMultipartUpload": "; a bucket that takes encrypted uploads alone needs storage.encryption",
+    "PutObject": _ENCRYPTED,
+    "CreateMultipartUpload": _ENCRYPTED,
 }
 """What an access that was denied may mean beside the keys' rights, by the operation."""
 _ROLE = "AssumeRole"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from conf_profile.cli.options import config_options, default_folder
-from conf_profile.errors import LostPromotionError, PipelineError
+from conf_profile.errors import ConfigError, LostPromotionError, PipelineError
 from pipelines.commands.options import until_option
 
 if TYPE_CHECKING:
@@ -87,6 +87,11 @@ def _storage(config: RunConfig, folder: Path) -> Iterator[None]:
         return
     from conf_profile.storage.local_s3 import local_s3
 
+    if config.storage.encryption:
+        raise ConfigError(
+            "storage.encryption is for a store of yours, and this run keeps its models in its own folder; leave it "
+            "out, or set storage.endpoint"
+        )
     before = dict(os.environ)
     with local_s3(folder / "s3") as access:
         os.environ.update(access.environment())
