@@ -14,12 +14,15 @@ from conf_profile.transient import is_caused_by
 E = TypeVar("E", bound=BaseException)
 MISSING_KEY: Final = {"NoSuchKey", "404"}
 CUT_OBJECT: Final = {"InvalidRange", "416"}
+UNKNOWN_REQUEST: Final = {"NotImplemented", "501"}
 # NoSuchUpload: somebody completed the version meanwhile and cleaned up after the others.
 _LOST_RACE = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchUpload", "412", "409"}
-_EXPIRED = "the keys have expired; get new ones, or use a role, whose keys renew themselves; then run again"
-_REGION = "the bucket lies in another region{region}; set storage.region (on a cluster s3.region) and its endpoint"
-_TAKEN = "the bucket is another account's; choose another name (storage.bucket, on a cluster s3.bucket)"
-_UNKNOWN_REQUEST = (
+_EXPIRY_ADVICE = "the keys have expired; get new ones, or use a role, whose keys renew themselves; then run again"
+_REGION_ADVICE = (
+    "the bucket lies in another region{region}; set storage.region (on a cluster s3.region) and its endpoint"
+)
+_FOREIGN_BUCKET_ADVICE = "the bucket is another account's; choose another name (storage.bucket, on a cluster s3.bucket)"
+_UNKNOWN_REQUEST_ADVICE = (
     "the store does not know the request ({said}); where that is about checksums, set "
     "AWS_REQUEST_CHECKSUM_CALCULATION=when_required (on a cluster s3.checksums), else use another store"
 )
@@ -30,32 +33,30 @@ _ADVICE = {
     "AccessDenied": "access denied; give this key the right to list, read and write the bucket",
     "403": "access denied; check the keys and their rights on the bucket",
     "400": "the server refuses the request; a server that speaks TLS has an endpoint with https://",
-    "BucketAlreadyExists": _TAKEN,
-    "BucketNameUnavailable": _TAKEN,
-    "ExpiredToken": _EXPIRED,
-    "ExpiredTokenException": _EXPIRED,
-    "TokenRefreshRequired": _EXPIRED,
-    "PermanentRedirect": _REGION,
-    "AuthorizationHeaderMalformed": _REGION,
-    "IllegalLocationConstraintException": _REGION,
-    "NotImplemented": _UNKNOWN_REQUEST,
-    "501": _UNKNOWN_REQUEST,
+    "BucketAlreadyExists": _FOREIGN_BUCKET_ADVICE,
+    "BucketNameUnavailable": _FOREIGN_BUCKET_ADVICE,
+    "ExpiredToken": _EXPIRY_ADVICE,
+    "ExpiredTokenException": _EXPIRY_ADVICE,
+    "TokenRefreshRequired": _EXPIRY_ADVICE,
+    "PermanentRedirect": _REGION_ADVICE,
+    "AuthorizationHeaderMalformed": _REGION_ADVICE,
+    "IllegalLocationConstraintException": _REGION_ADVICE,
+    "NotImplemented": _UNKNOWN_REQUEST_ADVICE,
+    "501": _UNKNOWN_REQUEST_ADVICE,
 }
-_DENIED = {"AccessDenied", "403"}
-_ENCRYPTED = (
+_REFUSAL_CODES = {"AccessDenied", "403"}
+_ENCRYPTION_HINT = (
     "; a bucket that takes encrypted uploads alone needs storage.encryption (CONF_PROFILE_S3_ENCRYPTION, on a cluster "
     "s3.encryption)"
 )
 _HINTS = {
     "ListObjectsV2": "; it may be another account's, then choose another name (storage.bucket)",
-    "PutObject": _ENCRYPTED,
-    "CreateMultipartUpload": _ENCRYPTED,
+    "PutObject": _ENCRYPTION_HINT,
+    "CreateMultipartUpload": _ENCRYPTION_HINT,
 }
 """What an access that was denied may mean beside the keys' rights, by the operation."""
 _ROLE = "AssumeRole"
 _TOKEN_FILE = "AWS_WEB_IDENTITY_TOKEN_FILE"
-_OTHER_NAME = {62, 64}
-"""OpenSSL's codes of a certificate for another host name or address."""
 
 
 # S3 answers RequestTimeout with status 400 although a slow connection is meant.
@@ -88,7 +89,7 @@ def explain_errors(action: str, where: str) -> Iterator[None]:
 
 def is_refusal(error: BaseException) -> bool:
     """Whether an error of ours says that the keys may not do it."""
-    return code(error.__cause__) in _DENIED
+    return code(error.__cause__) in _REFUSAL_CODES
 
 
 def code(error: BaseException | None) -> str:
@@ -136,14 +137,16 @@ def _is_lost_connection(error: BaseException | None) -> bool:
 
 def describe_certificate(error: BaseException | None) -> str:
     """What does not fit of a TLS connection and what to do about it; empty where that is not the fault."""
+    from urllib3.util.ssl_match_hostname import CertificateError
+
     if (found := _find_cause(error, ssl.SSLCertVerificationError)) is not None:
         why = found.verify_message or found.reason
-        if found.verify_code in _OTHER_NAME:
-            return f"the server's certificate is for another name ({why}); use the name that it bears in the endpoint"
         return (
             f"the server's certificate is not trusted here ({why}); put the certificate of its authority into a file "
             "that AWS_CA_BUNDLE names (on a cluster: s3.caConfigMap)"
         )
+    if (misnamed := _find_cause(error, CertificateError)) is not None:
+        return f"the server's certificate is for another name ({misnamed}); use the name that it bears in the endpoint"
     if (unreadable := _find_cause(error, FileNotFoundError, PermissionError, IsADirectoryError)) is not None:
         return f"AWS_CA_BUNDLE names a file that cannot be read ({unreadable}); correct it, or put the file there"
     cut = is_caused_by(error, ssl.SSLEOFError, ssl.SSLZeroReturnError)
@@ -172,7 +175,7 @@ def _refusal_error(action: str, error: Any) -> RegistryError:
             "AWS_WEB_IDENTITY_TOKEN_FILE names, and whom the role trusts"
         )
     advice = _ADVICE.get(name, "the server says {said!r}; try again, a finished part is kept")
-    hint = _HINTS.get(operation, "") if name in _DENIED else ""
+    hint = _HINTS.get(operation, "") if name in _REFUSAL_CODES else ""
     return kind(f"{action}: {advice.format(said=said, region=_region(error))}{hint} ({name})")
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,7 @@ from conf_profile.storage.object_address import REGION
 from conf_profile.storage.object_errors import (
     CUT_OBJECT,
     MISSING_KEY,
+    UNKNOWN_REQUEST,
     code,
     explain_errors,
     transient_cause,
@@ -49,6 +51,7 @@ _BLOCK_BYTES = 256 << 10
 """Larger blocks are mapped anew by the allocator each time, which costs as much processor time as the download."""
 _CONNECTIONS = 32
 _READ_ATTEMPTS = 3
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -264,14 +267,19 @@ class ObjectStore:
         return self._write(key, source, IfMatch=etag)
 
     def abort_uploads(self, prefix: str) -> None:
-        """Drops the parts of multipart uploads that nobody completed."""
+        """Drops the parts of multipart uploads that nobody completed, where the server can list them."""
 
         def abort_once() -> None:
             page = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix)
             for upload in page.get("Uploads", ()):
                 self._abort(upload["Key"], upload["UploadId"])
 
-        self.request(f"clean up unfinished uploads under {prefix}", abort_once)
+        try:
+            self.request(f"clean up unfinished uploads under {prefix}", abort_once)
+        except RegistryError as error:
+            if code(error.__cause__) not in UNKNOWN_REQUEST:
+                raise
+            _log.info("%s: %s", prefix, error)
 
     def delete(self, key: str) -> None:
         """Deletes the object; nothing happens where there is none."""
