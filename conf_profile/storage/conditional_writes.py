@@ -38,6 +38,11 @@ def require(store: ObjectStore, prefix: str) -> None:
     _proven.add(place)
 
 
+def forget() -> None:
+    """As in a new process: the next writer asks again."""
+    _proven.clear()
+
+
 def _find_ignored_condition(store: ObjectStore, key: str) -> str:
     """The header of the first condition that does not hold and is not refused; empty for none."""
     store.write_new(key, b"1")

@@ -41,7 +41,7 @@ def environment(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setattr(object_store, "MULTIPART_THRESHOLD", PART_BYTES)
     monkeypatch.setattr(object_store, "PART_BYTES", PART_BYTES)
-    monkeypatch.setattr(conditional_writes, "_proven", set())
+    conditional_writes.forget()
     return monkeypatch
 
 
@@ -180,7 +180,7 @@ def model_folder_of(model, weights):
 def test_who_only_reads_needs_no_right_to_write(model, tmp_path):
     with s3_stub(Habits()) as stub:
         promote(config(stub.url), model)
-        conditional_writes._proven.clear()
+        conditional_writes.forget()
         stub.habits.forbids_writing = True
         stub.seen.clear()
         models = registry.connect(config(stub.url), create_bucket=False)
@@ -197,7 +197,7 @@ def test_a_pointer_is_not_moved_at_a_store_that_ignores_conditions(change, model
         models.publish(model_folder_of(model, change.encode()), version="second")
         if change == "rollback":
             models.promote("second", {})
-        conditional_writes._proven.clear()
+        conditional_writes.forget()
         stub.habits.honours_if_none_match = False
         before = dict(stub.buckets[BUCKET])
         with pytest.raises(RegistryError, match="ignores If-None-Match"):
