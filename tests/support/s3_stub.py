@@ -144,6 +144,8 @@ def _respond(stub: S3Stub, method: str, path: str, headers: Headers, body: bytes
     if not key:
         if "uploads" in query and habits.lists_uploads:
             return 200, {}, b"<ListMultipartUploadsResult/>"
+        if method == "HEAD":
+            return 200, {}, b""
         if "list-type" not in query:
             raise Refusal(501, "NotImplemented")
         return 200, {}, _listing(objects, query)

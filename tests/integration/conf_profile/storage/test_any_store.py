@@ -3,17 +3,21 @@
 import json
 import threading
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from conf_profile.cli.main import cli
 from conf_profile.config import StorageConfig
 from conf_profile.errors import RegistryError
+from conf_profile.ingest import sources
 from conf_profile.registry import registry
 from conf_profile.registry.registry import Registry
 from conf_profile.storage import conditional_writes, encryption, object_address, object_errors, object_store
 from conf_profile.storage.local_s3 import local_s3
 from conf_profile.storage.object_store import ObjectStore
+from feature_repo import s3_files
 from support.certificates import make_authority, make_certificate, tls_in_front_of
 from support.s3 import client_of, model_folder
 from support.s3_stub import Habits, role_stub, s3_stub
@@ -100,6 +104,21 @@ def test_a_model_is_published_promoted_and_read_by_tls_of_ones_own_authority(
     models.download(None, tmp_path / "served")
     assert (tmp_path / "served" / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
     assert [key for key in ObjectStore(client_of(access), BUCKET).sizes("models/") if "probe" in key] == []
+
+
+def test_events_and_feasts_tables_are_read_by_tls_of_ones_own_authority(secured, authority, environment, tmp_path):
+    access, url = secured
+    written = pa.table({"user": ["u1", "u2"]})
+    pq.write_table(written, tmp_path / "events.parquet")
+    client_of(access).put_object(
+        Bucket=BUCKET, Key="tables/events.parquet", Body=(tmp_path / "events.parquet").read_bytes()
+    )
+    for name, value in {**access.environment(), "AWS_ENDPOINT_URL": url, "AWS_CA_BUNDLE": str(authority.path)}.items():
+        environment.setenv(name, value)
+    found = sources.find_files(f"s3://{BUCKET}/tables").files
+    with sources.fetch_files(found, tmp_path) as paths:
+        assert [pq.read_table(path) for path in paths] == [written]
+    assert pq.read_table(f"{BUCKET}/tables/events.parquet", filesystem=s3_files.PyarrowS3()) == written
 
 
 # ---- habits of servers, a stub to each: (habits, environment, storage section)
