@@ -56,7 +56,7 @@ def _remove(store: ObjectStore, key: str) -> None:
     try:
         store.delete(key)
     except RegistryError as error:
-        _log.warning("%s stays behind, delete it: %s", key, error)
+        _log.warning("%s may stay behind, then delete it: %s", key, error)
         return
     try:
         object_versions.delete(store, list(object_versions.list_all(store, key)))
