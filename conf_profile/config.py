@@ -23,6 +23,7 @@ from conf_profile.strict_model import StrictModel, explain
 
 DEFAULTS = "CONF_PROFILE_DEFAULTS"
 """Environment variable of a step on a cluster: which defaults its arguments differ from."""
+DEFAULT_BUCKET = "conf-profile"
 Vote = Literal["weighted", "majority", "majority_blind", "log_odds", "em"]
 """The paper's vote is `weighted`; see `voting` and `learned_votes`."""
 
@@ -308,9 +309,16 @@ class GateConfig(Section):
 class StorageConfig(Section):
     """The model registry. Keys come from AWS's usual environment variables, never from this file."""
 
-    endpoint: str | None = Field(None, description="S3 endpoint; null: AWS_ENDPOINT_URL, else a local SeaweedFS")
-    region: str = "us-east-1"
-    bucket: str = Field("conf-profile", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    endpoint: str | None = Field(
+        None, description="S3 endpoint, 'aws' for Amazon's own; null: AWS_ENDPOINT_URL, else a local SeaweedFS"
+    )
+    region: str | None = Field(None, description="null: AWS_REGION, AWS_DEFAULT_REGION, the profile's, else us-east-1")
+    bucket: str = Field(DEFAULT_BUCKET, pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    encryption: str | None = Field(
+        None,
+        pattern=r"^sse-(s3|kms(:\S+)?)$",
+        description="what uploads ask the store for: sse-s3, sse-kms or sse-kms:KEY; null: what the bucket does",
+    )
     model: str = Field("conf-profile", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
 

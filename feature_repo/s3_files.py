@@ -14,6 +14,8 @@ from typing import Any
 import fsspec
 from fsspec.implementations.arrow import ArrowFSWrapper
 
+from conf_profile.storage import object_address
+
 
 class PyarrowS3(ArrowFSWrapper):  # type: ignore[misc]  # fsspec is not typed
     """pyarrow's S3 file system with fsspec's interface."""
@@ -23,11 +25,13 @@ class PyarrowS3(ArrowFSWrapper):  # type: ignore[misc]  # fsspec is not typed
     def __init__(self, **kwargs: Any) -> None:
         from pyarrow.fs import S3FileSystem
 
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        endpoint = object_address.environment_endpoint()
+        is_amazon = endpoint in ("", object_address.AWS)
         given = {
-            "endpoint_override": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
+            "endpoint_override": "" if is_amazon else endpoint,
             "tls_ca_file_path": os.environ.get("AWS_CA_BUNDLE"),
-            "region": region,
+            # Of another store's region pyarrow would ask the machine's cloud, which may not answer.
+            "region": object_address.find_region(None) or ("" if is_amazon else object_address.REGION),
         }
         super().__init__(S3FileSystem(**{name: value for name, value in given.items() if value}), **kwargs)
 

@@ -197,13 +197,13 @@ def _digest(etags: Mapping[str, str]) -> str:
 def complete_address(uri: str, storage: StorageConfig) -> str:
     """The address with the configured endpoint and region, where it says none itself."""
     found = object_address.parse(uri)
-    region = "" if storage.region == object_address.REGION else storage.region
+    region = "" if storage.region in (None, object_address.REGION) else storage.region
     return str(replace(found, endpoint=found.endpoint or storage.endpoint or "", region=found.region or region))
 
 
 def address_of(storage: StorageConfig, key: str) -> str:
     """The address of an object in the configured bucket, as the steps are given it."""
-    return complete_address(str(ObjectAddress(storage.bucket, key)), storage)
+    return complete_address(str(ObjectAddress(storage.bucket, key, encryption=storage.encryption or "")), storage)
 
 
 def _file_address(uri: str, name: str) -> str:

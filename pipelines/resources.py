@@ -22,6 +22,8 @@ from pydantic.alias_generators import to_camel
 from components.steps import FORMER_NAMES, STEPS, Machine
 from conf_profile.config_layers import merge
 from conf_profile.errors import ConfigError
+from conf_profile.storage import encryption
+from conf_profile.storage.object_address import AWS, ENDPOINT_VARIABLE, REGION
 from conf_profile.strict_model import StrictModel, explain
 
 DEFAULT_POOL = "cpu"
@@ -176,18 +178,26 @@ class S3(BaseModel):
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
 
-    endpoint: str = ""
-    region: str = "us-east-1"
+    endpoint: str = Field("", description="empty: Amazon's own S3, unless the environment of a pod names another")
+    region: str = Field("", description="empty: us-east-1, at Amazon that of a pod's environment")
+    encryption: str = Field("", description="as storage.encryption")
+    checksums: Literal["", "when_supported", "when_required"] = ""
     ca_config_map: str = Field("", description="ConfigMap of the runs' namespace with the certificate authority")
     ca_key: str = Field("ca.crt", description="key of the certificates in it")
 
     def plain_environment(self, secret: S3Secret) -> dict[str, str]:
         """Environment variable -> value, of all that is not in the secret."""
         # AWS_ENDPOINT_URL would send STS's AssumeRoleWithWebIdentity to the object store, too.
-        endpoint = {"AWS_ENDPOINT_URL_S3": self.endpoint} if self.endpoint and not secret.endpoint_key else {}
-        region = {} if secret.region_key else {"AWS_DEFAULT_REGION": self.region}
-        certificates = {"AWS_CA_BUNDLE": f"{CA_FOLDER}/{self.ca_key}"} if self.ca_config_map else {}
-        return {**endpoint, **region, **certificates}
+        endpoint = {"AWS_ENDPOINT_URL_S3": self.endpoint} if self.endpoint else {ENDPOINT_VARIABLE: AWS}
+        is_amazon = not (self.endpoint or secret.endpoint_key)
+        plain = {
+            **({} if secret.endpoint_key else endpoint),
+            "AWS_DEFAULT_REGION": "" if secret.region_key else self.region or ("" if is_amazon else REGION),
+            encryption.VARIABLE: self.encryption,
+            "AWS_REQUEST_CHECKSUM_CALCULATION": self.checksums,
+            "AWS_CA_BUNDLE": f"{CA_FOLDER}/{self.ca_key}" if self.ca_config_map else "",
+        }
+        return {name: value for name, value in plain.items() if value}
 
 
 class S3Secret(_Part):

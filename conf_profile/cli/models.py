@@ -37,7 +37,7 @@ class Storage:
 def storage_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options that say where the registry is; the command receives them as one `Storage`."""
 
-    @click.option("--endpoint", help="S3 endpoint; default: AWS_ENDPOINT_URL.")
+    @click.option("--endpoint", help="S3 endpoint, or aws; default: AWS_ENDPOINT_URL.")
     @click.option("--bucket", help="Bucket; default: conf-profile.")
     @click.option("--model", help="Model name; default: conf-profile.")
     @click.option(
@@ -151,7 +151,10 @@ def rollback(storage: Storage, serving: Serving | None, version: str | None, as_
 def local_folder(run: Path | None) -> Path:
     """The folder of a run's own object store; RegistryError where there is none."""
     if run is None:
-        raise RegistryError("no S3 endpoint: give --endpoint, set AWS_ENDPOINT_URL, or name a run with --run DIR")
+        raise RegistryError(
+            "no S3 endpoint: give --endpoint (aws for Amazon's own S3), set AWS_ENDPOINT_URL, or name a run with "
+            "--run DIR"
+        )
     folder = run / "s3"
     if not folder.is_dir():
         raise RegistryError(f"{folder}: no such folder; {run} is not a run that kept its models on this machine")

@@ -43,13 +43,11 @@ def artefacts_option(command: Callable[..., None]) -> Callable[..., None]:
 def open_bucket(storage: Storage) -> Iterator[ObjectStore]:
     """The steps' bucket at the endpoint, or the run's own on a local server for as long as the block runs."""
     from conf_profile.storage.local_s3 import local_s3
-    from conf_profile.storage.object_address import find_endpoint
-    from conf_profile.storage.object_store import ObjectStore, s3_client
+    from conf_profile.storage.object_store import ObjectStore, connect, s3_client
 
     config = storage_config(storage)
     if is_remote(storage):
-        region = os.environ.get("AWS_DEFAULT_REGION", config.region)
-        store = ObjectStore(s3_client(find_endpoint(config.endpoint), region), config.bucket)
+        store = connect(config.bucket, config.endpoint, config.region)
         store.ensure_bucket(create=False)
         yield store
         return

@@ -38,7 +38,7 @@ from conf_profile.registry.format import (
     to_json,
 )
 from conf_profile.registry.version_files import MANIFEST
-from conf_profile.storage import object_address, object_store
+from conf_profile.storage import conditional_writes, object_store
 from conf_profile.storage.local_s3 import S3Access
 from conf_profile.storage.object_store import Digest, ObjectStore
 
@@ -51,17 +51,17 @@ _NO_CHAMPION = "no champion yet, run the pipeline: conf-profile run, or conf-pro
 
 
 def connect(config: StorageConfig, access: S3Access | None = None, create_bucket: bool = True) -> Registry:
-    """The registry at `access`, else at the configured endpoint, else at AWS_ENDPOINT_URL.
+    """The registry at `access`, else at the configured endpoint, else at the environment's.
 
     Keys come from `access` or from where boto3 looks. One request checks address, keys and bucket.
     """
     if access is not None:
         client = object_store.s3_client(access.endpoint, access.region, access.access_key, access.secret_key)
+        store = ObjectStore(client, config.bucket)
     else:
-        client = object_store.s3_client(object_address.find_endpoint(config.endpoint), config.region)
-    store = ObjectStore(client, config.bucket)
+        store = object_store.connect(config.bucket, config.endpoint, config.region, config.encryption)
     store.ensure_bucket(create_bucket)
-    return Registry(config.bucket, config.model, client)
+    return Registry(config.bucket, config.model, store.client)
 
 
 class Registry:
@@ -97,6 +97,7 @@ class Registry:
         check_name(name, "version")
         published = self.find(name)
         if published is None:
+            self.require_conditional_writes()
             self._upload(name, contents)
             published = self._finish(name, contents, content_sha256, manifest_extra or {})
         if published.content_sha256 != content_sha256:
@@ -104,6 +105,13 @@ class Registry:
                 f"{self.uri(name)} exists with other content and never changes; publish under another version"
             )
         return published
+
+    def require_conditional_writes(self) -> None:
+        """RegistryError where the store ignores conditions: two promotions at once would both win there.
+
+        Asked once a process, by writing and removing an object beside the versions.
+        """
+        conditional_writes.require(self._store, f"models/{self.model}")
 
     def promote(self, version: str, metrics: Mapping[str, Any], expected: str | None = ANY_CHAMPION) -> Champion:
         """Makes a published version the champion.
@@ -288,6 +296,7 @@ class Registry:
     def _move(
         self, target: Version, metrics: Mapping[str, Any], current: Champion | None, expected: str | None
     ) -> Champion:
+        self.require_conditional_writes()
         etag = current.etag if current else None
         previous = current.version if current else None
         body = to_json(

@@ -36,7 +36,7 @@ from filelock import lock_descriptor
 
 from conf_profile.errors import RegistryError
 from conf_profile.files import write_text
-from conf_profile.storage import object_store
+from conf_profile.storage import encryption, object_store
 
 _REGION = "us-east-1"
 _GUARD = Path(__file__).with_name("local_s3_guard.py")
@@ -57,12 +57,18 @@ class S3Access:
     region: str = _REGION
 
     def environment(self) -> dict[str, str]:
-        """The variables from which boto3, also in a subprocess, finds this server."""
+        """The variables from which boto3, also in a subprocess, finds this server, whatever the user has set.
+
+        A token belongs to other keys, and an encryption to another store.
+        """
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_SESSION_TOKEN": "",
+            "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,
+            encryption.VARIABLE: "",
         }
 
 

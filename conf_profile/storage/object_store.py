@@ -1,7 +1,9 @@
 """One bucket of an S3 server: conditional writes, streaming reads with their hash, errors that help.
 
 Knows nothing of models; `registry` gives the keys their meaning. Every write is conditional and carries a
-SHA-256 checksum, so the server refuses a body that was damaged on its way. Retries are botocore's standard
+SHA-256 checksum, so the server refuses a body that was damaged on its way. It stands in a header, never in a trailer,
+which many servers do not know; AWS_REQUEST_CHECKSUM_CALCULATION=when_required leaves it out, and the signature, which
+covers the body, remains. Retries are botocore's standard
 mode, bounded; a read that breaks in the middle starts again. Where the environment gives a budget (`transient`), what
 passes by itself is tried again beyond that. A write that was sent more than once and then finds an object there counts
 as done if that object is what was written: its first reply was lost.
@@ -12,7 +14,9 @@ upload_file, passes no If-None-Match on, and obstore's multipart uploads always 
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +24,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
+from conf_profile.config import DEFAULT_BUCKET
 from conf_profile.errors import RegistryConflictError, RegistryError
+from conf_profile.storage import encryption as uploads_encryption
 from conf_profile.storage import object_address
+from conf_profile.storage.object_address import REGION
 from conf_profile.storage.object_errors import (
     CUT_OBJECT,
     MISSING_KEY,
+    UNKNOWN_REQUEST,
     code,
     explain_errors,
     transient_cause,
@@ -43,6 +51,7 @@ _BLOCK_BYTES = 256 << 10
 """Larger blocks are mapped anew by the allocator each time, which costs as much processor time as the download."""
 _CONNECTIONS = 32
 _READ_ATTEMPTS = 3
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -63,6 +72,28 @@ class Digest:
     size: int
 
 
+def connect(
+    bucket: str,
+    endpoint: str | None = None,
+    region: str | None = None,
+    encryption: str | None = None,
+    access_key: str | None = None,
+    secret_key: str | None = None,
+) -> ObjectStore:
+    """A bucket at the given endpoint, else the environment's; nothing is asked of the server yet.
+
+    RegistryError where no endpoint is named, and at Amazon for the bucket that nobody has chosen.
+    """
+    found = object_address.find_endpoint(endpoint)
+    if found == object_address.AWS and bucket == DEFAULT_BUCKET:
+        raise RegistryError(
+            f"bucket {bucket!r} at Amazon's S3: all its customers share the names of buckets, and this one is not "
+            "yours; name your own (storage.bucket, on a cluster s3.bucket)"
+        )
+    wanted = object_address.find_region(region)
+    return ObjectStore(s3_client(found, wanted, access_key, secret_key, encryption=encryption), bucket)
+
+
 def open_location(uri: str, create: bool = False) -> tuple[ObjectStore, str]:
     """The bucket of `s3://BUCKET/PREFIX[?endpoint=URL&region=NAME]`, and the prefix without slashes around it.
 
@@ -76,8 +107,8 @@ def open_location(uri: str, create: bool = False) -> tuple[ObjectStore, str]:
 def locate(uri: str, access_key: str | None = None, secret_key: str | None = None) -> tuple[ObjectStore, str]:
     """As `open_location`, without a look into the bucket: keys that may read one object may not list all."""
     place = object_address.parse(uri)
-    endpoint, region = object_address.find_endpoint(place.endpoint), object_address.find_region(place.region)
-    return ObjectStore(s3_client(endpoint, region, access_key, secret_key), place.bucket), place.key
+    store = connect(place.bucket, place.endpoint, place.region, place.encryption, access_key, secret_key)
+    return store, place.key
 
 
 def s3_client(
@@ -87,11 +118,34 @@ def s3_client(
     secret_key: str | None = None,
     attempts: int = 4,
     read_timeout: float = 60.0,
+    encryption: str | None = None,
 ) -> Any:
-    """A boto3 client; without keys boto3 finds them in the environment, the profile or the machine's role."""
+    """A boto3 client; without keys boto3 finds them in the environment, the profile or the machine's role.
+
+    `endpoint` is a URL, or `aws`: then boto3 finds it, too. Without a region the profile's is used. RegistryError where
+    boto3 cannot use its settings.
+    """
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        client = _make_client(endpoint, region, access_key, secret_key, attempts, read_timeout)
+    except (BotoCoreError, ValueError) as error:
+        raise RegistryError(
+            f"the store at {endpoint} cannot be used: {error}; correct the endpoint, or AWS's variables and profile"
+        ) from error
+    # Not of the environment where the keys are given: they are another store's.
+    if text := encryption or ("" if access_key else uploads_encryption.find(None)):
+        uploads_encryption.encrypt_uploads(client, text)
+    return client
+
+
+def _make_client(
+    endpoint: str, region: str, access_key: str | None, secret_key: str | None, attempts: int, read_timeout: float
+) -> Any:
     import boto3
     from botocore.config import Config
 
+    is_amazon = endpoint == object_address.AWS
     # A proxy of the environment leads away from this machine.
     local = urlsplit(endpoint).hostname in ("127.0.0.1", "localhost", "::1")
     config = Config(
@@ -102,12 +156,13 @@ def s3_client(
         max_pool_connections=_CONNECTIONS,
         # What is read is compared with the manifest's hash; a second checksum would cost as much again.
         response_checksum_validation="when_required",
-        s3={"addressing_style": "auto" if "amazonaws.com" in endpoint else "path"},
+        s3={"addressing_style": "auto" if is_amazon or "amazonaws.com" in endpoint else "path"},
     )
     # Not the default session: it would keep the keys that the process first had.
-    return boto3.session.Session().client(
-        "s3", endpoint_url=endpoint, region_name=region, config=config,
-        aws_access_key_id=access_key, aws_secret_access_key=secret_key,
+    session = boto3.session.Session()
+    return session.client(
+        "s3", endpoint_url=None if is_amazon else endpoint, region_name=region or session.region_name or REGION,
+        config=config, aws_access_key_id=access_key, aws_secret_access_key=secret_key,
     )  # fmt: skip
 
 
@@ -129,6 +184,7 @@ class ObjectStore:
         self.client = client
         self.bucket = bucket
         self.endpoint = str(client.meta.endpoint_url)
+        self._sends_checksums = client.meta.config.request_checksum_calculation != "when_required"
         self._outage = Outage(self._location(), retry_seconds() if seconds is None else seconds)
 
     def without_retries(self) -> ObjectStore:
@@ -211,14 +267,19 @@ class ObjectStore:
         return self._write(key, source, IfMatch=etag)
 
     def abort_uploads(self, prefix: str) -> None:
-        """Drops the parts of multipart uploads that nobody completed."""
+        """Drops the parts of multipart uploads that nobody completed, where the server can list them."""
 
         def abort_once() -> None:
             page = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix)
             for upload in page.get("Uploads", ()):
                 self._abort(upload["Key"], upload["UploadId"])
 
-        self.request(f"clean up unfinished uploads under {prefix}", abort_once)
+        try:
+            self.request(f"clean up unfinished uploads under {prefix}", abort_once)
+        except RegistryError as error:
+            if code(error.__cause__) not in UNKNOWN_REQUEST:
+                raise
+            _log.info("%s: %s", prefix, error)
 
     def delete(self, key: str) -> None:
         """Deletes the object; nothing happens where there is none."""
@@ -259,8 +320,10 @@ class ObjectStore:
         return self._put(key, source, **condition)
 
     def _put(self, key: str, source: Path | bytes, **condition: str) -> bool:
+        checksum = self._checksum(source)
+
         def put(body: bytes | BinaryIO) -> None:
-            self.client.put_object(Bucket=self.bucket, Key=key, Body=body, ChecksumAlgorithm="SHA256", **condition)
+            self.client.put_object(Bucket=self.bucket, Key=key, Body=body, **checksum, **condition)
 
         def write() -> None:
             if isinstance(source, bytes):
@@ -286,11 +349,18 @@ class ObjectStore:
             return (tries > 1 or was_repeated(error)) and self.digest(key) == digest_of(source)
         return True
 
+    def _checksum(self, source: Path | bytes) -> dict[str, str]:
+        """boto3's parameter with the checksum of a body. Left to boto3, it would follow the body over HTTPS."""
+        if not self._sends_checksums:
+            return {}
+        return {"ChecksumSHA256": base64.b64encode(bytes.fromhex(digest_of(source).sha256)).decode()}
+
     def _write_parts(self, key: str, source: Path, **condition: str) -> bool:
+        algorithm = {"ChecksumAlgorithm": "SHA256"} if self._sends_checksums else {}
         try:
             upload = self.request(
                 f"write {key}",
-                lambda: self.client.create_multipart_upload(Bucket=self.bucket, Key=key, ChecksumAlgorithm="SHA256"),
+                lambda: self.client.create_multipart_upload(Bucket=self.bucket, Key=key, **algorithm),
             )
             return self._complete(key, source, upload["UploadId"], **condition)
         except RegistryConflictError:
@@ -319,14 +389,16 @@ class ObjectStore:
             with source.open("rb") as file:
                 file.seek((number - 1) * part_bytes)
                 body = file.read(part_bytes)
+            checksum = self._checksum(body)
             answer = self.request(
                 f"write part {number} of {key}",
                 lambda: self.client.upload_part(
-                    Bucket=self.bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=body,
-                    ChecksumAlgorithm="SHA256",
+                    Bucket=self.bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=body, **checksum
                 ),
-            )  # fmt: skip
-            return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": answer["ChecksumSHA256"]}
+            )
+            # A server that returns none has kept none, and may not know the field.
+            kept = {name: answer[name] for name in checksum if name in answer}
+            return {"PartNumber": number, "ETag": answer["ETag"], **kept}
 
         numbers = iter(range(1, -(-size // part_bytes) + 1))
         return list(fetch_in_order(upload, numbers, _PARALLEL_PARTS))

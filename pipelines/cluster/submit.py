@@ -17,7 +17,7 @@ from conf_profile.data.build import build_in_run_folder
 from conf_profile.erasure import retention
 from conf_profile.errors import ConfigError
 from conf_profile.registry.registry import ANY_CHAMPION
-from conf_profile.storage import configuration_file, object_address, object_store
+from conf_profile.storage import conditional_writes, configuration_file, object_store
 from conf_profile.storage.object_store import ObjectStore
 from pipelines import arguments, cluster_data, node_status
 from pipelines.cluster.kfp_backend import Backend, RunSettings, Version
@@ -158,7 +158,8 @@ def start(backend: Backend, submission: Submission, values: Mapping[str, Any], s
 
 
 def _store(storage: StorageConfig) -> ObjectStore:
-    client = object_store.s3_client(object_address.find_endpoint(storage.endpoint), storage.region)
-    store = ObjectStore(client, storage.bucket)
+    store = object_store.connect(storage.bucket, storage.endpoint, storage.region, storage.encryption)
     store.ensure_bucket(create=True)
+    # Before anything is paid for: else the promotion would find it out.
+    conditional_writes.require(store, configuration_file.FOLDER)
     return store

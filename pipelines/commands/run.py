@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from conf_profile.cli.options import config_options, default_folder
-from conf_profile.errors import LostPromotionError, PipelineError, UnreadableTeacherError
+from conf_profile.errors import ConfigError, LostPromotionError, PipelineError, UnreadableTeacherError
 from pipelines.commands.options import until_option
 
 if TYPE_CHECKING:
@@ -86,15 +86,23 @@ def _make_folder(folder: Path) -> None:
 @contextmanager
 def _storage(config: RunConfig, folder: Path) -> Iterator[None]:
     """The configured S3, else a SeaweedFS on the run's folder; steps find it through the environment."""
+    from conf_profile.storage.object_address import AWS, ENDPOINT_VARIABLE
     from pipelines.check.champion import uses_endpoint
 
     if uses_endpoint(config.storage):
-        if config.storage.endpoint:
+        if config.storage.endpoint == AWS:
+            os.environ[ENDPOINT_VARIABLE] = AWS
+        elif config.storage.endpoint:
             os.environ["AWS_ENDPOINT_URL_S3"] = config.storage.endpoint
         yield
         return
     from conf_profile.storage.local_s3 import local_s3
 
+    if config.storage.encryption:
+        raise ConfigError(
+            "storage.encryption is for a store of yours, and this run keeps its models in its own folder; leave it "
+            "out, or set storage.endpoint"
+        )
     before = dict(os.environ)
     with local_s3(folder / "s3") as access:
         os.environ.update(access.environment())
@@ -114,7 +122,10 @@ def _check(config: RunConfig, data: Dataset, folder: Path, console: Any, until: 
 
     with console.status("checking"):
         steps = [step.name for step in steps_of(config, until)]
-        found = check.inspect(config, data, folder, registry.connect(config.storage), steps, own_store)
+        models = registry.connect(config.storage)
+        if "promotion" in steps:
+            models.require_conditional_writes()
+        found = check.inspect(config, data, folder, models, steps, own_store)
     preflight.require(found.findings, console)
     write_warnings(folder, found.warnings)
     return found.warnings

@@ -51,8 +51,8 @@ def _check_missing_endpoint(request: PreflightRequest) -> Iterator[Finding]:
     if not (request.storage.endpoint or s3.endpoint or secret.endpoint_key):
         yield Finding(
             "warning",
-            "nothing tells the steps the endpoint of the object store",
-            "set s3.endpoint in the values (--values), unless the image or the cluster sets AWS_ENDPOINT_URL_S3",
+            "nothing tells the steps the endpoint of the object store, so that they look for it at Amazon",
+            "set s3.endpoint in the values (--values), or storage.endpoint to aws where that is meant",
         )
 
 

@@ -1,7 +1,7 @@
 """Where a model comes from: a folder, or the registry in S3 by a champion URI.
 
 `champion://BUCKET/models/NAME` is the champion of this moment, `...@VERSION` a version for good. The registry is at
-AWS_ENDPOINT_URL; keys come from where boto3 looks.
+AWS_ENDPOINT_URL, or at Amazon's own S3 where CONF_PROFILE_S3_ENDPOINT is `aws`; keys come from where boto3 looks.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ def open_registry(uri: ModelURI) -> Registry:
     from conf_profile.config import StorageConfig, parse_section
     from conf_profile.registry import registry
 
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    given = {"bucket": uri.bucket, "model": uri.model, "region": region}
+    given = {"bucket": uri.bucket, "model": uri.model}
     return registry.connect(parse_section(StorageConfig, json.dumps(given)), create_bucket=False)
 
 

@@ -28,6 +28,8 @@ REFUSED_BY_THE_SCHEMA: Refused = [
     ({"images": {"serving": {"pullPolicy": "Sometimes"}}}, "/images/serving/pullPolicy"),
     ({"s3": {"endpoint": "s3.example.com"}}, "/s3/endpoint"),
     ({"s3": {"bucket": "Bad_Bucket"}}, "/s3/bucket"),
+    ({"s3": {"encryption": "AES256"}}, "/s3/encryption"),
+    ({"s3": {"checksums": "never"}}, "/s3/checksums"),
     ({"nodePools": {"gpu": {"tolerations": [{"key": "a", "effect": "NoRun"}]}}}, "/nodePools/gpu/tolerations/0/effect"),
     ({"nodePools": {"gpu": {"taints": []}}}, "/nodePools/gpu': additional properties 'taints'"),
     ({"networkPolicy": {"callers": [{"namespace": "x"}]}}, "/networkPolicy/callers/0"),
@@ -41,6 +43,13 @@ REFUSED_BY_THE_SCHEMA: Refused = [
 ]
 REFUSED_BY_THE_CHART: Refused = [
     ({"s3": {"endpoint": ""}}, "s3.endpoint is empty"),
+    (
+        {
+            "s3": {"endpoint": "", "bucket": "profiles"},
+            "pipelines": {"enabled": True, "s3Secret": {"name": "keys"}, "launcher": {"create": True}},
+        },
+        "s3.region is empty",
+    ),
     ({"s3": {"existingSecret": ""}}, "s3.existingSecret is empty and s3.workloadIdentity is false"),
     ({"s3": {"workloadIdentity": True}}, "s3.existingSecret and s3.workloadIdentity exclude each other"),
     (

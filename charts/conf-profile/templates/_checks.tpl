@@ -21,8 +21,11 @@ A check says what is wrong with `fail`; nothing of it is rendered.
 
 {{- define "conf-profile.checks.s3" -}}
 {{- $s3 := .Values.s3 }}
-{{- if not $s3.endpoint }}
-{{- fail "s3.endpoint is empty: give the object store's address, e.g. https://s3.eu-central-1.amazonaws.com" }}
+{{- if and (not $s3.endpoint) (eq $s3.bucket "conf-profile") }}
+{{- fail "s3.endpoint is empty: give the object store's address, e.g. https://s3.example.com, or for Amazon's own S3 your bucket in s3.bucket (all its customers share the names, and conf-profile is not yours)" }}
+{{- end }}
+{{- if and (not $s3.endpoint) (not $s3.region) .Values.pipelines.enabled .Values.pipelines.launcher.create }}
+{{- fail "s3.region is empty: pipelines.launcher.create tells KFP where its artefacts are, and without s3.endpoint that is a region of Amazon's S3" }}
 {{- end }}
 {{- if and (not $s3.existingSecret) (not $s3.workloadIdentity) }}
 {{- fail (printf "s3.existingSecret is empty and s3.workloadIdentity is false: name the Secret that holds %s and %s, or let the service accounts have a role" $s3.secretKeys.accessKeyId $s3.secretKeys.secretAccessKey) }}

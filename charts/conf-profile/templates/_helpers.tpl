@@ -106,12 +106,13 @@ Environment, mount and volume for the object store. AWS_ENDPOINT_URL would send 
 too.
 */}}
 {{- define "conf-profile.s3.env" -}}
-- name: AWS_ENDPOINT_URL_S3
-  value: {{ .Values.s3.endpoint }}
+{{- include "conf-profile.s3.env.endpoint" . | trim }}
+{{- with include "conf-profile.s3.region" . }}
 - name: AWS_REGION
-  value: {{ .Values.s3.region }}
+  value: {{ . }}
 - name: AWS_DEFAULT_REGION
-  value: {{ .Values.s3.region }}
+  value: {{ . }}
+{{- end }}
 {{- with .Values.s3.existingSecret }}
 - name: AWS_ACCESS_KEY_ID
   valueFrom:
@@ -120,7 +121,35 @@ too.
   valueFrom:
     secretKeyRef: {name: {{ . }}, key: {{ $.Values.s3.secretKeys.secretAccessKey }}}
 {{- end }}
+{{- include "conf-profile.s3.env.uploads" . }}
 {{- include "conf-profile.s3.env.ca" . }}
+{{- end }}
+
+{{/* Amazon's own, which has no address here, is asked in the region of the pod's role. */}}
+{{- define "conf-profile.s3.region" -}}
+{{- .Values.s3.region | default (ternary "us-east-1" "" (ne .Values.s3.endpoint "")) }}
+{{- end }}
+
+{{/* Without an address boto3 finds Amazon's own. */}}
+{{- define "conf-profile.s3.env.endpoint" }}
+{{- if .Values.s3.endpoint }}
+- name: AWS_ENDPOINT_URL_S3
+  value: {{ .Values.s3.endpoint }}
+{{- else }}
+- name: CONF_PROFILE_S3_ENDPOINT
+  value: aws
+{{- end }}
+{{- end }}
+
+{{- define "conf-profile.s3.env.uploads" }}
+{{- with .Values.s3.encryption }}
+- name: CONF_PROFILE_S3_ENCRYPTION
+  value: {{ . }}
+{{- end }}
+{{- with .Values.s3.checksums }}
+- name: AWS_REQUEST_CHECKSUM_CALCULATION
+  value: {{ . }}
+{{- end }}
 {{- end }}
 
 {{- define "conf-profile.s3.env.ca" }}

@@ -8,7 +8,7 @@
 {{- define "conf-profile.network.s3" -}}
 {{- $url := urlParse .Values.s3.endpoint }}
 {{- $named := regexFind ":[0-9]+$" $url.host | trimPrefix ":" }}
-{{- $port := default (ternary 443 80 (eq $url.scheme "https")) $named | int -}}
+{{- $port := default (ternary 80 443 (eq $url.scheme "http")) $named | int -}}
 - ports:
     {{- range default (list $port) .Values.networkPolicy.s3Ports }}
     - {port: {{ int . }}, protocol: TCP}

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from conf_profile.errors import RegistryError
 from conf_profile.storage import object_store
-from conf_profile.storage.object_errors import CUT_OBJECT, code
+from conf_profile.storage.object_errors import CUT_OBJECT, code, describe_certificate
 from pipelines.preflight.stores.keys import StoreKeys
 
 _ATTEMPTS = 2
@@ -81,13 +82,12 @@ def _outcome(request: Callable[[], Mapping[str, Any]]) -> Outcome:
         return Outcome(region=_region(request()))
     except exceptions.ClientError as error:
         return Outcome(code(error), _region(error.response), str(error.response.get("Error", {}).get("Message", "")))
-    except exceptions.SSLError as error:
-        return Outcome(UNTRUSTED_CERTIFICATE, detail=str(error))
     except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
         return Outcome(NO_KEYS, detail=str(error))
     except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
-        return Outcome(UNREACHABLE_STORE, detail=str(error))
-    except (exceptions.BotoCoreError, ValueError) as error:
+        certificate = describe_certificate(error)
+        return Outcome(UNTRUSTED_CERTIFICATE if certificate else UNREACHABLE_STORE, detail=certificate or str(error))
+    except (exceptions.BotoCoreError, RegistryError) as error:
         return Outcome(OTHER_FAILURE, detail=str(error))
 
 

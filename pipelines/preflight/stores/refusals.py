@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from conf_profile.storage.object_address import REGION
 from pipelines.preflight.finding import Finding, Level
 from pipelines.preflight.stores.keys import StoreKeys
 from pipelines.preflight.stores.probe import NO_KEYS, UNREACHABLE_STORE, UNTRUSTED_CERTIFICATE, Outcome, Place
@@ -42,7 +43,7 @@ def explain(outcome: Outcome, subject: str, place: Place, keys: StoreKeys, is_st
     elif code in _DATA_REFUSALS:
         what, remedy = _DATA_REFUSALS[code]
         yield Finding("error", f"{subject}: {what}", remedy)
-    elif code in _WRONG_REGION or (outcome.region and outcome.region != place.region):
+    elif code in _WRONG_REGION or (place.region and outcome.region not in ("", place.region)):
         yield _wrong_region(outcome, subject, place)
     elif code:
         yield _other_finding(outcome, subject, "error" if is_steps_view else "warning")
@@ -53,14 +54,14 @@ def _wrong_region(outcome: Outcome, subject: str, place: Place) -> Finding:
     region = outcome.region or "NAME"
     return Finding(
         "error" if outcome.code else "warning",
-        f"{subject}: the bucket lies in {found}, and is asked for in {place.region}",
+        f"{subject}: the bucket lies in {found}, and is asked for in {place.region or REGION}",
         f"set storage.region and s3.region to {region} with the endpoint of that region, or write region={region} into "
         "the address (s3://BUCKET/KEY?region=NAME)",
     )
 
 
 def _other_finding(outcome: Outcome, subject: str, silent: Level) -> Finding:
-    code, said = outcome.code, " ".join(outcome.detail.split())[:200]
+    code, said = outcome.code, " ".join(outcome.detail.split())[:300]
     if code == UNREACHABLE_STORE:
         return Finding(
             silent,
@@ -70,9 +71,9 @@ def _other_finding(outcome: Outcome, subject: str, silent: Level) -> Finding:
     if code == UNTRUSTED_CERTIFICATE:
         return Finding(
             silent,
-            f"{subject}: the store's certificate is not trusted here ({said})",
-            "put its authority into a ConfigMap and name that in s3.caConfigMap for the steps, and into a file that "
-            "AWS_CA_BUNDLE names here",
+            f"{subject}: {said.partition('; ')[0]}",
+            f"{said.partition('; ')[2]}; the steps have the authority's certificate from the ConfigMap that "
+            "s3.caConfigMap names",
         )
     if code in _PATH_STYLE:
         what = "the store takes no path-style addresses (ENDPOINT/BUCKET), the only ones used outside Amazon"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-from conf_profile.storage.object_address import ObjectAddress, environment_endpoint
+from conf_profile.storage.object_address import ObjectAddress, environment_endpoint, find_region
 from pipelines.preflight.cluster import ClusterState, is_in_pod
 from pipelines.preflight.declared import LABELS_SECRET, STEPS_SECRET
 from pipelines.preflight.finding import Finding
@@ -69,9 +69,8 @@ def _tables(request: PreflightRequest, addresses: Mapping[str, str], keys: Store
     for table, uri in addresses.items():
         address = parse_address(uri)
         if address is not None:
-            place = Place(
-                _data_endpoint(address, request, keys), address.region or request.resources.s3.region, address.bucket
-            )
+            region = find_region(address.region or request.resources.s3.region)
+            place = Place(_data_endpoint(address, request, keys), region, address.bucket)
             found.setdefault(place, Tables(place, keys)).objects[table] = address.key
     return list(found.values())
 
@@ -107,7 +106,7 @@ def _registry_findings(
 ) -> Iterator[Finding]:
     storage = request.storage
     endpoint = storage.endpoint or environment_endpoint() or keys.endpoint or request.resources.s3.endpoint
-    place = Place(endpoint, storage.region, storage.bucket)
+    place = Place(endpoint, find_region(storage.region or request.resources.s3.region), storage.bucket)
     if not endpoint or place in known:
         return
     outcome = probe(place, keys).list()

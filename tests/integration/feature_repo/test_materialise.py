@@ -14,6 +14,8 @@ from conf_profile.storage import object_store
 from conf_profile.storage.local_s3 import local_s3
 from feature_repo import erase, jobs, materialise
 from feature_repo import store as feature_store
+from support.certificates import make_authority, make_certificate
+from support.s3_stub import Habits, s3_stub
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 LATE = timedelta(hours=24)
@@ -66,6 +68,26 @@ def bring(repository, now=NOW, full=False):
         intervals = materialise.plan(store, now, LATE, full)
         materialise.run(store, intervals)
     return intervals
+
+
+def test_feasts_registry_is_kept_at_a_store_that_knows_no_trailing_checksums(repository, tmp_path, monkeypatch):
+    write_tables(tmp_path / "tables", {"u1": (timedelta(hours=1), "chess")})
+    authority = make_authority(tmp_path / "authority")
+    with s3_stub(Habits(knows_trailers=False, refuses_unencrypted=True), make_certificate(authority)) as stub:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", stub.url)
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(authority.path))
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        # What the job sets itself is taken back with the rest.
+        monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "")
+        monkeypatch.delenv("AWS_REQUEST_CHECKSUM_CALCULATION")
+        settings = yaml.safe_load((repository / "feature_store.yaml").read_text())
+        encrypted = {"s3_additional_kwargs": {"ServerSideEncryption": "AES256"}}
+        settings["registry"] |= {"path": "s3://bucket/feast/registry.db", **encrypted}
+        (repository / "feature_store.yaml").write_text(yaml.safe_dump(settings))
+        with jobs.repository(repository) as store:
+            materialise.register(store)
+        assert b"behaviour" in stub.buckets["bucket"]["feast/registry.db"]
 
 
 def watched(repository, *users):

@@ -84,6 +84,36 @@ def test_the_launcher_may_read_the_secret_that_it_is_told_of(launcher, secret):
         assert told is None
 
 
+AMAZON = {"s3": {"endpoint": "", "region": "eu-central-1", "bucket": "profiles"}}
+
+
+def test_at_amazon_the_launcher_and_the_runs_are_told_the_same_store(tmp_path):
+    documents = render(
+        ON, UPLOAD, AMAZON, {"pipelines": {"launcher": {"create": True}}, "s3": {"encryption": "sse-s3"}}
+    )
+    told = of_kind(documents, "ConfigMap")
+    (provider,) = yaml.safe_load(told["kfp-launcher"]["data"]["providers"])["s3"].values()
+    assert (provider["endpoint"], provider["disableSSL"]) == ("https://s3.eu-central-1.amazonaws.com", False)
+    run, values = tmp_path / "run.yaml", tmp_path / "values.yaml"
+    run.write_text(told[f"{NAME}-pipeline"]["data"]["run.yaml"])
+    values.write_text(told[f"{NAME}-pipeline"]["data"]["values.yaml"])
+    storage = config.resolve("tiny", run).storage
+    assert (storage.endpoint, storage.region, storage.bucket) == ("aws", "eu-central-1", "profiles")
+    assert storage.encryption == "sse-s3"
+    declared = resources.load([values])
+    assert declared.s3.plain_environment(declared.pipelines.s3_secret) == {
+        "CONF_PROFILE_S3_ENDPOINT": "aws",
+        "AWS_DEFAULT_REGION": "eu-central-1",
+        "CONF_PROFILE_S3_ENCRYPTION": "sse-s3",
+    }
+
+
+def test_an_endpoint_of_the_secret_is_not_overridden_by_amazons():
+    layer = {"pipelines": {"s3Secret": {"endpointKey": "url"}}}
+    data = of_kind(render(ON, UPLOAD, AMAZON, layer), "ConfigMap")[f"{NAME}-pipeline"]["data"]
+    assert yaml.safe_load(data["run.yaml"])["storage"]["endpoint"] == ""
+
+
 def uploaded(*layers):
     data = of_kind(render(ON, UPLOAD, *layers), "ConfigMap")[f"{NAME}-pipeline"]["data"]
     return data["values.yaml"], data["run.yaml"]

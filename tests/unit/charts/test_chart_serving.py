@@ -229,6 +229,38 @@ def test_keys_of_the_object_store_come_from_the_secret():
         assert given["AWS_SECRET_ACCESS_KEY"] == {"secretKeyRef": {"name": "keys", "key": "AWS_SECRET_ACCESS_KEY"}}
 
 
+AMAZON = {"s3": {"endpoint": "", "bucket": "profiles", "existingSecret": "", "workloadIdentity": True}}
+
+
+def test_amazons_own_store_needs_no_address_and_takes_the_region_of_the_role():
+    given = environment(transformer_container(AMAZON))
+    assert given["CONF_PROFILE_S3_ENDPOINT"] == "aws"
+    assert not {"AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"} & set(given)
+    there = environment(transformer_container(AMAZON, {"s3": {"region": "eu-central-1"}}))
+    assert (there["AWS_REGION"], there["AWS_DEFAULT_REGION"]) == ("eu-central-1", "eu-central-1")
+
+
+def test_what_uploads_ask_for_reaches_every_pod_and_feasts_registry():
+    layer = {"s3": {"encryption": "sse-kms:arn:aws:kms:eu:1:key/a", "checksums": "when_required"}}
+    documents = render(EVERY_OPTION, layer)
+    asking = [
+        environment(container)
+        for spec in pods(documents).values()
+        for container in [*spec.get("initContainers", []), *spec["containers"]]
+        if "AWS_ENDPOINT_URL_S3" in environment(container)
+    ]
+    assert asking
+    for given in asking:
+        assert given["CONF_PROFILE_S3_ENCRYPTION"] == layer["s3"]["encryption"]
+        assert given["AWS_REQUEST_CHECKSUM_CALCULATION"] == "when_required"
+    stored = [
+        yaml.safe_load(found["data"]["feature_store.yaml"])["registry"]["s3_additional_kwargs"]
+        for found in of_kind(documents, "ConfigMap").values()
+        if "feature_store.yaml" in found["data"]
+    ]
+    assert stored == [{"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "arn:aws:kms:eu:1:key/a"}]
+
+
 def test_a_workload_identity_needs_no_secret():
     layer = {"s3": {"existingSecret": "", "workloadIdentity": True}}
     assert not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} & set(environment(transformer_container(layer)))
@@ -351,13 +383,14 @@ def test_callers_are_those_of_the_values():
     ("endpoint", "policy", "port"),
     [
         ("https://s3.example.com", {}, 443),
+        ("", {}, 443),
         ("http://s3.example.com", {}, 80),
         ("http://s3.storage:8333", {}, 8333),
         ("http://s3.storage:80", {"s3Ports": [8333]}, 8333),
     ],
 )
 def test_egress_to_the_object_store_is_by_its_port(endpoint, policy, port):
-    documents = render({"s3": {"endpoint": endpoint}, "networkPolicy": policy})
+    documents = render({"s3": {"endpoint": endpoint, "bucket": "profiles"}, "networkPolicy": policy})
     egress = of_kind(documents, "NetworkPolicy")[f"{NAME}-predictor"]["spec"]["egress"]
     assert [{"port": port, "protocol": "TCP"}] in [rule["ports"] for rule in egress]
 

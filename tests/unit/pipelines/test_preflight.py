@@ -145,6 +145,7 @@ def test_an_endpoint_that_pods_reach_is_fine_and_none_is_a_warning():
     assert endpoint_findings(request(in_secret)) == []
     (found,) = endpoint_findings(request())
     assert (found.level, "set s3.endpoint" in found.remedy) == ("warning", True)
+    assert endpoint_findings(request(endpoint="aws")) == []
 
 
 def test_certificates_that_only_this_machine_has_are_a_note(monkeypatch):

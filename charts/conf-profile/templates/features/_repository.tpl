@@ -7,6 +7,13 @@ provider: local
 registry:
   registry_type: file
   path: {{ default (printf "s3://%s/feast/%s/%s/registry.db" .Values.s3.bucket .Release.Namespace (include "conf-profile.fullname" .)) .Values.features.registry }}
+  {{- with .Values.s3.encryption }}
+  s3_additional_kwargs:
+    ServerSideEncryption: {{ ternary "AES256" "aws:kms" (eq . "sse-s3") }}
+    {{- if hasPrefix "sse-kms:" . }}
+    SSEKMSKeyId: {{ trimPrefix "sse-kms:" . }}
+    {{- end }}
+  {{- end }}
   # Loaded once: no request ever waits for a refresh.
   cache_ttl_seconds: 0
   serve_features_while_materializing: true

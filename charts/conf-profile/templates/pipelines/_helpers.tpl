@@ -28,13 +28,15 @@ app.kubernetes.io/component: pipelines
 {{- end }}
 {{- end }}
 {{- if not (and $secret.name $secret.endpointKey) }}
-- name: AWS_ENDPOINT_URL_S3
-  value: {{ .Values.s3.endpoint }}
+{{- include "conf-profile.s3.env.endpoint" . }}
 {{- end }}
 {{- if not (and $secret.name $secret.regionKey) }}
+{{- with include "conf-profile.s3.region" . }}
 - name: AWS_DEFAULT_REGION
-  value: {{ .Values.s3.region }}
+  value: {{ . }}
 {{- end }}
+{{- end }}
+{{- include "conf-profile.s3.env.uploads" . }}
 {{- include "conf-profile.s3.env.ca" . }}
 {{- end }}
 

@@ -268,7 +268,7 @@ def test_the_step_promotes_although_the_store_goes_away_at_its_nth_write(
         writes.extend([path] if method == "PUT" else [])
         return UNREACHED if len(writes) >= number and not back.is_set() else PASS
 
-    monkeypatch.setattr(object_store, "s3_client", lambda *_: single)
+    monkeypatch.setattr(object_store, "s3_client", lambda *_, **__: single)
     (tmp_path / "evaluation.json").write_text('{"arms": {}}')
     (tmp_path / "gate.json").write_text('{"decision": "promote"}')
     proxy.behave = behave
