@@ -61,7 +61,7 @@ def test_users_and_messages_name_the_address(put, tmp_path):
     with pytest.raises(DataError, match=r"first: s3://lake/one/events\.csv: row 1"):
         run(tmp_path / "out", "s3://lake/one/events.csv")
     users = {"path": "s3://lake/one/users.csv", "consent": "ok"}
-    with pytest.raises(DataError, match=r"s3://lake/one/users\.csv: row 0: the column 'ok' has 'maybe'"):
+    with pytest.raises(DataError, match=r"s3://lake/one/users\.csv: row 0: the column 'ok' says neither yes nor no"):
         run(tmp_path / "out", "s3://lake/one/events.csv", max_dropped=0.5, users=users, consent_for_all=False)
     assert list(tmp_path.iterdir()) == []
 
