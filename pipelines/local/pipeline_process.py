@@ -69,17 +69,12 @@ def run(
     outputs_file.unlink(missing_ok=True)
     environment = {**os.environ, "CONF_PROFILE_IMAGE": local_image(), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "pipelines.local", str(arguments_file), str(outputs_file), str(folder), until]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        start_new_session=True,
-        cwd=folder,
-    )
+    process = process_family.start_guarded(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=folder
+    ).process
     family = ProcessFamily(process.pid)
     memory = _MemoryWatch(family)
+    threading.Thread(target=_end_orphans, args=(process, family), daemon=True).start()
     try:
         watch = _follow(process, folder / "run.log", workspace / "seconds.json", console, len(steps))
         status = process.wait()
@@ -97,6 +92,12 @@ def run(
 def local_image() -> str:
     """The image name that local runs put into KFP's cache key. kfp wants the word 'python' in it."""
     return f"conf-profile/python:local-{source_hash(STEPS_CODE)}"
+
+
+def _end_orphans(process: subprocess.Popen[str], family: ProcessFamily) -> None:
+    """A step that outlives the guard would hold our end of the output, and go on asking the teacher."""
+    process.wait()
+    process_family.end([family])
 
 
 def _read_seconds(path: Path) -> dict[str, float]:

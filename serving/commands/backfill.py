@@ -49,6 +49,7 @@ def backfill(
     begin a folder of their own.
     """
     from conf_profile.data import run_folder
+    from conf_profile.interruption import end_processes
     from serving.backfill import backfill as work
     from serving.backfill import engines as backfill_engines
 
@@ -56,7 +57,7 @@ def backfill(
         raise DataError("backfill needs --run DIR: the run whose users are profiled")
     run = storage.run.resolve()
     arguments = run_folder.read_arguments(run)
-    with run_folder.lock_run_folder(run):
+    with end_processes(), run_folder.lock_run_folder(run):
         model = model_folder or _champion(storage_of_run(storage, arguments), run / "serving" / "models")
         folder = (out or run / "backfill").resolve()
         run_folder.note_outside_folder(run, folder)

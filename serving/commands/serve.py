@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +54,7 @@ def serve(
     """
     import os
 
+    from conf_profile.interruption import Interruption, end_processes
     from serving.local import local
     from serving.local.processes import free_port
 
@@ -69,15 +69,11 @@ def serve(
         poll_seconds=poll or POLL_SECONDS,
         thresholds=tuple(map(_threshold, thresholds)),
     )
-    # Children are ended by the blocks that started them, so both signals have to unwind the stack.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _interrupt)
-    try:
-        _serve(storage, folder, options)
-    except KeyboardInterrupt:
-        click.echo("ending", err=True)
-    finally:
-        _end_all()
+    with end_processes():
+        try:
+            _serve(storage, folder, options)
+        except Interruption:
+            click.echo("ended", err=True)
 
 
 def resolve_target(uri: str | None, storage: Storage, poll: float | None) -> tuple[Storage, str | None]:
@@ -145,19 +141,6 @@ def _threshold(text: str) -> tuple[str, int]:
     if not equals or level not in {"1", "2", "3", "4", "5"}:
         raise click.BadParameter(f"{text!r}: expected ATTRIBUTE=LEVEL with a level of 1 to 5")
     return attribute, int(level)
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def _end_all() -> None:
-    """What a signal at a bad moment has left behind; further signals cannot shorten it."""
-    from serving.local import processes
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    processes.end_all()
 
 
 def _example(state: dict[str, Any], user: str | None) -> str:

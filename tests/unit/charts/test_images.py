@@ -243,7 +243,7 @@ def test_only_the_predictor_holds_vllm():
 # What the images hold is enough
 
 # Python's own, found by its file rather than imported.
-NO_MODULES = ("conf_profile/storage/local_s3_guard.py",)
+NO_MODULES = ("conf_profile/process_guard.py",)
 CLOSED_WORLD = """
 import importlib, sys
 from importlib.machinery import PathFinder
