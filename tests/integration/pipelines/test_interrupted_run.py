@@ -23,11 +23,11 @@ ANSWER = "<rationale>x</rationale>" + "".join(
 
 
 class Teacher:
-    """Answers so many requests more, then holds what it is sent until the signal was sent."""
+    """Answers so many requests more, then holds what it is sent until the run has ended."""
 
     def __init__(self, server):
         self.server, self.answered, self.left = server, Counter(), 0
-        self.waiting, self.signalled = threading.Event(), threading.Event()
+        self.waiting, self.ended = threading.Event(), threading.Event()
         server.behave = self.behave
 
     def behave(self, number, call):
@@ -38,19 +38,19 @@ class Teacher:
                 return completion(ANSWER)
             if self.left == -UNDER_WAY:
                 self.waiting.set()
-        return completion(ANSWER, wait_for=self.signalled)
+        return completion(ANSWER, wait_for=self.ended)
 
     def end(self, process, number):
-        """Sends the signal to a run that waits for UNDER_WAY answers. Answers come again after it, and nobody asks."""
-        assert self.waiting.wait(120), "the run has not come so far"
+        """Sends the signal to a run that waits for UNDER_WAY answers, and gives what it has printed once nobody lives."""
+        assert self.waiting.wait(300), "the run has not come so far"
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)
-        self.signalled.set()
-        output, _ = process.communicate(timeout=60)
-        wait_until_ended(family)
+        wait_until_ended([psutil.Process(process.pid), *family])
         assert len(family) > 3
+        output, _ = process.communicate(timeout=60)
         self.waiting.clear()
-        self.signalled.clear()
+        self.ended.set()
+        self.ended = threading.Event()
         return output
 
 
