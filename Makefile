@@ -5,8 +5,9 @@ UV_VERSION := 0.13.9
 BIN := $(VENV)/bin
 # uv reads no pip configuration for local wheels: a CPU build of torch that lies there is found this way.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+CORES := $(shell getconf _NPROCESSORS_ONLN)
 # Two heavy libraries that both spin on all cores would starve each other.
-export OMP_NUM_THREADS ?= $(shell nproc)
+export OMP_NUM_THREADS ?= $(CORES)
 export HF_HUB_DISABLE_TELEMETRY := 1
 # Each step and each server of a test is a process that imports Feast or torch: without bytecode that takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -19,7 +20,7 @@ run: environment
 
 # One process for each core, four at most: each of them imports torch and Feast. One thread in each, or they would
 # starve each other.
-TESTS := env -u KUBECONFIG OMP_NUM_THREADS=1 $(BIN)/pytest -n $(shell nproc) --maxprocesses 4
+TESTS := env -u KUBECONFIG OMP_NUM_THREADS=1 $(BIN)/pytest -n $(CORES) --maxprocesses 4
 UNIT_TESTS := $(TESTS) --dist loadscope tests/unit
 
 # No cluster is touched unawares: see test-cluster.
@@ -40,7 +41,7 @@ test-pythons:
 		version=$$($$python -c 'import sys; print("{}.{}".format(*sys.version_info))') \
 			|| { echo "$$python: not on this machine"; continue; }; \
 		$(MAKE) environment PYTHON=$$python VENV=.venv-$$version \
-			&& PYTHONPATH= .venv-$$version/bin/pytest -n $(shell nproc) --maxprocesses 4 --dist loadscope tests/unit \
+			&& PYTHONPATH= .venv-$$version/bin/pytest -n $(CORES) --maxprocesses 4 --dist loadscope tests/unit \
 				-m "not slow" || exit 1; \
 	done
 
@@ -74,7 +75,7 @@ bench: environment
 
 # Hours. Fixed beforehand in docs/evidence-protocol.md; an interrupted call continues.
 EVIDENCE := runs/evidence
-EXPERIMENT := $(BIN)/conf-profile experiment --first-seed 100 --jobs $(shell nproc)
+EXPERIMENT := $(BIN)/conf-profile experiment --first-seed 100 --jobs $(CORES)
 evidence: environment
 	$(EXPERIMENT) table2 figure3 table1 figure5 table3 table5 --out $(EVIDENCE)/world-tiny
 	$(EXPERIMENT) regimes second_stage teachers --out $(EVIDENCE)/world-tiny

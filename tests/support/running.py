@@ -50,7 +50,7 @@ def start(folder, *extra):
 
 
 def kill_in(step, folder):
-    """Starts the run and ends it with SIGKILL once `step` is at its work; nothing that it has started may outlive it."""
+    """Starts the run and ends it with SIGKILL once `step` is at its work; all that it has started has to end, too."""
     log = folder / "run.log"
     log.unlink(missing_ok=True)
     process = start(folder)

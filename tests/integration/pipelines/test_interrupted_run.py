@@ -1,4 +1,4 @@
-"""A run is ended while it asks the teacher: nothing lives on, nothing more is asked, and what is missing alone is later."""
+"""A run is ended while it asks the teacher: nothing lives on, nothing is asked, and the next one asks for the rest."""
 
 import json
 import signal
@@ -41,7 +41,7 @@ class Teacher:
         return completion(ANSWER, wait_for=self.ended)
 
     def end(self, process, number):
-        """Sends the signal to a run that waits for UNDER_WAY answers, and gives what it has printed once nobody lives."""
+        """Sends the signal to a run that waits for UNDER_WAY answers; its output, once nobody lives."""
         assert self.waiting.wait(300), "the run has not come so far"
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(number)

@@ -87,7 +87,9 @@ def test_a_command_that_ends_leaves_nobody(start):
 
 
 def test_a_command_that_a_signal_ends_ends_its_guard_like_that(start):
-    _, (guard, command, *others) = start(OWNER.replace("guarded.process.wait()", "print(guarded.process.wait())"), STAYS)
+    _, (guard, command, *others) = start(
+        OWNER.replace("guarded.process.wait()", "print(guarded.process.wait())"), STAYS
+    )
     command.send_signal(signal.SIGSEGV)
     wait_until_ended([guard, *others])
 
@@ -109,7 +111,7 @@ def test_a_signal_unwinds_the_blocks_and_ends_every_child_of_theirs(start, numbe
     program, family = start(INTERRUPTED, STAYS)
     program.send_signal(number)
     assert program.stdout.readline().split() == ["unwound"]
-    output, errors = program.communicate()
+    _, errors = program.communicate()
     wait_until_ended(family)
     assert program.returncode == 128 + number, errors
     assert errors.splitlines()[-1] == f"conf-profile: ended by {number.name}; do it again"
