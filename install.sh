@@ -12,6 +12,17 @@
 set -eu
 UV=${UV:-uv}
 
+machine=$("${UV_PYTHON:-python3}" -c 'import platform, sys
+print(sys.platform, platform.machine(), "{}.{}".format(*sys.version_info))')
+case $machine in
+"linux x86_64 3.1"[123] | "linux aarch64 3.1"[123] | "darwin arm64 3.1"[123]) ;;
+*)
+    echo "install.sh: requirements.lock is for Linux on x86_64 or arm64 and macOS on arm64, with Python 3.11 to 3.13; this" \
+        "is $machine. With another Python: rm -rf .venv && make environment PYTHON=python3.12" >&2
+    exit 1
+    ;;
+esac
+
 install_torch() {
     # shellcheck disable=SC2086  # several words each
     "$UV" pip install ${TORCH_INDEX:+--index "$TORCH_INDEX"} torch ${WITH_TORCH:-} "$@"

@@ -38,7 +38,7 @@ BASE_IMAGE = "docker.io/library/python:3.11-slim"
 LOCK = "requirements.lock"
 FILES = ("Dockerfile", "pyproject.toml", "install.sh", "LICENSE")
 ROOMS = ("components", "conf_profile", "configs", "feature_repo", "pipelines", "serving")
-_WANTED_BY = re.compile(r"^    #(?: via)? +(\S.*)$", re.MULTILINE)
+_VIA_LINE = re.compile(r"^    #(?: via)? +(\S.*)$", re.MULTILINE)
 _EXCLUDED_FOLDERS = ("__pycache__", "tests")
 _NETWORK = ("PIP_", "UV_INDEX", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX", "UV_HTTP_TIMEOUT", "UV_KEYRING")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -121,7 +121,7 @@ def locked_packages(group: str, lock: str) -> dict[str, str]:
     extra) counts for every group that has it: a name too many, never one too few.
     """
     lines = {block.partition("==")[0]: block for block in re.split(r"^(?=\w)", lock, flags=re.MULTILINE)[1:]}
-    wanted_by = {name: set(_WANTED_BY.findall(block)) for name, block in lines.items()}
+    wanted_by = {name: set(_VIA_LINE.findall(block)) for name, block in lines.items()}
     found = {name for name, wanting in wanted_by.items() if f"conf-profile (pyproject.toml:{group})" in wanting}
     while more := {name for name, wanting in wanted_by.items() if wanting & found} - found:
         found |= more

@@ -45,7 +45,7 @@ def experiment(
     from rich.console import Console
 
     from benchmarks.evidence import run
-    from conf_profile.interruption import end_processes
+    from conf_profile.processes.interruption import end_processes
 
     folder = (out or Path("runs") / "evidence" / f"{config.data.name}-{config.preset}").resolve()
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf_profile.errors import ConfigError, ConfProfileError, DataError
-from conf_profile.machine import usable_cores
+from conf_profile.processes.machine import usable_cores
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

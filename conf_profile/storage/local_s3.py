@@ -34,7 +34,7 @@ from filelock import lock_descriptor
 
 from conf_profile.errors import RegistryError
 from conf_profile.files import write_text
-from conf_profile.process_family import GuardedProcess, start_guarded
+from conf_profile.processes.process_family import GuardedProcess, start_guarded
 from conf_profile.storage import object_store
 
 _REGION = "us-east-1"

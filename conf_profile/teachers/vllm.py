@@ -31,7 +31,7 @@ from conf_profile.dialogue.output_format import (
 )
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.errors import TeacherError
-from conf_profile.machine import usable_cores
+from conf_profile.processes.machine import usable_cores
 from conf_profile.teachers.protocol import Completion, Request
 from conf_profile.teachers.thinking import strip_thinking
 

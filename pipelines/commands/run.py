@@ -38,7 +38,7 @@ def run(config: RunConfig, out: Path | None, until: str) -> None:
     from conf_profile.data.build import build_in_run_folder
     from conf_profile.data.run_folder import lock_run_folder
     from conf_profile.evaluation import summary
-    from conf_profile.interruption import end_processes
+    from conf_profile.processes.interruption import end_processes
     from pipelines import preflight
     from pipelines.check import champion, place_findings
 

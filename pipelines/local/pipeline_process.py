@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conf_profile import process_family
 from conf_profile.errors import LostPromotionError, PipelineError, RegistryConflictError
 from conf_profile.files import write_text
-from conf_profile.process_family import ProcessFamily
+from conf_profile.processes import process_family
+from conf_profile.processes.process_family import ProcessFamily
 from conf_profile.source import source_hash
 from pipelines.local.step_failure import StepFailure
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from conf_profile import tables
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import ServingError
-from conf_profile.machine import usable_cores
+from conf_profile.processes.machine import usable_cores
 from conf_profile.students import examples
 from serving.model import profile
 from serving.model.bundle import Bundle

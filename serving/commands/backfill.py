@@ -51,7 +51,7 @@ def backfill(
     begin a folder of their own.
     """
     from conf_profile.data import run_folder
-    from conf_profile.interruption import end_processes
+    from conf_profile.processes.interruption import end_processes
     from serving.backfill import backfill as work
     from serving.backfill import engines as backfill_engines
     from serving.predictor.arguments import default_engine

@@ -65,7 +65,7 @@ def serve(
     """
     import os
 
-    from conf_profile.interruption import Interruption, end_processes
+    from conf_profile.processes.interruption import Interruption, end_processes
     from serving.local import local
     from serving.local.processes import free_port
     from serving.predictor.arguments import default_engine

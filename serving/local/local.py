@@ -34,7 +34,8 @@ from conf_profile.registry.registry import Registry
 from serving.local import processes
 from serving.local.processes import Child, free_port
 from serving.model import bundle
-from serving.predictor.arguments import Engine, PredictorArguments, command, environment, slow_command
+from serving.predictor import arguments, transformers_server
+from serving.predictor.arguments import Engine, PredictorArguments, environment
 from serving.settings import FeatureSettings, PredictorSettings, Settings, WriteBackSettings
 
 PREDICTOR_SECONDS = 600.0
@@ -176,7 +177,7 @@ class LocalServing:
         model.check_thresholds(name for name, _ in self._options.thresholds)
         given = PredictorArguments(port=free_port(), device=self._options.device, served_name=self._options.name)  # type: ignore[arg-type]
         log = self._work / "logs" / f"predictor-{version}.log"
-        program = (command if self._options.engine == "vllm" else slow_command)(folder, given)
+        program = (arguments if self._options.engine == "vllm" else transformers_server).command(folder, given)
         child = processes.start("the predictor", program, environment(given, self._options.threads), log)
         predictor = Predictor(version, folder, f"http://127.0.0.1:{given.port}", child, model.judged)
         try:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from conf_profile import process_family
 from conf_profile.errors import ServingError
-from conf_profile.process_family import GuardedProcess, ProcessFamily
+from conf_profile.processes import process_family
+from conf_profile.processes.process_family import GuardedProcess, ProcessFamily
 
 GRACE_SECONDS = 10.0
 POLL_SECONDS = 0.2

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conf_profile.errors import ConfProfileError
-from conf_profile.machine import usable_cores
+from conf_profile.processes.machine import usable_cores
 from serving import termination
 from serving.predictor.arguments import PredictorArguments, command, environment
 

@@ -19,7 +19,6 @@ from conf_profile.registry.version_files import MANIFEST, PROFILE
 Device = Literal["cpu", "gpu"]
 Engine = Literal["vllm", "transformers"]
 """What answers; transformers where vLLM cannot be had, one request after another."""
-SLOW_SERVER = "serving.predictor.transformers_server"
 CPU_BLOCK = 32
 """The smallest block of vLLM's CPU attention. Its default of 128 tokens is longer than a short prompt, and a prefix is
 cached by whole blocks."""
@@ -53,12 +52,6 @@ def command(model: Path, given: PredictorArguments) -> list[str]:
 def default_engine() -> Engine:
     """vLLM where it is installed."""
     return "vllm" if find_spec("vllm") else "transformers"
-
-
-def slow_command(model: Path, given: PredictorArguments) -> list[str]:
-    """The command of the server that needs no vLLM; it takes what of the arguments concerns it."""
-    where = ["--host", given.host, "--port", str(given.port)]
-    return [sys.executable, "-m", SLOW_SERVER, "--model", str(model), "--served-name", given.served_name, *where]
 
 
 def arguments(model: Path, given: PredictorArguments) -> list[str]:

@@ -21,7 +21,7 @@ from aiohttp import web
 
 from conf_profile.errors import ConfProfileError
 from serving import termination
-from serving.predictor.arguments import engine_options, max_length, served_names
+from serving.predictor.arguments import PredictorArguments, engine_options, max_length, served_names
 from serving.predictor.grammar_decoding import Answer, GrammarDecoder, Sampling, Token, compile_grammar
 
 MAX_SAMPLES, MAX_TOP_LOGPROBS = 128, 20
@@ -149,6 +149,12 @@ def to_content(token: Token) -> dict[str, Any]:
     """A token as a chat completion's `logprobs` show it."""
     alternatives = [{"token": text, "logprob": logprob} for text, logprob in token.alternatives]
     return {"token": token.text, "logprob": token.logprob, "top_logprobs": alternatives}
+
+
+def command(model: Path, given: PredictorArguments) -> list[str]:
+    """The whole command; of the arguments it takes what is not vLLM's own."""
+    where = ["--host", given.host, "--port", str(given.port)]
+    return [sys.executable, "-m", __name__, "--model", str(model), "--served-name", given.served_name, *where]
 
 
 def main(given: Sequence[str]) -> None:

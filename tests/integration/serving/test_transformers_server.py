@@ -20,7 +20,7 @@ from conf_profile.students.rollouts.rollouts import expected_levels, generate
 from serving.local import processes
 from serving.model import levels
 from serving.predictor import transformers_server
-from serving.predictor.arguments import PredictorArguments, slow_command
+from serving.predictor.arguments import PredictorArguments
 from serving.predictor.grammar_decoding import GrammarDecoder, Sampling
 from support.running import environment, wait_until_ended
 
@@ -47,7 +47,9 @@ def student(tmp_path_factory):
 def server(student, tmp_path_factory):
     given = PredictorArguments(port=processes.free_port())
     url = f"http://127.0.0.1:{given.port}"
-    child = processes.start("server", slow_command(student, given), {}, tmp_path_factory.mktemp("log") / "log")
+    child = processes.start(
+        "server", transformers_server.command(student, given), {}, tmp_path_factory.mktemp("log") / "log"
+    )
     with httpx.Client(base_url=url, timeout=60) as client:
 
         def answers():

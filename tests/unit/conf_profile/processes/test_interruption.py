@@ -22,14 +22,14 @@ print(worker.pid, int(orphan), flush=True)
 STAYS = COMMAND + "worker.wait()"
 OWNER = """
 import subprocess, sys
-from conf_profile.process_family import start_guarded
+from conf_profile.processes.process_family import start_guarded
 guarded = start_guarded([sys.executable, "-I", "-S", "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True)
 print(guarded.process.pid, guarded.pid, guarded.process.stdout.readline().strip(), flush=True)
 guarded.process.wait()
 """
 INTERRUPTED = """
 import subprocess, sys
-from conf_profile.interruption import Interruption, end_processes
+from conf_profile.processes.interruption import Interruption, end_processes
 before = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
 with end_processes("do it again"):
     child = subprocess.Popen([sys.executable, "-I", "-S", "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True)
@@ -95,7 +95,7 @@ def test_a_command_that_a_signal_ends_ends_its_guard_like_that(start):
 
 
 def test_the_status_of_a_command_is_its_guards():
-    from conf_profile.process_family import start_guarded
+    from conf_profile.processes.process_family import start_guarded
 
     assert start_guarded([sys.executable, "-c", "raise SystemExit(3)"]).process.wait(20) == 3
     killed = start_guarded([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])

@@ -29,7 +29,7 @@ LINUX = sys.platform == "linux"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_SECONDS = 0.01
-_NOT_FOUND = 127
+_CANNOT_START = 127
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -49,7 +49,7 @@ def main(pid_descriptor: int, kill_on_sigterm: bool, command: list[str]) -> int:
         )
     except OSError as error:
         print(f"{command[0]}: cannot be started: {error}", file=sys.stderr)
-        return _NOT_FOUND
+        return _CANNOT_START
     for number in _SIGNALS:
         signal.signal(number, lambda *_: None)
     if kill_on_sigterm:

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from conf_profile import process_family
-from conf_profile.process_family import ProcessFamily
+from conf_profile.processes import process_family
+from conf_profile.processes.process_family import ProcessFamily
 
 _PR_SET_CHILD_SUBREAPER = 36
 _SHELLS_OFFSET = 128
@@ -43,7 +43,7 @@ def end_processes(advice: str = "what is done is kept: the same command continue
         return
     _adopt_orphans()
     others = _children()
-    before = {number: signal.signal(number, _raise_once(others)) for number in _handled()}
+    before = {number: signal.signal(number, _raise_once(others)) for number in _unignored_signals()}
     try:
         yield
     except Interruption as interruption:
@@ -57,14 +57,14 @@ def end_processes(advice: str = "what is done is kept: the same command continue
             signal.signal(number, handler)
 
 
-def _handled() -> list[signal.Signals]:
+def _unignored_signals() -> list[signal.Signals]:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def _raise_once(others: set[int]) -> Any:
     def handle(number: int, _: object) -> None:
-        for following in _handled():
+        for following in _unignored_signals():
             signal.signal(following, _end_at_once(others))
         raise Interruption(number)
 
