@@ -1,8 +1,10 @@
 """requirements.lock as a text: for every machine, of no machine."""
 
 import re
+import subprocess
 import tomllib
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -59,3 +61,16 @@ def test_the_oldest_and_the_newest_python_are_those_of_the_lock():
     environments = PROJECT["tool"]["uv"]["environments"]
     assert environments == PROJECT["tool"]["uv"]["required-environments"]
     assert all(text.endswith("python_full_version < '3.14'") for text in environments) and len(environments) == 3
+
+
+@pytest.mark.parametrize(
+    "machine", ["darwin x86_64 3.12", "linux x86_64 3.10", "linux x86_64 3.14", "win32 AMD64 3.12"]
+)
+def test_a_machine_that_the_lock_is_not_for_is_told_so(tmp_path, machine):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho {machine}\n")
+    python.chmod(0o755)
+    given = {"UV_PYTHON": str(python), "UV": "/nowhere/uv", "PATH": "/usr/bin:/bin"}
+    told = subprocess.run(["sh", "install.sh"], capture_output=True, text=True, cwd=ROOT, env=given)
+    assert told.returncode == 1 and told.stderr.startswith("install.sh: requirements.lock is for Linux on x86_64")
+    assert f"this is {machine}. With another Python: rm -rf .venv && make environment PYTHON=" in told.stderr
