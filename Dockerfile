@@ -31,12 +31,13 @@ RUN mkdir -p /build \
         'find /opt/venv/lib -type d -name tests -prune -exec rm -r {} +' \
         'rm -rf /opt/venv/lib/python3*/site-packages/torch/include /opt/venv/lib/python3*/site-packages/pyarrow/include' \
         'echo /opt/conf-profile > "$(echo /opt/venv/lib/python3*/site-packages)/conf-profile.pth"' > /build/finish
-COPY requirements.lock /build/
+# Groups of packages and where they depart from what packages ask for; pins and hashes.
+COPY pyproject.toml requirements.lock install.sh /build/
 RUN --mount=type=secret,id=network --mount=type=secret,id=certificates --mount=type=cache,target=/cache \
     . /build/network \
-    && python3 -m pip install --quiet --target /build/tools --constraint /build/requirements.lock \
-        "uv==${UV_VERSION}" setuptools \
-    && python3 -m venv --without-pip /opt/venv
+    && python3 -m pip install --quiet --target /build/tools "uv==${UV_VERSION}" \
+    && python3 -m venv --without-pip /opt/venv \
+    && cd /build && uv pip install --target /build/tools --constraint requirements.lock setuptools
 
 # A folder of its own, beside the packages: a change of the sources is a layer of a few megabytes.
 FROM builder AS project
@@ -54,35 +55,32 @@ RUN touch README.md \
     && uv pip install --offline --no-deps --target /opt/conf-profile /build/dist/*.whl
 
 FROM builder AS serving-packages
-COPY requirements-serving.lock /build/
 RUN --mount=type=secret,id=network --mount=type=secret,id=certificates --mount=type=cache,target=/cache \
     . /build/network \
-    && uv pip install --no-deps --requirement /build/requirements-serving.lock \
+    && cd /build \
+    && uv pip install --require-hashes --constraint requirements.lock --group image-serving \
     && sh /build/finish
 
-# torch goes first, with dependencies of its own: PyPI's build needs CUDA libraries that the lock does not name.
 FROM builder AS training-packages
 ARG TORCH_INDEX=
 ARG TRAINING_PACKAGES=
-COPY requirements-training.lock /build/
 RUN --mount=type=secret,id=network --mount=type=secret,id=certificates --mount=type=cache,target=/cache \
     --mount=type=bind,from=wheels,target=/wheels \
     . /build/network \
     && export UV_FIND_LINKS=/wheels \
-    && uv pip install ${TORCH_INDEX:+--index "${TORCH_INDEX}"} --constraint /build/requirements-training.lock \
-        torch ${TRAINING_PACKAGES} \
-    && uv pip install --no-deps --requirement /build/requirements-training.lock \
+    && cd /build \
+    && TORCH_INDEX="${TORCH_INDEX}" WITH_TORCH="${TRAINING_PACKAGES}" sh install.sh --group image-training \
     && sh /build/finish
 
 FROM builder AS predictor-packages
 ARG TORCH_INDEX=
-COPY requirements-predictor.lock /build/
 RUN --mount=type=secret,id=network --mount=type=secret,id=certificates --mount=type=cache,target=/cache \
     --mount=type=bind,from=wheels,target=/wheels \
     . /build/network \
     && export UV_FIND_LINKS=/wheels \
-    && uv pip install ${TORCH_INDEX:+--index "${TORCH_INDEX}"} --constraint /build/requirements-predictor.lock torch \
-    && uv pip install --no-deps --requirement /build/requirements-predictor.lock \
+    && cd /build \
+    # PyTorch for CUDA brings the Triton that it was built with, and PyPI's has no CPU backend.
+    && TORCH_INDEX="${TORCH_INDEX}" WITHOUT=triton sh install.sh --group image-predictor \
     && sh /build/finish
 
 # The root may be read-only and the user any number: what is written goes to /tmp, and whoever asks for the user's name

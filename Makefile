@@ -1,24 +1,26 @@
 # make run and make test set up everything that they need in .venv; a second call installs nothing.
 PYTHON ?= python3
 VENV := .venv
+UV_VERSION := 0.13.9
 BIN := $(VENV)/bin
 # uv reads no pip configuration for local wheels: a CPU build of torch that lies there is found this way.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+CORES := $(shell getconf _NPROCESSORS_ONLN)
 # Two heavy libraries that both spin on all cores would starve each other.
-export OMP_NUM_THREADS ?= $(shell nproc)
+export OMP_NUM_THREADS ?= $(CORES)
 export HF_HUB_DISABLE_TELEMETRY := 1
 # Each step and each server of a test is a process that imports Feast or torch: without bytecode that takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 RUN_ARGS ?=
 
-.PHONY: run test test-fast test-chart test-cluster lint lint-chart bench evidence clean environment lock images images-save
+.PHONY: run test test-fast test-pythons test-chart test-cluster lint lint-chart bench evidence clean environment lock images images-save
 
 run: environment
 	$(BIN)/conf-profile run $(RUN_ARGS)
 
 # One process for each core, four at most: each of them imports torch and Feast. One thread in each, or they would
 # starve each other.
-TESTS := env -u KUBECONFIG OMP_NUM_THREADS=1 $(BIN)/pytest -n $(shell nproc) --maxprocesses 4
+TESTS := env -u KUBECONFIG OMP_NUM_THREADS=1 $(BIN)/pytest -n $(CORES) --maxprocesses 4
 UNIT_TESTS := $(TESTS) --dist loadscope tests/unit
 
 # No cluster is touched unawares: see test-cluster.
@@ -31,6 +33,17 @@ test: environment lint
 # The pure part: no servers, no training.
 test-fast: environment lint
 	$(UNIT_TESTS) -m "not slow"
+
+# The pure part under each of these that this machine has, each in an environment of its own.
+PYTHONS ?= python3.11 python3.12 python3.13
+test-pythons:
+	for python in $(PYTHONS); do \
+		version=$$($$python -c 'import sys; print("{}.{}".format(*sys.version_info))') \
+			|| { echo "$$python: not on this machine"; continue; }; \
+		$(MAKE) environment PYTHON=$$python VENV=.venv-$$version \
+			&& PYTHONPATH= .venv-$$version/bin/pytest -n $(CORES) --maxprocesses 4 --dist loadscope tests/unit \
+				-m "not slow" || exit 1; \
+	done
 
 test-chart: environment
 	$(BIN)/pytest tests/unit/charts
@@ -63,7 +76,7 @@ bench: environment
 
 # Hours. Fixed beforehand in docs/evidence-protocol.md; an interrupted call continues.
 EVIDENCE := runs/evidence
-EXPERIMENT := $(BIN)/conf-profile experiment --first-seed 100 --jobs $(shell nproc)
+EXPERIMENT := $(BIN)/conf-profile experiment --first-seed 100 --jobs $(CORES)
 evidence: environment
 	$(EXPERIMENT) table2 figure3 table1 figure5 table3 table5 --out $(EVIDENCE)/world-tiny
 	$(EXPERIMENT) regimes second_stage teachers --out $(EVIDENCE)/world-tiny
@@ -76,29 +89,20 @@ evidence: environment
 
 environment: $(VENV)/.installed
 
-# torch first, with its own dependencies: PyPI's build needs CUDA libraries that the lock, made where a CPU
-# build was at hand, does not name. Then everything else exactly as locked.
-$(VENV)/.installed: requirements.lock pyproject.toml
+$(VENV)/.installed: requirements.lock pyproject.toml install.sh
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(BIN)/uv pip install --quiet --python $(BIN)/python "torch==2.13.0"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	UV=$(BIN)/uv UV_PYTHON=$(BIN)/python sh install.sh --requirements pyproject.toml --extra serving --extra dev
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	touch $@
 
-# Made from the environment that the tests passed in; torch's local build tag and its own index stay out.
+# One lock for Linux on x86_64 and arm64 and macOS on arm64, for Python 3.11 to 3.13: `[tool.uv]` of pyproject.toml says
+# what it departs from. Wheels alone, but for two packages that are pure Python and have none. What is locked stays, so
+# remove the line of what is to be renewed, or the file. Wheels of this machine are none of its business.
 lock:
-	$(BIN)/uv pip freeze --exclude-editable --python $(BIN)/python | sed 's/+cpu$$//' \
-		| grep -v -E '^(uv|pip|py-spy|nvidia-.*|cuda-.*)==' > requirements.lock
-	$(MAKE) lock-serving lock-training lock-predictor
-
-# The part of it that an image holds: what pyproject.toml names for it, and what that asks for on any Python 3.11
-# (Debian's is older than the last one).
-lock-%:
-	mkdir -p build
-	$(BIN)/uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --group image-$* \
-		--constraint requirements.lock --override requirements-overrides.txt > build/$*.lock
-	sed 's/+cpu$$//' build/$*.lock | grep -v -E '^(nvidia-.*|cuda-.*)==' > requirements-$*.lock
+	UV_FIND_LINKS= $(BIN)/uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 \
+		--only-binary :all: --no-binary kfp --no-binary kfp-server-api --extra serving --extra dev \
+		$(addprefix --group image-,serving training predictor) pyproject.toml --output-file requirements.lock
 
 # ENGINE, ENGINE_ARGS, BASE_IMAGE, IMAGE_REGISTRY, TORCH_INDEX, TRAINING_PACKAGES: docs/operations.md.
 export WHEELS ?= $(wildcard $(PIP_FIND_LINKS))
@@ -109,4 +113,4 @@ images-save:
 	$(PYTHON) -m charts.images build --save build/images $(IMAGES)
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-3.* runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -34,8 +35,10 @@ from conf_profile.files import atomic_path, write_text
 ROOT = Path(__file__).resolve().parent.parent
 ENGINES = ("podman", "buildah", "docker")
 BASE_IMAGE = "docker.io/library/python:3.11-slim"
-FILES = ("Dockerfile", "pyproject.toml", "LICENSE")
+LOCK = "requirements.lock"
+FILES = ("Dockerfile", "pyproject.toml", "install.sh", "LICENSE")
 ROOMS = ("components", "conf_profile", "configs", "feature_repo", "pipelines", "serving")
+_VIA_LINE = re.compile(r"^    #(?: via)? +(\S.*)$", re.MULTILINE)
 _EXCLUDED_FOLDERS = ("__pycache__", "tests")
 _NETWORK = ("PIP_", "UV_INDEX", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX", "UV_HTTP_TIMEOUT", "UV_KEYRING")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -53,19 +56,22 @@ _CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 @dataclass(frozen=True)
 class Image:
-    """A target of the Dockerfile; `torch` says whether it depends on which build of torch there is."""
+    """A target of the Dockerfile, and the group of pyproject.toml that names its packages.
+
+    `torch` says whether it depends on which build of torch there is.
+    """
 
     target: str
-    lock: str
+    group: str
     torch: bool
 
 
 IMAGES = {
     image.target: image
     for image in (
-        Image("serving", "requirements-serving.lock", torch=False),
-        Image("training", "requirements-training.lock", torch=True),
-        Image("predictor-cpu", "requirements-predictor.lock", torch=True),
+        Image("serving", "image-serving", torch=False),
+        Image("training", "image-training", torch=True),
+        Image("predictor-cpu", "image-predictor", torch=True),
     )
 }
 
@@ -89,9 +95,10 @@ def reference(image: Image, settings: Settings, root: Path = ROOT) -> str:
 
 
 def content_hash(image: Image, settings: Settings, root: Path = ROOT) -> str:
-    """12 hexadecimal digits over the Dockerfile, the image's lock, the sources and the settings that matter for it."""
-    digest = hashlib.sha256(json.dumps(_ingredients(image, settings)).encode())
-    for path in _files(image, root):
+    """12 hexadecimal digits over the Dockerfile, its part of the lock, the sources and the settings that matter."""
+    packages = locked_packages(image.group, (root / LOCK).read_text(encoding="utf-8"))
+    digest = hashlib.sha256(json.dumps([_ingredients(image, settings), packages]).encode())
+    for path in _files(root):
         digest.update(str(path.relative_to(root)).encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:HASH_DIGITS]
@@ -107,10 +114,24 @@ def _ingredients(image: Image, settings: Settings) -> list[Any]:
     return found
 
 
-def _files(image: Image, root: Path) -> list[Path]:
+def locked_packages(group: str, lock: str) -> dict[str, str]:
+    """The packages of a group and what these bring along, each with its lines (version, hashes) in the lock.
+
+    The lock says of each package on whose account it is there. What a package brings along for one group alone (an
+    extra) counts for every group that has it: a name too many, never one too few.
+    """
+    lines = {block.partition("==")[0]: block for block in re.split(r"^(?=\w)", lock, flags=re.MULTILINE)[1:]}
+    wanted_by = {name: set(_VIA_LINE.findall(block)) for name, block in lines.items()}
+    found = {name for name, wanting in wanted_by.items() if f"conf-profile (pyproject.toml:{group})" in wanting}
+    while more := {name for name, wanting in wanted_by.items() if wanting & found} - found:
+        found |= more
+    return {name: lines[name] for name in sorted(found)}
+
+
+def _files(root: Path) -> list[Path]:
     rooms = [path for room in ROOMS for path in (root / room).rglob("*") if path.is_file()]
     kept = [path for path in rooms if not set(_EXCLUDED_FOLDERS) & set(path.parts) and path.suffix != ".pyc"]
-    return sorted([*(root / name for name in (*FILES, image.lock)), *kept])
+    return sorted([*(root / name for name in FILES), *kept])
 
 
 def find_engine(asked: str | None = None) -> str:

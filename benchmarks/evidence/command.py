@@ -45,14 +45,16 @@ def experiment(
     from rich.console import Console
 
     from benchmarks.evidence import run
+    from conf_profile.processes.interruption import end_processes
 
     folder = (out or Path("runs") / "evidence" / f"{config.data.name}-{config.preset}").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     chosen = NAMES if "all" in names else names
-    for name in chosen:
-        summary = run.run(name, config, range(first_seed, first_seed + seeds), folder, jobs)
-        Console().print(_table(summary))
-        click.echo(f"results: {folder / name}.json")
+    with end_processes():
+        for name in chosen:
+            summary = run.run(name, config, range(first_seed, first_seed + seeds), folder, jobs)
+            Console().print(_table(summary))
+            click.echo(f"results: {folder / name}.json")
 
 
 def _table(summary: dict[str, Any]) -> Any:

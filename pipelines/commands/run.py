@@ -38,6 +38,7 @@ def run(config: RunConfig, out: Path | None, until: str) -> None:
     from conf_profile.data.build import build_in_run_folder
     from conf_profile.data.run_folder import lock_run_folder
     from conf_profile.evaluation import summary
+    from conf_profile.processes.interruption import end_processes
     from pipelines import preflight
     from pipelines.check import champion, place_findings
 
@@ -46,7 +47,7 @@ def run(config: RunConfig, out: Path | None, until: str) -> None:
     folder = (out or default_folder(config)).resolve()
     preflight.require(place_findings(config, folder), console)
     _make_folder(folder)
-    with lock_run_folder(folder):
+    with end_processes(), lock_run_folder(folder):
         with console.status("preparing the data set"):
             data = build_in_run_folder(folder, config)
         console.print(f"data: {data.name}, {data.users} users as of {data.as_of} ({data.source})")

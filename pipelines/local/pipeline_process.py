@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conf_profile import process_family
 from conf_profile.errors import (
     LostPromotionError,
     MalformedAnswersError,
@@ -27,7 +26,8 @@ from conf_profile.errors import (
     UnreadableTeacherError,
 )
 from conf_profile.files import write_text
-from conf_profile.process_family import ProcessFamily
+from conf_profile.processes import process_family
+from conf_profile.processes.process_family import ProcessFamily
 from conf_profile.source import source_hash
 from pipelines.local.step_failure import StepFailure
 
@@ -77,17 +77,12 @@ def run(
     outputs_file.unlink(missing_ok=True)
     environment = {**os.environ, "CONF_PROFILE_IMAGE": local_image(), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "pipelines.local", str(arguments_file), str(outputs_file), str(folder), until]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        start_new_session=True,
-        cwd=folder,
-    )
+    process = process_family.start_guarded(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=folder
+    ).process
     family = ProcessFamily(process.pid)
     memory = _MemoryWatch(family)
+    threading.Thread(target=_end_orphans, args=(process, family), daemon=True).start()
     try:
         watch = _follow(process, folder / "run.log", workspace / "seconds.json", console, len(steps))
         status = process.wait()
@@ -105,6 +100,12 @@ def run(
 def local_image() -> str:
     """The image name that local runs put into KFP's cache key. kfp wants the word 'python' in it."""
     return f"conf-profile/python:local-{source_hash(STEPS_CODE)}"
+
+
+def _end_orphans(process: subprocess.Popen[str], family: ProcessFamily) -> None:
+    """A step that outlives the guard would hold our end of the output, and go on asking the teacher."""
+    process.wait()
+    process_family.end([family])
 
 
 def _read_seconds(path: Path) -> dict[str, float]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from conf_profile import tables
 from conf_profile.dialogue.prompts import UserFeatures
 from conf_profile.errors import ServingError
+from conf_profile.processes.machine import usable_cores
 from conf_profile.students import examples
 from serving.model import profile
 from serving.model.bundle import Bundle
@@ -134,7 +135,7 @@ def _start(model: Path) -> Any:
     import torch
 
     gpu = torch.cuda.is_available()
-    threads = len(os.sched_getaffinity(0))
+    threads = usable_cores()
     for name, value in environment(PredictorArguments(device="gpu" if gpu else "cpu"), threads).items():
         os.environ.setdefault(name, value)  # vLLM reads them when it is imported
     try:

@@ -32,7 +32,9 @@ USERS_PER_BATCH = 256
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the Parquet files; default: RUN/backfill.")
 @click.option("--shard-users", type=click.IntRange(1), default=20_000, show_default=True, help="Users of one file.")
-@click.option("--engine", type=click.Choice(["vllm", "transformers"]), default="vllm", show_default=True)
+@click.option(
+    "--engine", type=click.Choice(["vllm", "transformers"]), help="What answers; default: vLLM where it is installed."
+)
 @click.option("--feast/--no-feast", default=False, help="Also write accepted tags to Feast's view inferred_profile.")
 def backfill(
     storage: Storage,
@@ -40,7 +42,7 @@ def backfill(
     model_folder: Path | None,
     out: Path | None,
     shard_users: int,
-    engine: EngineName,
+    engine: EngineName | None,
     feast: bool,
 ) -> None:
     """Profile all users of a run with consent, as of its moment, in batches and without a server.
@@ -49,22 +51,25 @@ def backfill(
     begin a folder of their own.
     """
     from conf_profile.data import run_folder
+    from conf_profile.processes.interruption import end_processes
     from serving.backfill import backfill as work
     from serving.backfill import engines as backfill_engines
+    from serving.predictor.arguments import default_engine
 
+    chosen = engine or default_engine()
     if storage.run is None:
         raise DataError("backfill needs --run DIR: the run whose users are profiled")
     run = storage.run.resolve()
     arguments = run_folder.read_arguments(run)
-    with run_folder.lock_run_folder(run):
+    with end_processes(), run_folder.lock_run_folder(run):
         model = model_folder or _champion(storage_of_run(storage, arguments), run / "serving" / "models")
         folder = (out or run / "backfill").resolve()
         run_folder.note_outside_folder(run, folder)
-        plan = work.plan(work.source_of(arguments), model, folder, engine, shard_users)
+        plan = work.plan(work.source_of(arguments), model, folder, chosen, shard_users)
         with _progress("profiles", plan.users) as on_users:
             parts = work.fill(
                 plan,
-                lambda: backfill_engines.make_engine(engine, model, plan.bundle, arguments["dtype"], USERS_PER_BATCH),
+                lambda: backfill_engines.make_engine(chosen, model, plan.bundle, arguments["dtype"], USERS_PER_BATCH),
                 on_users,
             )
         passed = _write_to_feast(run, plan) if feast else None

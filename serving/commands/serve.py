@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +14,16 @@ from conf_profile.cli.models import Storage, open_registry, storage_options
 
 if TYPE_CHECKING:
     from serving.local.local import Options
+    from serving.predictor.arguments import Engine
 
 
 POLL_SECONDS = 10.0
+DEADLINE_SECONDS = {"vllm": 10.0, "transformers": 120.0}
+_STARTING = {
+    "vllm": "starting vLLM, about a minute",
+    "transformers": "vLLM is not used here, transformers answers: one request after another and far slower, for trying "
+    "a model out and not for load (vLLM: on Linux after `make environment`)",
+}
 _UNJUDGED_NOTE = "the model is unjudged: it was promoted without labels, and nobody has measured how often it is right"
 
 
@@ -28,6 +34,9 @@ _UNJUDGED_NOTE = "the model is unjudged: it was promoted without labels, and nob
 @click.option("--web/--no-web", default=False, help="Serve the page at /web; it shows what is known of users.")
 @click.option("--write-back", is_flag=True, help="Accepted tags into Feast's view inferred_profile; needs --run.")
 @click.option("--threshold", "thresholds", multiple=True, metavar="ATTRIBUTE=LEVEL", help="Over the model's own.")
+@click.option(
+    "--engine", type=click.Choice(["vllm", "transformers"]), help="What answers; default: vLLM where it is installed."
+)
 @click.option("--threads", type=click.IntRange(1), help="Threads of vLLM on a CPU; default: one fewer than cores.")
 @click.option(
     "--poll", type=click.FloatRange(0.1), help=f"Seconds between looks at the champion; default: {POLL_SECONDS:g}."
@@ -41,6 +50,7 @@ def serve(
     web: bool,
     write_back: bool,
     thresholds: tuple[str, ...],
+    engine: Engine | None,
     threads: int | None,
     poll: float | None,
     work: Path | None,
@@ -55,29 +65,30 @@ def serve(
     """
     import os
 
+    from conf_profile.processes.interruption import Interruption, end_processes
     from serving.local import local
     from serving.local.processes import free_port
+    from serving.predictor.arguments import default_engine
 
     storage, version = resolve_target(uri, storage, poll)
+    chosen = engine or default_engine()
     folder = (work or (storage.run or Path("runs/world-tiny")) / "serving").resolve()
     options = local.Options(
         port=port or free_port(),
         web=web,
         write_back=write_back,
+        engine=chosen,
+        deadline_seconds=DEADLINE_SECONDS[chosen],
         threads=threads or max(1, (os.cpu_count() or 2) - 1),
         version=version,
         poll_seconds=poll or POLL_SECONDS,
         thresholds=tuple(map(_threshold, thresholds)),
     )
-    # Children are ended by the blocks that started them, so both signals have to unwind the stack.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _interrupt)
-    try:
-        _serve(storage, folder, options)
-    except KeyboardInterrupt:
-        click.echo("ending", err=True)
-    finally:
-        _end_all()
+    with end_processes():
+        try:
+            _serve(storage, folder, options)
+        except Interruption:
+            click.echo("ended", err=True)
 
 
 def resolve_target(uri: str | None, storage: Storage, poll: float | None) -> tuple[Storage, str | None]:
@@ -107,7 +118,7 @@ def _serve(storage: Storage, folder: Path, options: Options) -> None:
         repository = local.online_store(storage.run, folder) if storage.run else None
         if storage.run:
             run_folder.note_outside_folder(storage.run, folder)
-        click.echo("starting vLLM, about a minute; logs are in " + str(folder / "logs"), err=True)
+        click.echo(f"{_STARTING[options.engine]}; logs are in {folder / 'logs'}", err=True)
         with local.start_serving(registry, repository, folder, options) as running:
             click.echo(json.dumps(running.state))
             if "status" in running.state:
@@ -145,19 +156,6 @@ def _threshold(text: str) -> tuple[str, int]:
     if not equals or level not in {"1", "2", "3", "4", "5"}:
         raise click.BadParameter(f"{text!r}: expected ATTRIBUTE=LEVEL with a level of 1 to 5")
     return attribute, int(level)
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def _end_all() -> None:
-    """What a signal at a bad moment has left behind; further signals cannot shorten it."""
-    from serving.local import processes
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    processes.end_all()
 
 
 def _example(state: dict[str, Any], user: str | None) -> str:

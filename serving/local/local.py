@@ -1,5 +1,7 @@
 """The whole serving path on one machine: online features, vLLM on the champion, the transformer in front.
 
+Where vLLM cannot be had, transformers answers in its place, behind the same API.
+
 A supervisor starts the processes and, unless it serves one version for good, watches the registry. When the champion
 changes, the new version is fetched and verified, a second vLLM loads and answers a first prompt, the transformer
 changes over, and only after the last request of the old version is over does the old vLLM end: no request is dropped.
@@ -32,7 +34,8 @@ from conf_profile.registry.registry import Registry
 from serving.local import processes
 from serving.local.processes import Child, free_port
 from serving.model import bundle
-from serving.predictor.arguments import PredictorArguments, command, environment
+from serving.predictor import arguments, transformers_server
+from serving.predictor.arguments import Engine, PredictorArguments, environment
 from serving.settings import FeatureSettings, PredictorSettings, Settings, WriteBackSettings
 
 PREDICTOR_SECONDS = 600.0
@@ -51,6 +54,7 @@ class Options:
     web: bool = False
     write_back: bool = False
     device: str = "cpu"
+    engine: Engine = "vllm"
     threads: int = 1
     poll_seconds: float = 10.0
     deadline_seconds: float = 10.0
@@ -173,7 +177,8 @@ class LocalServing:
         model.check_thresholds(name for name, _ in self._options.thresholds)
         given = PredictorArguments(port=free_port(), device=self._options.device, served_name=self._options.name)  # type: ignore[arg-type]
         log = self._work / "logs" / f"predictor-{version}.log"
-        child = processes.start("the predictor", command(folder, given), environment(given, self._options.threads), log)
+        program = (arguments if self._options.engine == "vllm" else transformers_server).command(folder, given)
+        child = processes.start("the predictor", program, environment(given, self._options.threads), log)
         predictor = Predictor(version, folder, f"http://127.0.0.1:{given.port}", child, model.judged)
         try:
             child.wait_until(lambda: _answers(f"{predictor.url}/health"), PREDICTOR_SECONDS)

@@ -1,8 +1,4 @@
-"""Child processes of the local server: started in a session of their own, waited for by asking, ended with all theirs.
-
-A signal's handler runs between any two steps, so also between the start of a process and the block that would end it.
-Whoever handles signals therefore calls `end_all` last.
-"""
+"""Child processes of the local server: guarded, waited for by asking, ended with all theirs."""
 
 from __future__ import annotations
 
@@ -15,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from conf_profile import process_family
 from conf_profile.errors import ServingError
-from conf_profile.process_family import ProcessFamily
+from conf_profile.processes import process_family
+from conf_profile.processes.process_family import GuardedProcess, ProcessFamily
 
 GRACE_SECONDS = 10.0
 POLL_SECONDS = 0.2
@@ -28,9 +24,14 @@ class Child:
     """One running process, its log, and what it is called in messages."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    guarded: GuardedProcess
     family: ProcessFamily
     log: Path
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """Ends as the command does."""
+        return self.guarded.process
 
     def wait_until(self, answers: Callable[[], bool], seconds: float) -> None:
         """Polls until it answers; ServingError with the end of its log when it died or the time is over."""
@@ -49,7 +50,8 @@ class Child:
 
     def hang_up(self) -> None:
         """SIGHUP: read the settings again."""
-        self.process.send_signal(signal.SIGHUP)
+        if self.process.poll() is None:
+            os.kill(self.guarded.pid, signal.SIGHUP)
 
     def stop(self) -> None:
         """SIGTERM for it and all that it started, SIGKILL for what is left of them."""
@@ -61,22 +63,10 @@ def start(name: str, command: Sequence[str], environment: Mapping[str, str], log
     """Starts a process that writes to `log`; the variables go over ours."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
-        process = subprocess.Popen(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **environment},
-            start_new_session=True,
+        guarded = process_family.start_guarded(
+            command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **environment}
         )
-    return Child(name, process, ProcessFamily(process.pid), log)
-
-
-def end_all() -> None:
-    """Ends every process that this one has started, known to anybody or not."""
-    import psutil
-
-    process_family.end([ProcessFamily(child.pid) for child in psutil.Process().children()], GRACE_SECONDS)
+    return Child(name, guarded, ProcessFamily(guarded.process.pid), log)
 
 
 def free_port() -> int:

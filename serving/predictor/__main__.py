@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conf_profile.errors import ConfProfileError
+from conf_profile.processes.machine import usable_cores
 from serving import termination
 from serving.predictor.arguments import PredictorArguments, command, environment
 
@@ -62,7 +63,7 @@ def parse(given: Sequence[str]) -> tuple[Path, PredictorArguments, int]:
 
 def cores(quota: Path) -> int:
     """Cores that this container may use: its limit (cgroup v2's cpu.max), else those of the machine."""
-    there = len(os.sched_getaffinity(0))
+    there = usable_cores()
     limit, _, period = quota.read_text(encoding="utf-8").strip().partition(" ") if quota.is_file() else ("max", "", "")
     return there if limit == "max" else max(1, min(there, math.ceil(int(limit) / int(period))))
 

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from conf_profile.errors import ServingError
 from conf_profile.registry.version_files import MANIFEST, PROFILE
 
 Device = Literal["cpu", "gpu"]
+Engine = Literal["vllm", "transformers"]
+"""What answers; transformers where vLLM cannot be had, one request after another."""
 CPU_BLOCK = 32
 """The smallest block of vLLM's CPU attention. Its default of 128 tokens is longer than a short prompt, and a prefix is
 cached by whole blocks."""
@@ -46,6 +49,11 @@ def command(model: Path, given: PredictorArguments) -> list[str]:
     return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments(model, given)]
 
 
+def default_engine() -> Engine:
+    """vLLM where it is installed."""
+    return "vllm" if find_spec("vllm") else "transformers"
+
+
 def arguments(model: Path, given: PredictorArguments) -> list[str]:
     """vLLM's arguments: prefix caching, the length that the model was trained for, nothing from generation_config."""
     config = _config(model)
@@ -62,7 +70,7 @@ def arguments(model: Path, given: PredictorArguments) -> list[str]:
         _check_heads(model, config)
         # Compiling takes a minute at every start, for models that answer in milliseconds without.
         found["--block-size"], flags = str(CPU_BLOCK), [*flags, "--enforce-eager"]
-    names = _names(model, given.served_name)
+    names = served_names(model, given.served_name)
     if (model / ADAPTER).is_file():
         modules = [f"{name}={model}" for name in names]
         flags += ["--enable-lora", "--max-cpu-loras", str(len(modules)), "--lora-modules", *modules]
@@ -93,10 +101,10 @@ def config_file(model: Path, served_name: str) -> str:
 
     What stands on vLLM's command line goes over it.
     """
-    return json.dumps({"served-model-name": _names(model, served_name), **server_options(model)}, indent=2)
+    return json.dumps({"served-model-name": served_names(model, served_name), **server_options(model)}, indent=2)
 
 
-def _names(model: Path, served_name: str) -> list[str]:
+def served_names(model: Path, served_name: str) -> list[str]:
     """The name that callers know, and the version's: who asks by it is never answered by another one."""
     version = _read(model / MANIFEST).get("version") if (model / MANIFEST).is_file() else None
     return [served_name, *([str(version)] if version else [])]

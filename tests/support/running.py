@@ -1,12 +1,13 @@
 """Starts `conf-profile run` at its smallest size, as a user would, and kills it where a test wants."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
 
 import psutil
+
+from support.s3 import wait_until
 
 SMALL = [
     "--users=260",
@@ -49,18 +50,18 @@ def start(folder, *extra):
 
 
 def kill_in(step, folder):
-    """Starts the run and ends it with SIGKILL, all its children too, once `step` is at its work."""
+    """Starts the run and ends it with SIGKILL once `step` is at its work; all that it has started has to end, too."""
     log = folder / "run.log"
     log.unlink(missing_ok=True)
     process = start(folder)
     while not at_work(step, folder):
         assert process.poll() is None, f"the run ended before {step}: {process.stdout.read()[-3000:]}"
         time.sleep(0.02)
-    group = pipeline_process(process.pid)
+    family = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
     process.stdout.close()
-    os.killpg(group, signal.SIGKILL)
+    wait_until_ended(family)
 
 
 def at_work(step, folder):
@@ -77,5 +78,13 @@ def executed(folder):
     return {line.split("`")[1].replace("_", "-") for line in log.splitlines() if "Looking for component `" in line}
 
 
-def pipeline_process(parent):
-    return next(c.pid for c in psutil.Process(parent).children(recursive=True) if "pipelines.local" in c.cmdline())
+def wait_until_ended(processes):
+    """None of them lives any more; whether somebody has read its status is another question."""
+    wait_until(lambda: not any(map(_lives, processes)), f"the end of {processes}")
+
+
+def _lives(process):
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

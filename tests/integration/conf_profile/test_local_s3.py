@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from conf_profile.storage.local_s3 import start
 server = start(Path(sys.argv[1]))
-print(server.guard.pid, server.pid, server.access.endpoint, flush=True)
+print(server.guard.process.pid, server.pid, server.access.endpoint, flush=True)
 sys.stdin.read()
 """
 

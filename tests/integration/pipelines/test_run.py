@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from conf_profile import tables
-from support.running import ORDER, STEPS, command, environment, executed
+from support.running import ORDER, STEPS, command, environment, executed, wait_until_ended
 
 pytestmark = pytest.mark.slow
 
@@ -99,8 +99,7 @@ def test_nobody_without_consent_was_asked_about(killed_then_finished):
 def test_no_server_is_left(killed_then_finished):
     folder, _, _ = killed_then_finished
     left = [process for process in psutil.process_iter(["cmdline"]) if str(folder) in str(process.info["cmdline"])]
-    _, alive = psutil.wait_procs(left, timeout=20)  # the guard of the killed run's server needs a moment
-    assert not alive
+    wait_until_ended(left)
 
 
 def test_a_third_start_runs_no_step_again(killed_then_finished):

@@ -169,12 +169,16 @@ def test_a_new_champion_takes_over_and_no_request_is_lost(serving, run, student,
 
 def test_a_predictor_that_dies_is_a_503_and_the_end_of_the_server(serving, people):
     port = int(serving.state["predictor"].rsplit(":", 1)[1])
-    (predictor,) = {
-        child.pid for child in serving.family if child.is_running() and f"--port {port}" in " ".join(child.cmdline())
-    }
-    os.killpg(predictor, signal.SIGKILL)
+    predictor, _guard = (
+        child.pid for child in reversed(serving.family) if f"--port {port}" in " ".join(command_line(child))
+    )
+    os.kill(predictor, signal.SIGKILL)
     answer = serving.ask({"user_id": people[0].user_id})
     assert answer.status_code in (502, 503)
     assert serving.process.wait(60) == 2
     assert "the predictor ended with status" in Path(serving.log.name).read_text()
     wait_until(lambda: not any(alive(child) for child in serving.family), "the children to end")
+
+
+def command_line(child):
+    return child.cmdline() if alive(child) else []

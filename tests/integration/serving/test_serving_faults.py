@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -345,7 +346,7 @@ def test_sigterm_during_requests_answers_them_all(server, tmp_path):
     ):
         answers = [pool.submit(made.ask, brought(f"u{number}")) for number in range(callers)]
         wait_until(lambda: server.running == callers, "the predictor to have all requests")
-        made.child.process.send_signal(signal.SIGTERM)
+        os.kill(made.child.guarded.pid, signal.SIGTERM)
         wait_until(lambda: made.status("/") is None, "the transformer to take no further requests")
         enough.set()
         assert [answer.result().status_code for answer in answers] == [200] * callers

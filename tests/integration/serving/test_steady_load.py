@@ -20,7 +20,7 @@ def target(tmp_path_factory):
     try:
         features = {"repository": str(online_store(folder))}
         with transformer(folder, predictor.url, features=features, deadline_seconds=30.0) as made:
-            yield steady_load.Target(made.url, made.name, psutil.Process(made.child.process.pid))
+            yield steady_load.Target(made.url, made.name, psutil.Process(made.child.guarded.pid))
     finally:
         predictor.kill()
 

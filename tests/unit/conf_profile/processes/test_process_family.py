@@ -7,8 +7,8 @@ import sys
 import psutil
 import pytest
 
-from conf_profile import process_family
-from conf_profile.process_family import ProcessFamily
+from conf_profile.processes import process_family
+from conf_profile.processes.process_family import ProcessFamily
 from support.s3 import wait_until
 
 STAYS = "print(0, flush=True); input()"
