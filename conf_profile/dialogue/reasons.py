@@ -19,8 +19,6 @@ class Reason(StrEnum):
     NO_CONSENT = "no consent"
     NO_USER = "unknown user"
     NO_FEATURES = "the feature store gave no answer"
-    REFUSED = "refused by the endpoint"
-    LONG_PROMPT = "none, since the prompt is too long for the endpoint"
     NO_ANSWER = "the predictor gave no answer"
     NO_LEVEL = "never accepted: the model is unjudged, and no lowest level was given"
 

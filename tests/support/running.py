@@ -1,6 +1,7 @@
 """Starts `conf-profile run` at its smallest size, as a user would, and kills it where a test wants."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -41,6 +42,11 @@ def command(folder, *extra):
 
 def environment():
     return {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+
+
+def heed_hangups():
+    """For a child of tests that run under nohup, whose children ignore SIGHUP."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def start(folder, *extra):

@@ -12,7 +12,7 @@ import pytest
 
 from conf_profile.dialogue import task as tasks
 from support import teacher_server
-from support.running import environment, wait_until_ended
+from support.running import environment, heed_hangups, wait_until_ended
 from support.teacher_server import completion
 
 UNDER_WAY = 4
@@ -78,7 +78,7 @@ def start_command(arguments, url):
     settings = [f"--set=teacher.{key}={value}" for key, value in teacher.items()]
     return subprocess.Popen(
         [sys.executable, "-m", "conf_profile", *arguments, "--users=40", *settings],
-        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heed_hangups,
     )  # fmt: skip
 
 

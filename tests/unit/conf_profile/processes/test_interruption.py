@@ -7,7 +7,7 @@ import sys
 import psutil
 import pytest
 
-from support.running import wait_until_ended
+from support.running import heed_hangups, wait_until_ended
 
 COMMAND = """
 import subprocess, sys
@@ -51,7 +51,8 @@ def start():
     def start(code, command, **options):
         program = subprocess.Popen(
             [sys.executable, "-c", code, command],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            **{"preexec_fn": heed_hangups} | options,
         )  # fmt: skip
         family = [psutil.Process(int(number)) for number in program.stdout.readline().split()]
         started.append((program, family))
