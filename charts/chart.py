@@ -34,11 +34,7 @@ MARKS = ("<!-- values -->", "<!-- /values -->")
 _KEY = re.compile(r"^(?P<indent> *)(?P<name>[A-Za-z][A-Za-z0-9_]*):")
 _INDENT = 2
 _STEPS = re.compile(r"^(  steps:\n)(?:    .*\n)+", re.MULTILINE)
-EXAMPLE: dict[str, Any] = {
-    "s3": {"endpoint": "https://s3.example.com", "existingSecret": "object-store"},
-    # Otherwise each rendering makes up a password.
-    "features": {"onlineStore": {"existingSecret": "online-store"}},
-}
+EXAMPLE: dict[str, Any] = {"s3": {"endpoint": "https://s3.example.com", "existingSecret": "object-store"}}
 EVERY_OPTION: dict[str, Any] = {
     "serving": {
         "predictor": {"autoscaling": {"type": "keda", "prometheus": "http://prometheus.monitoring:9090"}},

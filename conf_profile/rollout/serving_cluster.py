@@ -29,6 +29,8 @@ PLURAL = "inferenceservices"
 LEASE_SECONDS = 60
 RENEW_SECONDS = 15
 REQUEST_SECONDS = 30
+FIELD_MANAGER = "conf-profile-rollout"
+"""Who owns what a rollout changes; rules of Argo CD may name it."""
 BEFORE_ANNOTATION = "conf-profile/before"
 """Annotation of the Lease: what an unfinished rollout found."""
 VERSION_ANNOTATION = "conf-profile/version"
@@ -143,6 +145,7 @@ class ServingCluster:
         self._client.call_api(
             f"/apis/{group}/{version}/namespaces/{self.namespace}/{PLURAL}/{self.name}",
             "PATCH",
+            query_params=[("fieldManager", FIELD_MANAGER)],
             header_params={"Content-Type": "application/json-patch+json", "Accept": "application/json"},
             body=patch,
             auth_settings=["BearerToken"],
@@ -153,7 +156,10 @@ class ServingCluster:
     def progress(self, uri: str) -> rollout_state.Progress:
         """How far its pods are with the model of this URI."""
         selector = f"serving.kserve.io/inferenceservice={self.name}"
-        names = [f"{self.name}-{component}" for component in rollout_state.components(self.read())]
+        service = self.read()
+        if overwritten := rollout_state.describe_overwrite(service, uri):
+            return rollout_state.Progress(failed=overwritten, waiting=overwritten)
+        names = [f"{self.name}-{component}" for component in rollout_state.components(service)]
 
         def read_once() -> tuple[list[Any], Any]:
             deployments = [

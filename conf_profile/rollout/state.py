@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conf_profile.errors import RegistryError, RolloutError
-from conf_profile.registry.format import MODEL_URI_VARIABLE, ModelURI, parse_uri
+from conf_profile.registry.format import MODEL_URI_ANNOTATION, MODEL_URI_VARIABLE, ModelURI, parse_uri
 
 STORAGE_URI = "/spec/predictor/model/storageUri"
 COMPONENTS = ("predictor", "transformer")
@@ -20,6 +20,7 @@ TERMINAL_REASONS = frozenset(
     {"CreateContainerConfigError", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName"}
 )
 """Reasons for which a container waits in vain."""
+OVERWRITE_ADVICE = "let it leave what a rollout changes alone (docs/gitops.md), or set the chart's serving.version there"
 RESTARTS = 2
 """A container that has failed once may have met a store that was away; one that failed three times has a reason."""
 
@@ -38,11 +39,47 @@ def find_model_references(service: Json) -> dict[str, str]:
     """JSON pointer -> value of everything in an InferenceService that names the model."""
     found = {STORAGE_URI: str(service["spec"]["predictor"].get("model", {}).get("storageUri") or "")}
     for component in COMPONENTS:
-        for at, container in enumerate(service["spec"].get(component, {}).get("containers", ())):
+        part = service["spec"].get(component, {})
+        if MODEL_URI_ANNOTATION in (notes := part.get("annotations") or {}):
+            found[f"/spec/{component}/annotations/{_escape(MODEL_URI_ANNOTATION)}"] = str(notes[MODEL_URI_ANNOTATION])
+        for at, container in enumerate(part.get("containers", ())):
             for row, variable in enumerate(container.get("env", ())):
-                if variable["name"] == MODEL_URI_VARIABLE:
+                if variable["name"] == MODEL_URI_VARIABLE and "valueFrom" not in variable:
                     found[f"/spec/{component}/containers/{at}/env/{row}/value"] = str(variable.get("value", ""))
     return found
+
+
+def describe_overwrite(service: Json, uri: str) -> str:
+    """Says who has put another model in the place of this one; empty while it is there."""
+    others = {place: value for place, value in find_model_references(service).items() if value != uri}
+    if not others:
+        return ""
+    place, value = next(iter(others.items()))
+    steps = [f"f:{step.replace('~1', '/')}" for step in place.split("/")[1:] if not step.isdigit()]
+    manager = _last_manager(service, steps)
+    return f"{manager or 'somebody'} has set {place} to {value or 'nothing'}; {OVERWRITE_ADVICE}"
+
+
+def _last_manager(service: Json, steps: Sequence[str]) -> str:
+    """The field manager that wrote a field, or the list that holds it, last; empty where none says so."""
+    entries = service["metadata"].get("managedFields") or ()
+    owners = [entry for entry in entries if _holds(entry.get("fieldsV1") or {}, steps)]
+    return str(max(owners, key=lambda entry: str(entry.get("time", "")), default={}).get("manager", ""))
+
+
+def _holds(fields: Json, steps: Sequence[str]) -> bool:
+    for step in steps:
+        if step not in fields:
+            return False
+        fields = fields[step]
+        if not fields:
+            return True
+    return True
+
+
+def _escape(name: str) -> str:
+    """A key as a step of a JSON pointer."""
+    return name.replace("~", "~0").replace("/", "~1")
 
 
 def served_model(service: Json) -> ModelURI:
@@ -69,12 +106,16 @@ def components(service: Json) -> list[str]:
 
 def progress(uri: str, deployments: Sequence[Json], pods: Sequence[Json]) -> Progress:
     """How far Deployments and pods are with the model of this URI."""
-    new = [pod for pod in pods if _names(pod["spec"], uri) and "deletionTimestamp" not in pod["metadata"]]
+    new = [pod for pod in pods if _is_of_model(pod, uri) and "deletionTimestamp" not in pod["metadata"]]
     failed = next((reason for pod in new for reason in _failures(pod)), "")
     failed = failed or next((reason for one in deployments if (reason := _describe_missed_deadline(one, uri))), "")
     waiting = next((reason for one in deployments if (reason := _describe_wait(one, uri))), "")
     unplaced = next((reason for pod in new if (reason := _unschedulable(pod))), "")
     return Progress(f"{waiting}{f' ({unplaced})' if waiting and unplaced else ''}", failed)
+
+
+def _is_of_model(pod: Json, uri: str) -> bool:
+    return _names({"spec": pod["spec"], "annotations": pod["metadata"].get("annotations") or {}}, uri)
 
 
 def _names(part: Json, uri: str) -> bool:

@@ -16,6 +16,7 @@ A check says what is wrong with `fail`; nothing of it is rendered.
 {{- if .Values.pipelines.enabled }}
 {{- include "conf-profile.checks.pipelines" . }}
 {{- end }}
+{{- include "conf-profile.checks.prepare" . }}
 {{- include "conf-profile.checks.monitoring" . }}
 {{- end }}
 
@@ -74,6 +75,14 @@ A check says what is wrong with `fail`; nothing of it is rendered.
 {{- $update := index . 1 }}
 {{- if and (has (toString $update.maxSurge) (list "0" "0%")) (has (toString $update.maxUnavailable) (list "0" "0%")) }}
 {{- fail (printf "%s.rollingUpdate: maxSurge and maxUnavailable are both 0, so that no pod could ever be replaced" (index . 0)) }}
+{{- end }}
+{{- end }}
+
+{{/* That a node can ever be drained: (list "serving.predictor" podDisruptionBudget). */}}
+{{- define "conf-profile.checks.podDisruptionBudget" -}}
+{{- $budget := index . 1 }}
+{{- if and $budget.enabled (regexMatch "^0+%?$" (toString $budget.maxUnavailable)) }}
+{{- fail (printf "%s.podDisruptionBudget.maxUnavailable is %v: no pod could ever be evicted, and the drain of a node would never end; set it to 1 or more, or podDisruptionBudget.enabled to false" (index . 0) $budget.maxUnavailable) }}
 {{- end }}
 {{- end }}
 

@@ -109,6 +109,8 @@ topologySpreadConstraints:
 {{- end }}
 {{- include "conf-profile.checks.rollingUpdate" (list "serving.predictor" $predictor.rollingUpdate) }}
 {{- include "conf-profile.checks.rollingUpdate" (list "serving.transformer" $transformer.rollingUpdate) }}
+{{- include "conf-profile.checks.podDisruptionBudget" (list "serving.predictor" $predictor.podDisruptionBudget) }}
+{{- include "conf-profile.checks.podDisruptionBudget" (list "serving.transformer" $transformer.podDisruptionBudget) }}
 {{- if ne $predictor.autoscaling.type "none" }}
 {{- include "conf-profile.checks.replicas" (list "serving.predictor.autoscaling" $predictor.autoscaling) }}
 {{- end }}
