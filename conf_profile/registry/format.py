@@ -21,7 +21,7 @@ from conf_profile.storage.object_store import Digest, StoredObject, digest_of
 MODEL_URI_VARIABLE = "CONF_PROFILE_MODEL_URI"
 """The transformer's environment variable: it overrides `model` of its settings, so a rollout changes no file."""
 MODEL_URI_ANNOTATION = "conf-profile/model"
-"""The annotation of the transformer's pods that the variable is read from. A chart before it gave the variable a value."""
+"""Annotation of the transformer's pods, from which the variable is read; an older chart gave the variable a value."""
 SCHEME = "champion://"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _URI = re.compile(SCHEME + r"(?P<bucket>[^/@]+)/models/(?P<model>[^/@]+)(@(?P<version>[^/@]+))?")

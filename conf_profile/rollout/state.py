@@ -20,7 +20,7 @@ TERMINAL_REASONS = frozenset(
     {"CreateContainerConfigError", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName"}
 )
 """Reasons for which a container waits in vain."""
-OVERWRITE_ADVICE = "let it leave what a rollout changes alone (docs/gitops.md), or set the chart's serving.version there"
+OVERWRITE_ADVICE = "let it leave what a rollout changes alone (docs/gitops.md), or name the version in serving.version"
 RESTARTS = 2
 """A container that has failed once may have met a store that was away; one that failed three times has a reason."""
 

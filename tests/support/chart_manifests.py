@@ -41,6 +41,7 @@ MATRIX: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"pipelines": {"enabled": True, "s3Secret": {"name": "s3"}}},
     ],
     "own-redis": [OWN_REDIS],
+    "own-password": [{"features": {"onlineStore": {"existingSecret": "online-store"}}, "prepare": {"enabled": False}}],
     "volatile-store": [
         {"features": {"onlineStore": {"inside": {"persistence": {"enabled": False}, "program": "redis"}}}}
     ],

@@ -37,6 +37,7 @@ REFUSED_BY_THE_SCHEMA: Refused = [
     ({"pipelines": {"steps": {"sft": {"requests": {"cpu": "much"}}}}}, "/pipelines/steps/sft/requests/cpu"),
     ({"pipelines": {"teacherSecret": {"env": "1KEY"}}}, "/pipelines/teacherSecret/env"),
     ({"monitoring": {"alerts": {"failures": 2}}}, "/monitoring/alerts/failures"),
+    ({"prepare": {"timeoutSeconds": 0}}, "/prepare/timeoutSeconds"),
     ({"podSecurity": {"user": 0}}, "/podSecurity/user"),
 ]
 REFUSED_BY_THE_CHART: Refused = [
@@ -78,6 +79,19 @@ REFUSED_BY_THE_CHART: Refused = [
         {"serving": {"predictor": {"rollingUpdate": {"maxSurge": 0}}}},
         "serving.predictor.rollingUpdate: maxSurge and maxUnavailable are both 0",
     ),
+    (
+        {"serving": {"predictor": {"podDisruptionBudget": {"maxUnavailable": 0}}}},
+        "serving.predictor.podDisruptionBudget.maxUnavailable is 0: no pod could ever be evicted",
+    ),
+    (
+        {"serving": {"transformer": {"podDisruptionBudget": {"maxUnavailable": "0%"}}}},
+        "serving.transformer.podDisruptionBudget.maxUnavailable is 0%: no pod could ever be evicted",
+    ),
+    (
+        {"prepare": {"enabled": False}},
+        "prepare.enabled is false and features.onlineStore.existingSecret is empty: nobody would make",
+    ),
+    ({"prepare": {"pool": "x"}}, 'prepare.pool: there is no node pool "x"'),
     (
         {"serving": {"writeBack": {"enabled": True}}, "features": {"enabled": False}},
         "serving.writeBack.enabled needs features.enabled",

@@ -41,7 +41,8 @@ class ApiServer(BaseHTTPRequestHandler):
         self.reply(*(self.keep(self.path, body) if same else refused(409)))
 
     def do_PATCH(self):
-        found = json.loads(json.dumps(self.server.objects[self.path]))
+        path = self.path.partition("?")[0]
+        found = json.loads(json.dumps(self.server.objects[path]))
         for step in self.body():
             *way, last = step["path"].strip("/").split("/")
             place = found
@@ -50,7 +51,7 @@ class ApiServer(BaseHTTPRequestHandler):
             if step["op"] == "test" and place[last] != step["value"]:
                 return self.reply(*refused(422))
             place[last] = step["value"]
-        return self.reply(*self.keep(self.path, found))
+        return self.reply(*self.keep(path, found))
 
     def keep(self, path, body):
         self.server.written += 1

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tenacity
@@ -24,6 +25,7 @@ RESTRICTED = {
     f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")
 }  # fmt: skip
 CONTAINERS = "clusterstoragecontainers.serving.kserve.io"
+CLUSTER_ROLES = ("clusterroles", "clusterrolebindings")
 _COMMAND_SECONDS = 900
 _LOG_LINES = 60
 Found = TypeVar("Found")
@@ -83,10 +85,10 @@ class Cluster:
             self.closed.add(made.name)
             self.kubectl("delete", "namespace", made.name, "--wait=false")
             # What is not in a namespace does not go with one.
-            if self.serves(CONTAINERS):
-                names = self.kubectl("get", CONTAINERS, "--output=name").split()
-                if ours := [name for name in names if f"/{made.name}-" in name]:
-                    self.kubectl("delete", *ours)
+            kinds = [*CLUSTER_ROLES, *([CONTAINERS] if self.serves(CONTAINERS) else [])]
+            names = self.kubectl("get", ",".join(kinds), "--output=name").split()
+            if ours := [name for name in names if f"/{made.name}-" in name]:
+                self.kubectl("delete", *ours)
 
     def ending(self) -> set[str]:
         """Namespaces of ours that are deleted and not yet gone."""
@@ -171,22 +173,22 @@ class Release:
     @property
     def fullname(self) -> str:
         """What the chart's objects are called."""
-        return f"{self.name}-conf-profile"
+        return self.name if "conf-profile" in self.name else f"{self.name}-conf-profile"
 
     @property
     def model(self) -> str:
         """Its model, unless the values name another: whatever else the cluster serves is none of ours."""
         return self.namespace.name
 
-    def install(self, *layers: Mapping[str, Any], options: Sequence[str] = ()) -> str:
+    def install(self, *layers: Mapping[str, Any], options: Sequence[str] = (), chart: Path = CHART) -> str:
         """Installs or upgrades with these values, later ones over earlier ones; what helm says."""
         values = yaml.safe_dump(merge({"s3": {"model": self.model}}, *layers))
-        return self._helm("upgrade", "--install", self.name, str(CHART), "--values=-", *options, given=values)
+        return self._helm("upgrade", "--install", self.name, str(chart), "--values=-", *options, given=values)
 
-    def rendered(self, *layers: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def rendered(self, *layers: Mapping[str, Any], chart: Path = CHART) -> list[dict[str, Any]]:
         """The objects of these values, without asking the cluster."""
         values = yaml.safe_dump(merge({"s3": {"model": self.model}}, *layers))
-        text = self._helm("template", self.name, str(CHART), "--values=-", given=values)
+        text = self._helm("template", self.name, str(chart), "--values=-", given=values)
         return [document for document in yaml.safe_load_all(text) if document]
 
     def helm(self, verb: str, *arguments: str) -> str:

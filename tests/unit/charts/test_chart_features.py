@@ -64,7 +64,7 @@ def test_another_task_is_registered_and_leaves_the_servers_alone():
 
 
 def test_a_redis_of_your_own():
-    documents = render(OWN_REDIS, {"features": {"onlineStore": {"existingSecret": ""}}})
+    documents = render(OWN_REDIS)
     store = yaml.safe_load(of_kind(documents, "ConfigMap")[f"{NAME}-features"]["data"]["feature_store.yaml"])
     assert store["online_store"] == {"type": "redis", "connection_string": "redis.data:6380,ssl=true"}
     assert not of_kind(documents, "Deployment")
@@ -77,10 +77,9 @@ def test_the_registry_may_be_anywhere():
     assert repository({"features": {"registry": "s3://feast/all.db"}})["registry"]["path"] == "s3://feast/all.db"
 
 
-def test_the_store_inside_has_a_password_that_no_values_hold():
-    documents = render({"features": {"onlineStore": {"existingSecret": ""}}})
-    secret = of_kind(documents, "Secret")[f"{NAME}-online-store"]
-    assert len(secret["data"]["password"]) > 40
+def test_the_store_inside_has_a_password_that_neither_values_nor_objects_hold():
+    documents = render()
+    assert not of_kind(documents, "Secret")
     (container,) = one(documents, "Deployment")["spec"]["template"]["spec"]["containers"]
     reference = {"secretKeyRef": {"name": f"{NAME}-online-store", "key": "password"}}
     assert environment(container)["REDISCLI_AUTH"] == reference
@@ -140,9 +139,14 @@ def test_only_one_materialisation_at_a_time():
     assert spec["suspend"] is False
 
 
+def registration(*layers):
+    (found,) = (job for name, job in of_kind(render(*layers), "Job").items() if name.startswith(f"{NAME}-register-"))
+    return found
+
+
 def test_definitions_are_registered_by_a_job_with_a_name_of_its_content(tmp_path, capsys):
-    before, again = one(render(), "Job"), one(render(), "Job")
-    after = one(render({"features": {"project": "other"}}), "Job")
+    before, again = registration(), registration()
+    after = registration({"features": {"project": "other"}})
     assert before == again
     assert before["metadata"]["name"] != after["metadata"]["name"]
     command = before["spec"]["template"]["spec"]["containers"][0]["command"]
@@ -208,7 +212,7 @@ def test_nothing_but_the_release_reaches_the_store_inside():
     transformer, ours = (peer["podSelector"] for peer in policy["ingress"][0]["from"])
     assert transformer["matchLabels"] == {"serving.kserve.io/inferenceservice": NAME, "component": "transformer"}
     assert ours["matchExpressions"][0]["values"] == ["register", "materialise", "erase"]
-    for pod in ("Job/", "CronJob/prod-conf-profile-materialise", "CronJob/prod-conf-profile-erase"):
+    for pod in (f"Job/{NAME}-register", "CronJob/prod-conf-profile-materialise", "CronJob/prod-conf-profile-erase"):
         (name,) = (name for name in pods(render()) if name.startswith(pod))
         kind, _, rest = name.partition("/")
         document = of_kind(render(), kind)[rest]

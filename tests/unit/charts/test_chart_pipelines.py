@@ -51,20 +51,25 @@ def test_runs_may_be_in_another_namespace_than_the_model():
     bindings = of_kind(documents, "RoleBinding")
     assert bindings[f"{NAME}-launcher"]["metadata"]["namespace"] == "training"
     assert bindings[f"{NAME}-rollout"]["metadata"]["namespace"] == "profiles"
-    for binding in bindings.values():
-        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": f"{NAME}-runner", "namespace": "training"}]
+    for part in ("launcher", "rollout"):
+        subjects = bindings[f"{NAME}-{part}"]["subjects"]
+        assert subjects == [{"kind": "ServiceAccount", "name": f"{NAME}-runner", "namespace": "training"}]
+
+
+def roles_of_runs(documents):
+    """All but that of the job before an installation."""
+    return of_kind(documents, "Role").keys() - {f"{NAME}-prepare"}
 
 
 def test_an_account_of_your_own_gets_no_rights_from_here():
     layer = {"pipelines": {"serviceAccount": {"create": False, "name": "theirs"}}}
     documents = render(ON, layer, UPLOAD)
-    assert not of_kind(documents, "Role") and f"{NAME}-runner" not in of_kind(documents, "ServiceAccount")
+    assert not roles_of_runs(documents) and f"{NAME}-runner" not in of_kind(documents, "ServiceAccount")
     assert pods(documents)[f"Job/{NAME}-upload"]["serviceAccountName"] == "theirs"
 
 
 def test_without_serving_there_is_nothing_to_roll_out():
-    roles = of_kind(render(ON, {"serving": {"enabled": False}}), "Role")
-    assert set(roles) == {f"{NAME}-launcher"}
+    assert roles_of_runs(render(ON, {"serving": {"enabled": False}})) == {f"{NAME}-launcher"}
 
 
 @pytest.mark.parametrize(
@@ -231,7 +236,7 @@ def test_rules_are_taken_away_when_that_is_asked():
 
 
 def test_nothing_is_rendered_when_they_are_off():
-    assert not of_kind(render(UPLOAD), "Role") and f"{NAME}-upload" not in of_kind(render(UPLOAD), "Job")
+    assert not roles_of_runs(render(UPLOAD)) and f"{NAME}-upload" not in of_kind(render(UPLOAD), "Job")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from charts.chart import CHART, EVERY_OPTION
+from conf_profile.registry.format import MODEL_URI_ANNOTATION, MODEL_URI_VARIABLE
 from serving import settings
 from serving.predictor.__main__ import parse as parse_predictor
 from support.chart_manifests import (
@@ -70,7 +71,9 @@ def test_predictor_and_transformer_have_the_same_model(version):
     layer = {"serving": {"version": version}, "s3": {"bucket": "models", "model": "profiles"}}
     uri = "champion://models/models/profiles" + (f"@{version}" if version else "")
     assert service(layer)["spec"]["predictor"]["model"]["storageUri"] == uri
-    assert environment(transformer_container(layer))["CONF_PROFILE_MODEL_URI"] == uri
+    annotation = {"fieldRef": {"fieldPath": f"metadata.annotations['{MODEL_URI_ANNOTATION}']"}}
+    assert environment(transformer_container(layer))[MODEL_URI_VARIABLE] == annotation
+    assert service(layer)["spec"]["transformer"]["annotations"][MODEL_URI_ANNOTATION] == uri
 
 
 def test_the_runtime_is_chosen_by_name_and_for_nobody_else():
@@ -244,8 +247,8 @@ def test_a_certificate_authority_of_the_company_is_mounted_everywhere_that_s3_is
                 assert environment(container)["AWS_CA_BUNDLE"] == "/etc/s3-ca/root.pem"
                 assert {"name": "s3-ca", "mountPath": "/etc/s3-ca", "readOnly": True} in container["volumeMounts"]
                 assert {"name": "s3-ca", "configMap": {"name": "company-ca"}} in spec["volumes"]
-    # An online store and `helm test` ask nobody for objects.
-    assert len(asking) == len(pods(documents)) - 2
+    # An online store, `helm test` and the job before an installation ask nobody for objects.
+    assert len(asking) == len(pods(documents)) - 3
     assert f"Job/{NAME}-upload" in asking
 
 

@@ -81,7 +81,7 @@ def test_every_object_says_where_it_belongs():
         for document in render(*layers):
             labels = document["metadata"]["labels"]
             assert labels["app.kubernetes.io/instance"] == "prod"
-            cluster_wide = document["kind"] == "ClusterStorageContainer"
+            cluster_wide = document["kind"].startswith("Cluster")
             assert ("namespace" in document["metadata"]) is not cluster_wide
 
 
