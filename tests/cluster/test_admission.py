@@ -38,6 +38,7 @@ NEEDED = {
     "serving.external": {"networkPolicy": {"callers": INGRESS}},
     "features.onlineStore.inside.enabled": {"features": {"onlineStore": {"address": "redis:6379"}}},
     "features.onlineStore.tls": {"features": {"onlineStore": {"address": "redis:6379", "inside": {"enabled": False}}}},
+    "prepare.enabled": {"features": {"onlineStore": {"existingSecret": "online-store"}}},
     "pipelines.upload.enabled": merge(WHOLE, {"pipelines": {"schedule": {"enabled": False}}}),
 }
 """What else is set when a switch is turned; for those of pipelines and monitoring, everything is on."""

@@ -18,7 +18,7 @@ TRAINING_NODE = {"pool": "gpu", "accelerator": "a100"}
 ON_SIMULATED_NODES = {
     "nodePools": {"cpu": {"nodeSelector": {"pool": "cpu"}}},
     # Nobody provides volumes on nodes that are not there.
-    "features": {"onlineStore": {"existingSecret": "", "inside": {"persistence": {"enabled": False}}}},
+    "features": {"onlineStore": {"inside": {"persistence": {"enabled": False}}}},
 }
 
 

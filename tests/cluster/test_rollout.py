@@ -16,6 +16,7 @@ from conf_profile.cli.main import cli
 from conf_profile.config import StorageConfig
 from conf_profile.registry.registry import connect
 from conf_profile.rollout import smoke
+from conf_profile.rollout import state as rollout_state
 from conf_profile.rollout.serving_cluster import ServingCluster
 from conf_profile.storage import object_store
 from conf_profile.storage.local_s3 import local_s3
@@ -26,7 +27,7 @@ from support.cluster.simulated_nodes import AVOIDED, node, simulated
 POOL = {"conf-profile-test": "rollout"}
 VALUES = {
     "nodePools": {"cpu": {"nodeSelector": POOL}},
-    "features": {"enabled": False, "onlineStore": {"existingSecret": ""}},
+    "features": {"enabled": False},
     "pipelines": {"enabled": True, "s3Secret": {"name": "object-store"}},
 }
 AGE = {"age": smoke.ExpectedAnswer("25-34", 4), "gender": smoke.ExpectedAnswer(None, None)}
@@ -129,16 +130,17 @@ def run(cluster, access, models, release, transformer, monkeypatch):
 
 def served(release):
     """What predictor and transformer are told to use; both must agree."""
-    spec = release.namespace.get("inferenceservice", release.fullname)["spec"]
-    variables = {each["name"]: each.get("value") for each in spec["transformer"]["containers"][0]["env"]}
-    assert variables["CONF_PROFILE_MODEL_URI"] == spec["predictor"]["model"]["storageUri"]
-    return spec["predictor"]["model"]["storageUri"]
+    references = rollout_state.find_model_references(release.namespace.get("inferenceservice", release.fullname))
+    assert len(references) == 2
+    (found,) = set(references.values())
+    return found
 
 
 def pods_of(release, uri):
     """Pods that were made for this model; both of the release's, and nobody else's."""
     found = release.namespace.pods(f"serving.kserve.io/inferenceservice={release.fullname}")
-    return len(found) == 2 and all(json.dumps(uri) in json.dumps(pod["spec"]) for pod in found)
+    named = [{"spec": pod["spec"], "annotations": pod["metadata"]["annotations"]} for pod in found]
+    return len(found) == 2 and all(json.dumps(uri) in json.dumps(pod) for pod in named)
 
 
 def failure(result):
