@@ -258,7 +258,7 @@ def test_helm_is_refused_by_the_job_where_it_is_told_not_to_look(release):
     """`--take-ownership` is how a release of Argo CD's goes over to Helm; another one's does not."""
     sync(release)
     other = release.namespace.release(release.fullname)
-    with pytest.raises(CommandError, match="pre-install.*failed") as refused:
+    with pytest.raises(CommandError, match=r"pre-install.*failed") as refused:
         other.install(EXAMPLE, UNPLACED, LOCAL, options=("--take-ownership",))
     assert "BackoffLimitExceeded" not in str(refused.value)
     release.install(EXAMPLE, UNPLACED, options=("--take-ownership", "--force-conflicts"))

@@ -22,6 +22,20 @@ def service(uri=OLD):
     }
 
 
+ANNOTATION = "/spec/transformer/annotations/conf-profile~1model"
+
+
+def service_of_todays_chart(uri=OLD, managed=()):
+    """The variable is read from an annotation of the pods."""
+    made = service(uri)
+    transformer = made["spec"]["transformer"]
+    transformer["annotations"] = {"conf-profile/model": uri}
+    del transformer["containers"][0]["env"][1]["value"]
+    transformer["containers"][0]["env"][1]["valueFrom"] = {"fieldRef": {"fieldPath": "metadata.annotations[...]"}}
+    made["metadata"]["managedFields"] = list(managed)
+    return made
+
+
 def deployment(uri=URI, generation=2, observed=2, wanted=2, conditions=(), **status):
     """By default one whose new pods are all ready and whose old ones are gone."""
     counts = {"updatedReplicas": 2, "replicas": 2, "availableReplicas": 2, "readyReplicas": 2, **status}
@@ -56,6 +70,54 @@ def test_every_place_that_names_the_model_is_pinned_if_nobody_changed_it():
         {"op": "replace", "path": "/spec/predictor/model/storageUri", "value": URI},
         {"op": "replace", "path": ENVIRONMENT, "value": URI},
     ]
+
+
+def test_where_the_variable_is_read_from_an_annotation_that_is_pinned():
+    places = ["/spec/predictor/model/storageUri", ANNOTATION]
+    patch = rollout_state.make_pin_patch(service_of_todays_chart(), URI)
+    assert [step["path"] for step in patch if step["op"] == "replace"] == places
+    assert {step["path"]: step["value"] for step in patch if step["op"] == "test"} == dict.fromkeys(places, OLD)
+
+
+def managed(manager, time, **fields):
+    return {"manager": manager, "time": time, "fieldsV1": {"f:spec": fields}}
+
+
+PREDICTOR = {"f:model": {"f:storageUri": {}}}
+CONTAINERS = {"f:containers": {}}
+
+
+def test_nobody_has_overwritten_what_is_there():
+    assert not rollout_state.describe_overwrite(service_of_todays_chart(URI), URI)
+    assert not rollout_state.describe_overwrite(service(URI), URI)
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (
+            service_of_todays_chart(
+                managed=[
+                    managed("helm", "2026-01-01T00:00:00Z", **{"f:predictor": PREDICTOR}),
+                    managed("argocd-controller", "2026-01-02T00:00:00Z", **{"f:predictor": PREDICTOR}),
+                    managed("manager", "2026-01-03T00:00:00Z", **{"f:transformer": CONTAINERS}),
+                ]
+            ),
+            f"argocd-controller has set /spec/predictor/model/storageUri to {OLD}; let it leave",
+        ),
+        (service_of_todays_chart(), f"somebody has set /spec/predictor/model/storageUri to {OLD}; let it leave"),
+    ],
+    ids=["the-last-owner", "nobody-owns-it"],
+)
+def test_who_has_overwritten_a_rollout_is_named(found, message):
+    assert message in rollout_state.describe_overwrite(found, URI)
+
+
+def test_who_owns_the_list_has_overwritten_what_is_in_it():
+    found = service(URI)
+    found["spec"]["transformer"]["containers"][0]["env"][1]["value"] = OLD
+    found["metadata"]["managedFields"] = [managed("kubectl", "2026-01-01T00:00:00Z", **{"f:transformer": CONTAINERS})]
+    assert f"kubectl has set {ENVIRONMENT} to {OLD}" in rollout_state.describe_overwrite(found, URI)
 
 
 def test_without_a_transformer_there_is_one_place_and_one_component():
@@ -112,6 +174,12 @@ def test_a_container_that_failed_three_times_is_hopeless_and_its_own_words_are_t
     )
     for other in (pod(**ended(restarts=1)), pod(**ended(restarts=5, ready=True)), pod(OLD, **ended(restarts=9))):
         assert not rollout_state.progress(URI, [waiting], [other]).failed
+
+
+def test_a_transformers_pod_is_known_by_its_annotation():
+    new = {"metadata": {"name": "prod-transformer-1", "annotations": {"conf-profile/model": URI}}, "spec": {}}
+    found = rollout_state.progress(URI, [deployment(updatedReplicas=1)], [{**new, "status": ended(restarts=2)}])
+    assert "pod prod-transformer-1" in found.failed
 
 
 def test_a_pod_that_is_going_says_nothing():
