@@ -64,7 +64,8 @@ def _last_manager(service: Json, steps: Sequence[str]) -> str:
     """The field manager that wrote a field, or the list that holds it, last; empty where none says so."""
     entries = service["metadata"].get("managedFields") or ()
     owners = [entry for entry in entries if _holds(entry.get("fieldsV1") or {}, steps)]
-    return str(max(owners, key=lambda entry: str(entry.get("time", "")), default={}).get("manager", ""))
+    last = max(owners, key=lambda entry: str(entry.get("time", "")), default=None)
+    return str(last.get("manager", "")) if last else ""
 
 
 def _holds(fields: Json, steps: Sequence[str]) -> bool:

@@ -44,7 +44,6 @@ def test_golden_renderings_are_current(name):
 
 def test_the_last_rendering_has_every_template():
     text = (chart.GOLDEN / "chart-gpu.yaml").read_text(encoding="utf-8")
-    # The password is somebody's own there, or each rendering would differ.
     for template in (chart.CHART / "templates").rglob("*.yaml"):
         if template.name != "checks.yaml":
             assert f"# Source: conf-profile/templates/{template.relative_to(chart.CHART / 'templates')}\n" in text
