@@ -13,6 +13,7 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import NoReturn
 
 REFUSED = 3
 RELEASE = "conf-profile/release"
@@ -55,7 +56,7 @@ class Api:
             sys.exit(f"{method} {path}: the API server does not answer: {error}")
 
 
-def refuse(message: str) -> None:
+def refuse(message: str) -> NoReturn:
     print(message, file=sys.stderr)
     sys.exit(REFUSED)
 
