@@ -292,6 +292,7 @@ def chart_before(tmp_path):
     shutil.rmtree(made / "templates" / "prepare")
     (made / "templates" / "_prepare.tpl").write_text(
         '{{- define "conf-profile.checks.prepare" }}{{ end }}\n'
+        '{{- define "conf-profile.prepare.secret" }}{{ end }}\n'
         '{{- define "conf-profile.release" }}{{ .Release.Namespace }}{{ end }}\n'
     )
     (made / "templates" / "secret.yaml").write_text(BEFORE)

@@ -41,6 +41,15 @@ def held(target):
     return images.locked_packages(IMAGES[target].group, LOCK).keys() - without
 
 
+def requirements_of(name):
+    """What a package asks for; nothing for the one that only bugfix releases of Python before this one need."""
+    try:
+        return importlib.metadata.requires(name) or ()
+    except importlib.metadata.PackageNotFoundError:
+        assert name == "async-timeout", name
+        return ()
+
+
 def dropped():
     """Packages that an override takes out."""
     given = map(Requirement, PYPROJECT["tool"]["uv"]["override-dependencies"])
@@ -217,7 +226,7 @@ def test_the_lock_holds_what_an_images_packages_ask_for_on_any_python_3_11(targe
         canonicalize_name(requirement.name)
         for name in held(target)
         if not name.startswith(("nvidia-", "cuda-", "triton"))  # here where the build of torch is one for CUDA
-        for requirement in map(Requirement, importlib.metadata.requires(name) or ())
+        for requirement in map(Requirement, requirements_of(name))
         if not requirement.marker or requirement.marker.evaluate(OLDEST)
     }
     missing = {name for name in asked - held(target) - dropped() if not name.startswith(("nvidia-", "cuda-", "triton"))}
