@@ -13,7 +13,9 @@ from conf_profile.teachers.protocol import Request
 FIRST_ANSWERS = 40
 """Answers that are there, and are looked at, before the next one is asked for."""
 FEWEST_ANSWERS = 20
-"""Of fewer nobody can tell what the others will be like."""
+"""Of fewer nobody can tell what the others will be like, unless all of them are malformed."""
+FEWEST_ALIKE = 5
+"""And of fewer than these not even then."""
 LATEST_ANSWERS = 200
 """Later on, the answers over which a teacher that has changed is noticed."""
 
@@ -36,7 +38,9 @@ def require_well_formed(forms: Mapping[AnswerForm, int], limit: float, which: st
     """MalformedAnswersError, with reasons and remedy, where more than a share `limit` of the answers is malformed."""
     answers = sum(forms.values())
     malformed = Counter({form: count for form, count in forms.items() if not form.well_formed})
-    if answers < FEWEST_ANSWERS or malformed.total() <= limit * answers:
+    if malformed.total() <= limit * answers or answers < FEWEST_ALIKE:
+        return
+    if answers < FEWEST_ANSWERS and malformed.total() < answers:
         return
     raise MalformedAnswersError(
         f"{malformed.total()} of the {which} {answers} answers of the teacher are malformed "

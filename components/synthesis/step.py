@@ -29,6 +29,7 @@ from conf_profile.dialogue.prompts import UserFeatures, render_messages
 from conf_profile.dialogue.reasons import AnswerForm
 from conf_profile.dialogue.task import Task
 from conf_profile.dialogue.taxonomy import Taxonomy
+from conf_profile.errors import MalformedAnswersError, TeacherError
 from conf_profile.teachers import remote_answers
 from conf_profile.teachers.answers import AnswerStore, AskCounts, ask
 from conf_profile.teachers.factory import make_teacher
@@ -147,9 +148,19 @@ async def _ask(
         read = (_read_answer(store, request, sample, task) for request in first for sample in request.samples)
         inspection.require_well_formed(Counter(each.form for each in read), limit, "first")
         after = await ask(teacher, others, store, progress)
+    except MalformedAnswersError:
+        raise
+    except TeacherError as error:
+        raise _add_rest(error, requests, store) from error.__cause__
     finally:
         await teacher.aclose()
     return AskCounts(before.asked + after.asked, before.kept_before + after.kept_before)
+
+
+def _add_rest(error: TeacherError, requests: Sequence[Request], store: AnswerStore) -> TeacherError:
+    """The error, with what is left to do."""
+    kept = [store.text(r.user_id, r.messages, sample) is not None for r in requests for sample in r.samples]
+    return TeacherError(f"{error} ({kept.count(False)} of this shard's {len(kept)} answers are left to ask for)")
 
 
 def _write(path: Path, requests: Sequence[Request], store: AnswerStore, taxonomy: Taxonomy) -> Counter[AnswerForm]:

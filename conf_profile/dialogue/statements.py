@@ -316,15 +316,26 @@ def _statement(attribute: str, value: Any, beside: Mapping[str, tuple[str, ...]]
     """{"tag": ..., "level": ...}, {TAG: LEVEL}, [TAG, LEVEL], or TAG with the level beside it."""
     levels = beside.get(attribute, ())
     if isinstance(value, _Pairs):
-        tags = [_text(each) for key, each in value if names.kinds.get(fold_name(key)) == TAG]
+        tags = [_tag_text(each) for key, each in value if names.kinds.get(fold_name(key)) == TAG]
         inside = tuple(_level_text(each) for key, each in value if names.kinds.get(fold_name(key)) == LEVEL)
         if len(value) == 1 and not tags and not inside:
             return Statement(attribute, value[0][0], (_level_text(value[0][1]),))
-        return Statement(attribute, tags[0] if len(set(tags)) == 1 else None, (*inside, *levels))
+        return Statement(attribute, _join(tags), (*inside, *levels))
     if isinstance(value, list):
         is_pair = len(value) == 2
         return Statement(attribute, _text(value[0]) if is_pair else None, tuple(map(_level_text, value[1:])))
     return Statement(attribute, _text(value), levels)
+
+
+def _join(tags: Sequence[str | None]) -> str | None:
+    """The one tag; several as a text that is no tag of any task; None for none."""
+    different = dict.fromkeys(tag for tag in tags if tag is not None)
+    return "\0".join(different) if different else None
+
+
+def _tag_text(value: Any) -> str | None:
+    """A tag, also alone in a list."""
+    return _join([_text(each) for each in value]) if isinstance(value, list) else _text(value)
 
 
 def _text(value: Any) -> str | None:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 
-# Some chat templates open the block in the prompt, so that the text holds its end alone.
-_THINKING = re.compile(r"\A.*</think>", re.DOTALL)
+_OPEN, _CLOSE = "<think>", "</think>"
+_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|scratchpad)>", re.IGNORECASE)
 
 
 def strip_thinking(text: str) -> str:
-    """The text after the last `</think>`; the whole text where there is none (a cut thought is malformed)."""
-    return _THINKING.sub("", text).strip()
+    """The text after the last `</think>`, or before a thought that ends the text; the whole text where there is none.
+
+    Some chat templates open the block in the prompt, so that the text holds its end alone. A thought that is cut stays,
+    and is malformed.
+    """
+    text = text.strip()
+    if text.endswith(_CLOSE) and (start := text.rfind(_OPEN)) >= 0:
+        text = text[:start]
+    return text.rpartition(_CLOSE)[2].strip()
 
 
 def strip_thoughts(text: str) -> str:

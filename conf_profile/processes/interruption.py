@@ -42,13 +42,18 @@ def end_processes(advice: str = "what is done is kept: the same command continue
         yield
         return
     _adopt_orphans()
-    others = _children()
-    before = {number: signal.signal(number, _raise_once(others)) for number in _unignored_signals()}
+    others, raised = _children(), list[int]()
+    before = {number: signal.signal(number, _raise_once(others, raised)) for number in _unignored_signals()}
     try:
         yield
-    except Interruption as interruption:
-        print(f"conf-profile: ended by {interruption}; {advice}", file=sys.stderr, flush=True)
-        sys.exit(_SHELLS_OFFSET + interruption.number)
+    except (Interruption, OSError):
+        # What is written while the blocks unwind fails where the terminal is gone.
+        if not raised:
+            raise
+        with suppress(OSError):
+            name = signal.Signals(raised[0]).name
+            print(f"conf-profile: ended by {name}; {advice}", file=sys.stderr, flush=True)
+        sys.exit(_SHELLS_OFFSET + raised[0])
     finally:
         for number in before:
             signal.signal(number, _end_at_once(others))
@@ -62,8 +67,9 @@ def _unignored_signals() -> list[signal.Signals]:
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
-def _raise_once(others: set[int]) -> Any:
+def _raise_once(others: set[int], raised: list[int]) -> Any:
     def handle(number: int, _: object) -> None:
+        raised.append(number)
         for following in _unignored_signals():
             signal.signal(following, _end_at_once(others))
         raise Interruption(number)

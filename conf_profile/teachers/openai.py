@@ -57,6 +57,8 @@ THROTTLED_SECONDS = 90.0
 """A request that is refused for coming too fast is not given up before: limits are mostly those of a minute."""
 LONGEST_RETRY_AFTER = 600.0
 """Seconds; a server that wants a longer pause ends the run, which can be started again later."""
+COPIES = 10
+"""Requests for several samples, each of which brought one text only, from which on that is no chance."""
 LONGEST_BACKOFF = 30.0
 """Seconds."""
 _log = logging.getLogger(__name__)
@@ -105,6 +107,7 @@ class OpenAITeacher:
         self._retry_seconds = retry_seconds()
         most = min(config.samples_per_request or config.samples, config.concurrency)
         self._most_samples = most
+        self._copies: int | None = 0
         self._form = RequestForm(
             str(config.model), config.temperature, config.max_tokens, config.extra_body,
             many=ManySamples.UNTRIED if most > 1 else ManySamples.REFUSED,
@@ -122,7 +125,8 @@ class OpenAITeacher:
         """Yields each completion as it arrives; see the module for retries, budget and errors."""
         total = sum(len(request.samples) for request in requests)
         workers = min(self._config.concurrency, total)
-        async with EndpointHTTP(self._url, self._key, workers, self._config.timeout_seconds) as http:
+        tokens = self._config.max_tokens * self._most_samples
+        async with EndpointHTTP(self._url, self._key, workers, self._config.timeout_seconds, tokens) as http:
             outage = Outage(f"the teacher at {self._name}", self._retry_seconds)
             run = Run(http, outage, requests, total, self._config.concurrency)
             tasks = [asyncio.create_task(self._work(run)) for _ in range(workers)]
@@ -138,7 +142,7 @@ class OpenAITeacher:
             finally:
                 await _cancel(tasks)
         if run.failure:
-            raise run.failure_with_rest()
+            raise run.failure
 
     async def aclose(self) -> None:
         """Nothing to do: connections live as long as one call of `complete`."""
@@ -166,12 +170,26 @@ class OpenAITeacher:
             run.outage.end()
             return run.refuse(job, str(refused))
         run.outage.end()
+        self._watch_for_copies(answer)
         for index, (sample, choice) in enumerate(zip(job.samples, answer.choices, strict=False)):
             text, usage = strip_thinking(choice.text), answer.usage_of(index)
             run.arrive(Completion(job.user_id, sample, text, choice.reason, usage))
         if rest := job.samples[len(answer.choices) :]:
             run.put_back(replace(job, samples=rest))
         return self._require_model(run, answer.model)
+
+    def _watch_for_copies(self, answer: ChatAnswer) -> None:
+        """An endpoint that answers `n` with copies of one text makes every vote unanimous."""
+        if len(answer.choices) == 1 or not self._config.temperature or self._copies is None:
+            return
+        self._copies = self._copies + 1 if len({choice.text for choice in answer.choices}) == 1 else None
+        if self._copies == COPIES:
+            self._copies = None
+            _log.warning(
+                "%s: the samples of each of the first %d requests are the same text; see with "
+                "teacher.samples_per_request: 1 whether the endpoint copies one answer",
+                self._name, COPIES,
+            )  # fmt: skip
 
     def _require_model(self, run: Run, model: str) -> None:
         """The answers that arrived are kept: what they cost is not paid again if the name is right after all."""

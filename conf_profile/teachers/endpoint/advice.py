@@ -65,6 +65,8 @@ def for_failed_attempts(url: URL, reason: str, throttled: bool) -> str:
         return "Check host and port of teacher.base_url, and whether it should begin with https://"
     if "teacher.timeout_seconds" in reason:
         return "Raise teacher.timeout_seconds, or lower teacher.concurrency or teacher.max_tokens"
+    if "ServerDisconnected" in reason and url.scheme == "http":
+        return "Check teacher.base_url (does it end in /v1, does the server want https://?) and that the server runs"
     return "Check teacher.base_url (it usually ends in /v1) and that the server runs"
 
 

@@ -55,7 +55,7 @@ def read_answer(response: Response) -> ChatAnswer | Refusal:
         return _read_stream(response.body)
     try:
         data = json.loads(response.body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         kind = response.content_type
         shown = f" but {kind}" if kind and "json" not in kind else ""
         raise NotACompletionError(f"the body is not a chat completion{shown}") from error
@@ -163,7 +163,7 @@ def _events(body: bytes) -> Iterator[dict[str, Any] | None]:
             continue
         try:
             event = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise NotACompletionError("the stream was cut") from error
         if not isinstance(event, dict):
             raise NotACompletionError("the stream's events are not those of a chat completion")

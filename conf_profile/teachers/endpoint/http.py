@@ -26,6 +26,8 @@ from conf_profile.transient import is_caused_by
 CONNECT_SECONDS = 10.0
 LONGEST_BODY = 64 * 2**20
 """Bytes; no answer is that long, and a server that never ends must not fill the memory."""
+BODY_BYTES, TOKEN_BYTES = 2**20, 1024
+"""What a body has at most besides its tokens, and for each of these, which may be an event of a stream."""
 KEEP_SECONDS = 4.0
 """Idle connections are closed after so long: many servers close them after 5 s, and what is sent at that moment is
 lost."""
@@ -77,9 +79,13 @@ class Response:
 class EndpointHTTP:
     """Connections to one address; use it as an asynchronous context manager."""
 
-    def __init__(self, url: URL, key: str, connections: int, seconds: float) -> None:
-        """`seconds` limits a whole request; TeacherError for a proxy or a certificate file that cannot be used."""
+    def __init__(self, url: URL, key: str, connections: int, seconds: float, tokens: int) -> None:
+        """`seconds` limits a whole request, `tokens` its answers together.
+
+        TeacherError for a proxy or a certificate file that cannot be used.
+        """
         self._url, self._seconds = url, seconds
+        self._longest = min(LONGEST_BODY, BODY_BYTES + TOKEN_BYTES * tokens)
         self._headers = {**_JSON, "Authorization": f"Bearer {key}"} if key else dict(_JSON)
         self._connections = connections
         self._proxy = proxy_of(url)
@@ -108,7 +114,7 @@ class EndpointHTTP:
             async with self._session.post(self._url, data=body, proxy=self._proxy, allow_redirects=False) as answer:
                 if answer.status == PROXY_REFUSAL and self._proxy:
                     raise self._password_error(self._proxy)
-                return Response(answer.status, answer.headers, await _read(answer))
+                return Response(answer.status, answer.headers, await _read(answer, self._longest))
         except aiohttp.ClientConnectorError as error:
             raise self._unsent_error(error) from error
         except aiohttp.ConnectionTimeoutError as error:
@@ -194,14 +200,17 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-async def _read(answer: aiohttp.ClientResponse) -> bytes:
+async def _read(answer: aiohttp.ClientResponse, longest: int) -> bytes:
     """The body; of an event stream what comes until its last event, since some servers leave it open after that."""
     parts, size, stream = [], 0, EVENT_STREAM in answer.headers.get("Content-Type", "")
     async for part in answer.content.iter_any():
         parts.append(part)
         size += len(part)
-        if size > LONGEST_BODY:
-            raise BrokenAnswerError(f"the answer has more than {LONGEST_BODY // 2**20} MiB", "an endless answer")
+        if size > longest:
+            raise BrokenAnswerError(
+                f"the answer has more than {longest / 2**20:.0f} MiB, more than teacher.max_tokens allows by far",
+                "an endless answer",
+            )
         if stream and _LAST_EVENT in b"".join(parts[-2:]):
             break
     return b"".join(parts)

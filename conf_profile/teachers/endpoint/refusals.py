@@ -76,7 +76,7 @@ def read_refusal(status: int, body: bytes) -> Refusal:
     """The error of a response that is none of success."""
     try:
         told = error_in(json.loads(body))
-    except ValueError:
+    except (ValueError, RecursionError):
         told = None
     return Refusal(status, message=body[:2000].decode(errors="replace")) if told is None else _refusal(status, told)
 

@@ -139,16 +139,6 @@ class Run:
         self.failure = self.failure or error
         self.stopped.set()
 
-    def failure_with_rest(self) -> Exception:
-        """The failure, with what is left to do."""
-        error, left = self.failure, self.total - self.arrived
-        assert error is not None
-        if not isinstance(error, TeacherError):
-            return error
-        told = TeacherError(f"{error} ({left} of {self.total} answers are left to ask for)")
-        told.__cause__ = error.__cause__
-        return told
-
     async def pause(self, seconds: float) -> None:
         """Waits, but not beyond a failure elsewhere."""
         if seconds > 0 and not self.failure:

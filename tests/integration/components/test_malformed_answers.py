@@ -11,8 +11,8 @@ from conf_profile import tables
 from conf_profile.config import LabellingConfig, PromptConfig, TeacherConfig
 from conf_profile.dialogue import task as tasks
 from conf_profile.dialogue.reasons import AnswerForm
-from conf_profile.errors import MalformedAnswersError
-from support.teacher_server import GOOD_TEXT, completion, serve
+from conf_profile.errors import MalformedAnswersError, TeacherError
+from support.teacher_server import GOOD_TEXT, Reply, completion, serve
 
 USERS, SAMPLES = 33, 9
 ANSWERS = USERS * SAMPLES
@@ -113,3 +113,25 @@ def test_answers_that_an_earlier_release_could_not_read_are_read_from_what_is_ke
     calls = len(server.calls)
     assert ask(server, folder) == {"users": USERS, "asked": 0, "kept_before": ANSWERS, "malformed": 0}
     assert len(server.calls) == calls
+
+
+def test_a_failure_says_what_is_left_of_the_shard(server, folder):
+    """Also in the middle of the first answers, which are asked for by themselves."""
+    quota = Reply(429, json.dumps({"error": {"code": "insufficient_quota", "message": "pay"}}).encode())
+    server.behave = lambda number, call: completion(GOOD_TEXT) if number < 10 else quota
+    with pytest.raises(
+        TeacherError, match=r"quota is used up.*of this shard's 297 answers are left to ask for"
+    ) as told:
+        ask(server, folder, concurrency=1, samples_per_request=1)
+    assert f"({ANSWERS - 10} of this" in str(told.value)
+
+
+def test_an_endpoint_that_copies_one_answer_is_told_once(server, folder, caplog):
+    def behave(number, call):
+        choice = json.loads(completion(GOOD_TEXT).body)["choices"][0]
+        return Reply(body=json.dumps({"choices": [choice] * call.body.get("n", 1)}).encode())
+
+    server.behave = behave
+    ask(server, folder)
+    (told,) = [record for record in caplog.records if "whether the endpoint copies one answer" in record.getMessage()]
+    assert "each of the first 10 requests" in told.getMessage()

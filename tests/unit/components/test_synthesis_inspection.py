@@ -52,8 +52,8 @@ def test_the_error_has_counts_reasons_and_remedy_in_one_line():
 
 @pytest.mark.parametrize(
     ("well_formed", "malformed", "limit", "stops"),
-    [(20, 20, 0.5, False), (19, 21, 0.5, True), (0, 40, 1.0, False), (39, 1, 0.0, True), (0, 19, 0.5, False),
-     (0, 20, 0.5, True), (0, 0, 0.5, False)],
+    [(20, 20, 0.5, False), (19, 21, 0.5, True), (0, 40, 1.0, False), (39, 1, 0.0, True), (0, 19, 0.5, True),
+     (1, 18, 0.5, False), (0, 5, 0.5, True), (0, 4, 0.5, False), (0, 20, 0.5, True), (0, 0, 0.5, False)],
 )  # fmt: skip
 def test_asking_stops_where_more_than_the_limit_is_malformed(well_formed, malformed, limit, stops):
     forms = Counter({AnswerForm.EXACT: well_formed, AnswerForm.OTHER_TAG: malformed})

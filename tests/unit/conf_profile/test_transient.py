@@ -302,7 +302,7 @@ def test_a_handshake_that_was_cut_passes_and_a_certificate_that_does_not_hold_st
 
 async def post_cause(url):
     """What the teacher calls the error in its log; nothing for one that stays."""
-    async with EndpointHTTP(URL(url), "", 1, 5) as endpoint:
+    async with EndpointHTTP(URL(url), "", 1, 5, 100) as endpoint:
         try:
             await endpoint.post(b"{}")
         except NotConnectedError as lost:

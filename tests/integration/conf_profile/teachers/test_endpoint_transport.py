@@ -208,13 +208,21 @@ def test_an_answer_that_is_too_slow_names_the_key(monkeypatch):
     assert "Raise teacher.timeout_seconds" in told
 
 
-def test_an_endless_answer_does_not_fill_the_memory(server, monkeypatch):
-    monkeypatch.setattr(http, "LONGEST_BODY", 100_000)
+def test_an_answer_that_is_far_longer_than_its_tokens_does_not_fill_the_memory(server, monkeypatch):
+    monkeypatch.setattr(http, "BODY_BYTES", 100_000)
     server.script(Reply(200, b" " * 1_000_000))
-    assert ask(server.url) == ANSWER
+    assert ask(server.url, max_tokens=16) == ANSWER
     assert len(server.calls) == 2
     server.behave = lambda number, call: Reply(200, b" " * 1_000_000)
-    assert "does not answer properly" in ask(server.url, max_attempts=2)
+    told = ask(server.url, max_attempts=2, max_tokens=16)
+    assert "does not answer properly" in told and "more than teacher.max_tokens allows by far" in told
+
+
+def test_a_body_that_is_nested_without_end_is_no_completion(server):
+    server.behave = lambda number, call: Reply(200, b'{"choices":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+    assert "the body is not a chat completion" in ask(server.url, max_attempts=2)
+    server.behave = lambda number, call: Reply(400, b"[" * 100_000 + b"]" * 100_000)
+    assert "the teacher answers 400" in ask(server.url)
 
 
 def test_a_stream_that_stays_open_after_its_last_event_is_read():

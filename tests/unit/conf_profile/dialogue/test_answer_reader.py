@@ -103,6 +103,8 @@ READ = {
             "answers": [{"attribute": name, **OBJECT[name]} for name in ("age", "gender")],
         }
     ),
+    "JSON with a tag alone in a list": JSON.replace('"55+"', '["55+"]'),
+    "a thought after the answer": f"{ASKED}<think>hmm, is that so?</think>",
     "an answer inside of JSON": json.dumps({"answer": ASKED}),
 }
 MALFORMED = {
@@ -130,6 +132,9 @@ MALFORMED = {
     "another scale": (ASKED.replace(">4<", ">4/10<"), AnswerForm.OTHER_LEVEL),
     "a share": (ASKED.replace(">4<", ">80%<"), AnswerForm.OTHER_LEVEL),
     "a score": (JSON.replace('"level": 4', '"level": 0.8'), AnswerForm.OTHER_LEVEL),
+    "a negative level": (ASKED.replace(">4<", ">-4<"), AnswerForm.OTHER_LEVEL),
+    "two tags in a list": (JSON.replace('"55+"', '["55+", "18-24"]'), AnswerForm.OTHER_TAG),
+    "two tags under one key": (JSON.replace('"tag": "55+"', '"tag": "55+", "tag": "18-24"'), AnswerForm.OTHER_TAG),
     "a range of levels": (ASKED.replace(">4<", ">4-5<"), AnswerForm.OTHER_LEVEL),
     "a word for two levels": (ASKED.replace(">4<", ">high<"), AnswerForm.OTHER_LEVEL),
     "a level and another's description": (ASKED.replace(">4<", ">4 (certain)<"), AnswerForm.OTHER_LEVEL),

@@ -137,3 +137,14 @@ def test_what_nohup_ignores_stays_ignored(start):
     program.communicate()
     assert program.returncode == 128 + signal.SIGTERM
     wait_until_ended(family)
+
+
+def test_a_terminal_that_is_gone_does_not_change_the_status(start):
+    """Blocks that write while they unwind fail then."""
+    program, family = start(
+        INTERRUPTED.replace('print("unwound"', 'raise OSError(5, "terminal gone"); print(""'), STAYS
+    )
+    program.send_signal(signal.SIGTERM)
+    program.communicate()
+    assert program.returncode == 128 + signal.SIGTERM
+    wait_until_ended(family)
