@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -165,6 +166,8 @@ def test_tables_that_feast_would_misread(repository, tmp_path, capsys):
 
 
 def test_registry_and_tables_in_s3(tmp_path, monkeypatch):
+    # Feast asks boto3's default session, which keeps the keys that the process first had.
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     with local_s3(tmp_path / "s3") as access:
         for name, value in access.environment().items():
             monkeypatch.setenv(name, value)

@@ -384,7 +384,7 @@ def test_a_server_that_is_told_to_end_writes_what_waits(repository, store, predi
         found = httpx.post(f"http://127.0.0.1:{port}/v1/models/conf-profile:predict", json=body, timeout=30)
         assert found.status_code == 200, found.text
         assert not offline(store)
-        os.kill(server.process.pid, signal.SIGTERM)
+        os.kill(server.guarded.pid, signal.SIGTERM)
         server.process.wait(30)
     finally:
         server.stop()

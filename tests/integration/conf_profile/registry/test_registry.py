@@ -245,7 +245,8 @@ def test_without_an_endpoint_or_keys_the_error_says_what_to_set(access, monkeypa
 def test_a_publisher_killed_in_the_middle_leaves_no_version_and_goes_on(models, access, big_model):
     prefix, client = f"models/{models.model}/", client_of(access)
     killed = python(PUBLISHER, str(big_model), models.model, environment={**os.environ, **access.environment()})
-    assert killed.stdout.readline() == "part\n"
+    # Several threads may write before one of them ends its line.
+    assert killed.stdout.readline().startswith("part")
     killed.kill()
     killed.communicate()
     assert parts_under_way(client, BUCKET, prefix) > 0
