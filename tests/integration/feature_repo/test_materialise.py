@@ -55,6 +55,12 @@ def write_repository(folder, registry):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def own_session(monkeypatch):
+    """Feast asks boto3's default session, which keeps the keys that the process first had."""
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+
+
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     for name in ("behaviour", "demographics"):
@@ -166,8 +172,6 @@ def test_tables_that_feast_would_misread(repository, tmp_path, capsys):
 
 
 def test_registry_and_tables_in_s3(tmp_path, monkeypatch):
-    # Feast asks boto3's default session, which keeps the keys that the process first had.
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     with local_s3(tmp_path / "s3") as access:
         for name, value in access.environment().items():
             monkeypatch.setenv(name, value)
