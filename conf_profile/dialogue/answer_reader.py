@@ -53,7 +53,7 @@ _LEVEL_WORDS: Mapping[str, int] = {
 """Numbers, and what the prompt says of each level; others, like `high`, may be either of two."""
 _LEVEL_PREFIX = re.compile(r"^(?:level|confidence)\s*[:=]?\s*")
 _OF_FIVE = re.compile(r"^(\d)(?:\.0+)?\s*(?:(?:/|of|out of)\s*5)?$")
-_SIGNED = re.compile(r"[-+]\s*\d")
+_SIGNED_NUMBER = re.compile(r"[-+]\s*\d")
 _LEVEL_PARTS = re.compile(r"[-():,;]")
 _TAG_WITH_LEVEL = re.compile(
     r"^(?P<tag>.+?)\s*[,;:|-]?\s*(?:[(\[](?P<bracket>[^()\[\]]+)[)\]]|(?P<words>(?:level|confidence)\b.+)|(?P<five>\d\s*/\s*5))$",
@@ -193,7 +193,7 @@ def _read_level(text: str) -> int:
     folded = _LEVEL_PREFIX.sub("", fold(list(unwrap(text))[-1]))
     if not folded:
         raise _UnreadableError(AnswerForm.NO_LEVEL)
-    if _SIGNED.match(folded):
+    if _SIGNED_NUMBER.match(folded):
         raise _UnreadableError(AnswerForm.OTHER_LEVEL)
     levels = {_level_of(part.strip()) for part in _LEVEL_PARTS.split(folded) if part.strip()}
     level = levels.pop() if len(levels) == 1 else None
